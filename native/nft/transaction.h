@@ -1,0 +1,50 @@
+// nftables transactions: from records to the one run of messages that the kernel takes whole or not at all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+#include "netlink/message.h"
+
+namespace xfrmesh {
+
+enum class TransactionKind : std::uint8_t {
+  kPlain = 0,     // one message: the attributes as they are
+  kElements = 1,  // set elements: the attributes (NFTA_SET_ELEM_LIST_TABLE, _SET …), then packed keys, in as many
+                  // messages as it takes
+};
+
+// A record's head. Attributes follow it (struct nlattr, NFTA_*), padded to four bytes; after them, with kElements, the
+// keys without gaps. A record begins at a multiple of eight bytes. Integers are in host byte order, keys and what is in
+// the attributes as the kernel takes them. lib/kernel/nft-transaction.ts knows the same offsets.
+struct TransactionRecord {
+  std::uint32_t length;  // of the whole record, padding included: a multiple of eight
+  std::uint16_t type;    // NFT_MSG_*
+  std::uint16_t flags;   // NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_APPEND, NLM_F_ECHO
+  std::uint8_t family;   // NFPROTO_*
+  TransactionKind kind;
+  std::uint16_t keyBytes;        // of one key, 1 to NFT_DATA_VALUE_MAXLEN; 0 with kPlain
+  std::uint32_t attributeBytes;  // without the padding
+  std::uint32_t keyCount;        // at least 1; 0 with kPlain
+  std::uint32_t reserved;
+};
+static_assert(sizeof(TransactionRecord) == 24 && std::is_trivially_copyable_v<TransactionRecord>);
+
+struct EncodedTransaction {
+  std::vector<std::byte> bytes;         // BATCH_BEGIN, the messages, BATCH_END: one sendmsg
+  std::vector<std::uint32_t> recordOf;  // which record the i-th message between them came from
+};
+
+// Sequence numbers ascend from firstSequence, which is BATCH_BEGIN's: under that one the kernel reports a commit that
+// failed. Only the last message before BATCH_END asks for an acknowledgement (Linux 6.1 ignores that on BATCH_END).
+// With a generation other than 0 the kernel refuses the whole with ERESTART if the ruleset's is another by then.
+//
+// nullopt: the records are malformed, or there are none. Attributes are checked as far as the top level goes, so that
+// messages are always well formed; what the nested ones say is between the caller and the kernel.
+std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
+                                                    std::uint32_t generation);
+
+}  // namespace xfrmesh

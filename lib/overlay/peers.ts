@@ -1,0 +1,250 @@
+import { ADDRESS_BYTES, type Family, formatAddress, parseAddress } from '../base/address.js'
+
+/** `policy` of a peer whose own policy is installed, but not as it should be. */
+export const POLICY_DIFFERS = 255
+
+const WORDS = ADDRESS_BYTES / 4
+const FIRST_CAPACITY = 64
+
+/**
+ * The peers of an Overlay: what is wanted of each (its references) and what is installed for it, in columns of typed
+ * arrays, a row ("slot") a peer. A peer keeps its slot until it is released; free slots are used again.
+ *
+ * Columns are replaced when the table grows: read them from the table anew after an {@link insert}.
+ */
+export class PeerTable {
+  /** All addresses are of this family: packed, those of two families could be equal. */
+  readonly family: Family
+  /** Addresses, four words a slot, in the byte order of records. */
+  words!: Uint32Array
+  /** The same addresses, 16 bytes a slot. */
+  bytes!: Uint8Array
+  /** How often each was added and not removed. Change it by {@link retain} and {@link drop}. */
+  references!: Uint32Array
+  /** Mask of the key slots whose inbound SA is installed. */
+  inbound!: Uint32Array
+  /** Mask of the key slots whose outbound SA is installed. */
+  outbound!: Uint32Array
+  /** Key slot + 1 of the SA that the peer's own policy names; 0 if it has none; {@link POLICY_DIFFERS}. */
+  policy!: Uint8Array
+  /** 1 if the last attempt to make it as it should be failed. */
+  degraded!: Uint8Array
+
+  /** 1 where a slot is in use. A free slot's first word is the next free slot + 1. */
+  #live!: Uint8Array
+  /** Open addressing, linear probing: slot + 1, 0 for none. Never more than half full. */
+  #table!: Uint32Array
+  #end = 0
+  #free = 0
+  #size = 0
+  #wanted = 0
+  readonly #scratch = new Uint32Array(WORDS)
+  readonly #scratchBytes = new Uint8Array(this.#scratch.buffer)
+
+  constructor(family: Family) {
+    this.family = family
+    this.#grow(FIRST_CAPACITY)
+  }
+
+  /** Slots in use. */
+  get size(): number {
+    return this.#size
+  }
+
+  /** Peers with references. */
+  get wanted(): number {
+    return this.#wanted
+  }
+
+  /** All slots in use are below it. */
+  get end(): number {
+    return this.#end
+  }
+
+  has(slot: number): boolean {
+    return slot < this.#end && this.#live[slot] === 1
+  }
+
+  /** The slots in use. */
+  *slots(): Generator<number> {
+    for (let slot = 0; slot < this.#end; slot++) if (this.#live[slot] === 1) yield slot
+  }
+
+  /** Canonical text of a peer's address. */
+  text(slot: number): string {
+    return formatAddress(this.bytes, slot * ADDRESS_BYTES, this.family)
+  }
+
+  /**
+   * Parses an address and keeps it as the one that {@link find} and {@link insert} are about; returns its family, or 0
+   * if it is no address. No allocation for IPv4.
+   */
+  parse(text: string): Family | 0 {
+    return parseAddress(text, this.#scratchBytes)
+  }
+
+  /** Keeps packed bytes (16 at `offset`) as the address that {@link find} and {@link insert} are about. */
+  load(bytes: Uint8Array, offset = 0): void {
+    for (let i = 0; i < ADDRESS_BYTES; i++) this.#scratchBytes[i] = bytes[offset + i]!
+  }
+
+  /** The address last parsed or loaded: 16 bytes, overwritten by the next. */
+  get address(): Uint8Array {
+    return this.#scratchBytes
+  }
+
+  /** Slot of the address last parsed or loaded, or -1. */
+  find(): number {
+    const words = this.words
+    const table = this.#table
+    const mask = table.length - 1
+    const [a, b, c, d] = [this.#scratch[0]!, this.#scratch[1]!, this.#scratch[2]!, this.#scratch[3]!]
+    for (let i = hash(a, b, c, d) & mask; ; i = (i + 1) & mask) {
+      const slot = table[i]! - 1
+      if (slot < 0) return -1
+      const at = slot * WORDS
+      if (words[at] === a && words[at + 1] === b && words[at + 2] === c && words[at + 3] === d) return slot
+    }
+  }
+
+  /** Slot of the peer of that address; -1 if there is none, or it is no address of this table's family. */
+  lookup(text: string): number {
+    return this.parse(text) === this.family ? this.find() : -1
+  }
+
+  /** Slot of the address last parsed or loaded; a new one, with no references and nothing installed, if it had none. */
+  insert(): number {
+    const found = this.find()
+    if (found >= 0) return found
+    if (this.#free === 0 && this.#end === this.#live.length) this.#grow(this.#end * 2)
+    let slot = this.#free - 1
+    if (slot >= 0) this.#free = this.words[slot * WORDS]!
+    else slot = this.#end++
+    this.words.set(this.#scratch, slot * WORDS)
+    this.#live[slot] = 1
+    this.#size++
+    this.#link(slot)
+    return slot
+  }
+
+  /** Counts one more reference and returns how many there are. */
+  retain(slot: number): number {
+    const count = ++this.references[slot]!
+    if (count === 1) this.#wanted++
+    return count
+  }
+
+  /** Counts one reference less, if there is one, and returns how many there were. */
+  drop(slot: number): number {
+    const count = this.references[slot]!
+    if (count === 0) return 0
+    this.references[slot] = count - 1
+    if (count === 1) this.#wanted--
+    return count
+  }
+
+  /** Whether nothing is wanted of it and nothing of it is installed: it may be released. */
+  isGone(slot: number): boolean {
+    return (
+      this.references[slot] === 0 &&
+      this.inbound[slot] === 0 &&
+      this.outbound[slot] === 0 &&
+      this.policy[slot] === 0 &&
+      this.has(slot)
+    )
+  }
+
+  /** Releases those of the slots (default: of all) that are gone, and returns how many those were. */
+  sweep(slots: Iterable<number> = this.slots()): number {
+    let count = 0
+    for (const slot of slots) {
+      if (!this.isGone(slot)) continue
+      this.release(slot)
+      count++
+    }
+    return count
+  }
+
+  /** Frees a slot in use, whatever is in it. */
+  release(slot: number): void {
+    this.#unlink(slot)
+    if (this.references[slot]! > 0) this.#wanted--
+    this.references[slot] = this.inbound[slot] = this.outbound[slot] = 0
+    this.policy[slot] = this.degraded[slot] = this.#live[slot] = 0
+    this.words[slot * WORDS] = this.#free
+    this.#free = slot + 1
+    this.#size--
+  }
+
+  /** Mask of the key slots that any SA or policy of any peer still bears. */
+  keysInUse(): number {
+    let mask = 0
+    for (let slot = 0; slot < this.#end; slot++) {
+      const policy = this.policy[slot]!
+      mask |= this.inbound[slot]! | this.outbound[slot]!
+      if (policy !== 0 && policy !== POLICY_DIFFERS) mask |= 1 << (policy - 1)
+    }
+    return mask >>> 0
+  }
+
+  #link(slot: number): void {
+    const mask = this.#table.length - 1
+    let i = this.#home(slot)
+    while (this.#table[i] !== 0) i = (i + 1) & mask
+    this.#table[i] = slot + 1
+  }
+
+  /** Takes a slot out of the table and moves up those that a probe would no longer reach. */
+  #unlink(slot: number): void {
+    const table = this.#table
+    const mask = table.length - 1
+    let gap = this.#home(slot)
+    while (table[gap] !== slot + 1) gap = (gap + 1) & mask
+    for (let i = (gap + 1) & mask; table[i] !== 0; i = (i + 1) & mask) {
+      const home = this.#home(table[i]! - 1)
+      if (((i - home) & mask) < ((i - gap) & mask)) continue
+      table[gap] = table[i]!
+      gap = i
+    }
+    table[gap] = 0
+  }
+
+  #home(slot: number): number {
+    const at = slot * WORDS
+    const words = this.words
+    return hash(words[at]!, words[at + 1]!, words[at + 2]!, words[at + 3]!) & (this.#table.length - 1)
+  }
+
+  #grow(capacity: number): void {
+    this.words = wider(this.words, new Uint32Array(capacity * WORDS))
+    this.bytes = new Uint8Array(this.words.buffer)
+    this.references = wider(this.references, new Uint32Array(capacity))
+    this.inbound = wider(this.inbound, new Uint32Array(capacity))
+    this.outbound = wider(this.outbound, new Uint32Array(capacity))
+    this.policy = wider(this.policy, new Uint8Array(capacity))
+    this.degraded = wider(this.degraded, new Uint8Array(capacity))
+    this.#live = wider(this.#live, new Uint8Array(capacity))
+    this.#table = new Uint32Array(capacity * 2)
+    for (const slot of this.slots()) this.#link(slot)
+  }
+}
+
+function wider<T extends Uint8Array | Uint32Array>(old: T | undefined, fresh: T): T {
+  if (old) fresh.set(old)
+  return fresh
+}
+
+/** Mixes four words so that addresses that differ in any one bit part, whichever the byte order. */
+function hash(a: number, b: number, c: number, d: number): number {
+  let h = mix(a)
+  h = mix(h ^ b)
+  h = mix(h ^ c)
+  return mix(h ^ d)
+}
+
+/** The finalizer of MurmurHash3. */
+function mix(h: number): number {
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
+  return h ^ (h >>> 16)
+}

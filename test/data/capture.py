@@ -5,7 +5,7 @@ A capture is a dict:
   command   the command line, and input, what it read from standard input, if anything
   sent      hex of each netlink message, in the order of sending
   received  hex of each datagram (one or more messages) that came back
-  status    the exit status
+  status    the exit status; 0 unless the name ends in ": ERRNO", the error that the kernel then answered
   text      what the tool printed, standard error included
 
 Sequence numbers are renumbered from 1 in the order of their first use and port numbers are zero: they come from the
@@ -13,6 +13,7 @@ clock and the process's id. Times inside of dumps are those of the day.
 
 needs: strace
 """
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ import sys
 import tempfile
 
 HEADER = struct.Struct('=IHHII')
+NLMSG_ERROR = 2
 SEQUENCE_AND_PORT = slice(8, 16)
 
 
@@ -78,10 +80,17 @@ def normalize(traffic):
             sequence = renumbered.setdefault(header[3], len(renumbered) + 1)
             padded = bytearray(message + bytes(-len(message) % 4))
             padded[SEQUENCE_AND_PORT] = struct.pack('=II', sequence, 0)
-            if header[1] == 2:  # NLMSG_ERROR repeats the request's header
+            if header[1] == NLMSG_ERROR:  # it repeats the request's header after the error
                 padded[HEADER.size + 12:HEADER.size + 20] = struct.pack('=II', sequence, 0)
             changed += padded
         yield direction, bytes(changed)
+
+
+def refusals(traffic):
+    """The names of the errors that the kernel answered."""
+    answers = (message for direction, datagram in traffic if direction == 'received' for message in messages(datagram))
+    errors = (struct.unpack_from('=i', a, HEADER.size)[0] for a in answers if HEADER.unpack_from(a)[1] == NLMSG_ERROR)
+    return {errno.errorcode[-e] for e in errors if e}
 
 
 def run(name, command, protocol, stdin=None, keep=list):
@@ -93,6 +102,9 @@ def run(name, command, protocol, stdin=None, keep=list):
         ran = subprocess.run(strace + command, input=stdin, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              env={'PATH': os.environ['PATH'], 'TZ': 'UTC', 'LC_ALL': 'C'})
         traffic = list(normalize(keep(list(netlink_traffic(trace.read(), protocol)))))
+    expected = set(re.findall(r': (E[A-Z]+)$', name))
+    if refusals(traffic) != expected or bool(ran.returncode) != bool(expected):
+        raise RuntimeError(f'{name}: status {ran.returncode}, {refusals(traffic)}: {ran.stdout}')
     capture = {'name': name, 'command': ' '.join(f"'{w}'" if re.search(r'[^\w./:=@,-]', w) else w for w in command)}
     if stdin is not None:
         capture['input'] = stdin

@@ -1,10 +1,11 @@
 """Captures of nft: everything that xfrmesh's firewall is made of, as nft sends it and as the kernel gives it back.
 
-  unshare -n python3 test/data/capture_nft.py > test/data/nft.json
+  unshare -n python3 -B test/data/capture_nft.py > test/data/nft.json
 
 The cases run in order and build on each other. Those that change something read their rules from standard input and keep
 the transaction alone, from BATCH_BEGIN to BATCH_END, with its answers; their text is what `--debug=netlink` prints, the
-expressions that nft compiled. Those that list keep everything.
+expressions that nft compiled. Those that list keep everything; there, the order of a set's elements, the process id in
+the generation's answer and the padding after an attribute's value differ from one run to the next.
 
 needs: nftables strace, a kernel with nf_tables
 """
@@ -30,7 +31,8 @@ def transactions(traffic):
 
 
 def change(name, rules, *options):
-    return run(name, ['nft', '--debug=netlink', *options, '-f', '-'], 'NETLINK_NETFILTER', rules + '\n', transactions)
+    words = ['nft', *(options or ['--debug=netlink']), '-f', '-']
+    return run(name, words, 'NETLINK_NETFILTER', rules + '\n', transactions)
 
 
 def listing(name, *words):
@@ -69,7 +71,7 @@ RULES = {
         'not in the set': '@th,96,24 != @encrypted-vnis return',
         'one VNI': '@th,96,24 0x001000 return',
         'VNIs by prefix': '@th,96,24 & 0xfff000 == 0x001000 return',
-        **{f'came under our reqid, at depth {depth}': f'ipsec in spnum {depth} reqid {REQID} return' for depth in range(6)},
+        **{f'came under our reqid, at depth {depth}': f'ipsec in spnum {depth} reqid {REQID} return' for depth in (0, 1, 5)},
         'came under our reqid': f'ipsec in reqid {REQID} return',
         'came under an SPI': 'ipsec in spi 0x1000 return',
         'drop': 'drop',
@@ -154,7 +156,6 @@ def cases():
     yield change('rule, echoed with its handle', f'add rule {TABLE} guard-out counter drop', '-e', '-a')
     yield change('rule that jumps to a chain that is not there: ENOENT', f'add rule {TABLE} guard-out goto none')
     yield listing('list every rule in JSON', '-j', 'list', 'ruleset')
-    yield listing('list every rule', '-a', 'list', 'ruleset')
 
     yield change('delete a rule that is not there: ENOENT', f'delete rule {TABLE} output handle 65535')
     yield change('delete elements', f'delete element {SET} {{ {vnis(0x1000, 2)} }}')
@@ -175,7 +176,7 @@ def cases():
     yield digest(change('delete 4,000 elements', f'delete element {SET} {{ {vnis(0x4000, 4000)} }}'))
     yield digest(change('10,000 elements, in several messages', f'add element {SET} {{ {vnis(0x4000, 10000)} }}'))
     yield change('flush a set of 10,000 elements', f'flush set {SET}')
-    yield change('300 elements', f'add element {SET} {{ {vnis(0x2000, 300)} }}')
+    yield change('300 elements', f'add element {SET} {{ {vnis(0x2000, 300)} }}', '-n')
     yield listing('list 300 elements in JSON', '-j', 'list', 'set', *SET.split())
     yield change('flush the ruleset', 'flush ruleset')
 

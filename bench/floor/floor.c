@@ -8,8 +8,9 @@
 // --no-yield), so that the kernel's work items can grow the hash tables. --find-chunk tries chunks of 64 to 1024
 // messages and takes the fastest. Every run has a network namespace of its own, so nothing else is touched and each
 // starts with tables of the initial size. A refused message, or a count (GETSADINFO, GETSPDINFO) that did not change by
-// N, ends the program with status 1. needs: CAP_SYS_ADMIN and CAP_NET_ADMIN (root, or unshare -Ur); for sa a kernel
-// with ESP and GCM
+// N, ends the program with status 1.
+//
+// needs: CAP_SYS_ADMIN and CAP_NET_ADMIN (root, or unshare -Ur); for sa a kernel with ESP and GCM
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

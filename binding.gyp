@@ -1,0 +1,17 @@
+{
+  # CMakeLists.txt is the one build. This target lets node-gyp and prebuildify call it: they look in build/Release.
+  "targets": [
+    {
+      "target_name": "xfrmesh",
+      "type": "none",
+      "actions": [
+        {
+          "action_name": "cmake",
+          "inputs": ["CMakeLists.txt"],
+          "outputs": ["build/Release/xfrmesh.node"],
+          "action": ["npx", "--no-install", "cmake-js", "build", "--out", "build/cmake", "--log-level", "error"]
+        }
+      ]
+    }
+  ]
+}

@@ -1,0 +1,142 @@
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { Unsupported, XfrmeshError } from './base/errors.js'
+
+/**
+ * The one door to the addon. Its functions trust their arguments: whoever calls them has checked them. A buffer given to
+ * a call is the addon's until its promise settles.
+ */
+
+/** Netlink families (linux/netlink.h). */
+export const NETLINK_ROUTE = 0
+export const NETLINK_XFRM = 6
+export const NETLINK_NETFILTER = 12
+
+/** How a job on a socket ended. */
+export const Ending = { complete: 0, cancelled: 1, late: 2, closed: 3, failed: 4 } as const
+
+export interface NativeOutcome {
+  /** One of {@link Ending}. */
+  ending: number
+  /** With `failed`: what the socket itself said. */
+  errno: number
+  /** Operations handed to the kernel: the first `sent` of the batch. The rest never left. */
+  sent: number
+  /** Triples: index of the operation, errno, index of its sentence in `messages` or 0xffffffff for none. */
+  failures: Uint32Array
+  /** The kernel's sentences, each once. */
+  messages: string[]
+  /** sendmsg calls made. */
+  sends: number
+  /** Operations whose answer was lost (ENOBUFS) and whose outcome was read back from the kernel. */
+  readBack: number
+}
+
+export interface NativeDump {
+  ending: number
+  errno: number
+  message: string | undefined
+  records: Uint8Array
+  /** Raw key bytes: wrap them at once. The first are those that were passed in. */
+  keys: Uint8Array[]
+  algorithms: string[]
+}
+
+export interface NativeReply {
+  ending: number
+  errno: number
+  message: string | undefined
+  /** The messages that came back, each a whole struct nlmsghdr with payload, padded to four bytes. */
+  messages: Uint8Array
+}
+
+export interface SocketOptions {
+  protocol: number
+  /** A path, an open descriptor, or undefined for the process's own namespace. */
+  netns: string | number | undefined
+  /** Bytes to ask for; what is granted decides the size of chunks. 0: as much as serves. */
+  receiveBuffer: number
+  /** Bytes to ask for: the most that one send can hold. 0: as much as serves. */
+  sendBuffer: number
+  /** Most messages in one send; 0: what was measured best. */
+  chunk: number
+}
+
+/** A netlink socket with a native thread of its own. Jobs run in the order made. */
+export interface NativeSocket {
+  /** Messages that one send holds at most, after what was granted. Known once open() resolved. */
+  readonly chunk: number
+  /** Largest send in bytes. */
+  readonly sendLimit: number
+  /** The inode of the network namespace that the socket is in. */
+  readonly namespaceInode: number
+  /** Rejects with an Error that has `errno` and `step` ('namespace', 'socket', 'bind'). */
+  open(job: number): Promise<void>
+  commit(
+    job: number,
+    records: Uint8Array,
+    keys: readonly Uint8Array[],
+    algorithms: readonly string[],
+    timeoutMs: number,
+  ): Promise<NativeOutcome>
+  /**
+   * Reads states or policies: all whose reqid (of the state, of any template) is `reqid`, or all if that is 0; or the
+   * one that a record names. With details come counters, times and replay state, which change by themselves.
+   */
+  read(
+    job: number,
+    policies: boolean,
+    one: Uint8Array | undefined,
+    reqid: number,
+    details: boolean,
+    keys: readonly Uint8Array[],
+    algorithms: readonly string[],
+    timeoutMs: number,
+  ): Promise<NativeDump>
+  /** Sends one message, header without sequence, and collects what comes back: to NLMSG_DONE, or the answer and its ack. */
+  request(job: number, type: number, flags: number, payload: Uint8Array, timeoutMs: number): Promise<NativeReply>
+  /** Sends an nftables transaction, all or nothing. `generation` 0: whatever the ruleset's is. native/nft/transaction.h */
+  transact(job: number, messages: Uint8Array, generation: number, timeoutMs: number): Promise<NativeOutcome>
+  /**
+   * Takes a name in the socket's namespace for as long as the socket is open: an abstract Unix socket (unix(7)), which
+   * dies with its holder. errno 0, or EADDRINUSE and who holds it (pid 0: not to be told), or another.
+   */
+  lock(job: number, name: string): Promise<{ errno: number; pid: number; uid: number }>
+  /** The text of a file as a thread in the socket's namespace sees it: /proc/thread-self/net/… */
+  readFile(job: number, path: string): Promise<{ errno: number; text: string }>
+  /** Makes a job end at its next chunk, `cancelled`. */
+  cancel(job: number): void
+  /** Ends after the present chunk; jobs not begun end `closed`. */
+  close(): Promise<void>
+}
+
+interface Addon {
+  Socket: new (options: SocketOptions) => NativeSocket
+  /** Offsets as the compiler sees them. */
+  layout(): { state: Record<string, number>; policy: Record<string, number>; transaction: Record<string, number> }
+}
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+function load(): Addon {
+  const require = createRequire(import.meta.url)
+  try {
+    return (require('node-gyp-build') as (directory: string) => Addon)(root)
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error)
+    if (text.includes('libmnl')) {
+      throw new Unsupported(
+        'libmnl',
+        `the system's libmnl is missing (${text}): install it (Debian and Ubuntu: apt-get install libmnl0; Fedora: dnf install libmnl)`,
+        { cause: error },
+      )
+    }
+    throw new XfrmeshError(
+      'ERR_XFRMESH_NOT_BUILT',
+      `the native addon of xfrmesh could not be loaded from ${root}: ${text}. In a checkout, npm run setup builds it; elsewhere npm rebuild xfrmesh does (with libmnl's headers, cmake and a C++20 compiler)`,
+      { cause: error },
+    )
+  }
+}
+
+export const native = load()

@@ -1,0 +1,219 @@
+#include "addon/jobs.h"
+
+#include <linux/xfrm.h>
+
+#include <cerrno>
+
+#include "nft/transaction.h"
+
+namespace xfrmesh {
+namespace {
+
+// Exceptions here are bad_alloc and its like. They end the job, not the process.
+template <typename Work>
+int guarded(const Work& work) {
+  try {
+    return work();
+  } catch (const std::system_error& error) {
+    return error.code().value();
+  } catch (...) {
+    return ENOMEM;
+  }
+}
+
+Napi::Uint8Array copyOf(Napi::Env env, Bytes bytes) {
+  auto array = Napi::Uint8Array::New(env, bytes.size());
+  if (!bytes.empty()) std::memcpy(array.Data(), bytes.data(), bytes.size());
+  return array;
+}
+
+Napi::Array namesOf(Napi::Env env, const std::vector<std::string>& names) {
+  auto array = Napi::Array::New(env, names.size());
+  for (std::uint32_t i = 0; i < names.size(); i++) array.Set(i, Napi::String::New(env, names[i]));
+  return array;
+}
+
+Napi::Object valueOf(Napi::Env env, const Outcome& outcome) {
+  auto failures = Napi::Uint32Array::New(env, outcome.failures.size() * 3);
+  static_assert(sizeof(Failure) == 3 * sizeof(std::uint32_t));
+  if (!outcome.failures.empty()) {
+    std::memcpy(failures.Data(), outcome.failures.data(), outcome.failures.size() * sizeof(Failure));
+  }
+  auto value = Napi::Object::New(env);
+  value.Set("ending", static_cast<double>(outcome.ending));
+  value.Set("errno", outcome.error);
+  value.Set("sent", outcome.sent);
+  value.Set("failures", failures);
+  value.Set("messages", namesOf(env, outcome.messages));
+  value.Set("sends", outcome.sends);
+  value.Set("readBack", outcome.readBack);
+  return value;
+}
+
+void setAnswer(Napi::Env env, Napi::Object& value, const Answer& answer) {
+  value.Set("ending", static_cast<double>(answer.ending));
+  value.Set("errno", answer.error);
+  value.Set("message", answer.message.empty() ? env.Undefined() : Napi::String::New(env, answer.message));
+}
+
+Napi::Error errorOf(Napi::Env env, const char* what, int error) {
+  auto made = Napi::Error::New(env, std::string(what) + ": " + std::strerror(error));
+  made.Set("errno", Napi::Number::New(env, error));
+  return made;
+}
+
+const char* nameOf(Socket::Step step) {
+  switch (step) {
+    case Socket::Step::kNamespace:
+      return "namespace";
+    case Socket::Step::kBind:
+      return "bind";
+    default:
+      return "socket";
+  }
+}
+
+}  // namespace
+
+void OpenJob::run(Workplace& place, const Control& /*control*/) {
+  error_ = guarded([&] { return place.socket.open(place.where, place.options, step_); });
+  granted_ = {.chunk = place.socket.chunk(),
+              .sendLimit = place.socket.sendLimit(),
+              .namespaceInode = place.socket.namespaceInode()};
+}
+
+void OpenJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  if (error_ == 0) {
+    object_.opened(granted_);
+    deferred.Resolve(env.Undefined());
+    return;
+  }
+  auto error = errorOf(env, nameOf(step_), error_);
+  error.Set("step", Napi::String::New(env, nameOf(step_)));
+  deferred.Reject(error.Value());
+}
+
+void CommitJob::run(Workplace& place, const Control& control) {
+  const int error = guarded([&] {
+    if (!batch_.parse()) return EBADMSG;
+    outcome_ = xfrmesh::commit(place.socket, batch_, control);
+    return 0;
+  });
+  if (error == 0) return;
+  outcome_.ending = Ending::kFailed;
+  outcome_.error = error;
+}
+
+void CommitJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) { deferred.Resolve(valueOf(env, outcome_)); }
+
+void ReadJob::run(Workplace& place, const Control& control) {
+  const int error = guarded([&] {
+    std::uint16_t type = query_.policies ? XFRM_MSG_GETPOLICY : XFRM_MSG_GETSA;
+    std::vector<std::byte> question(kHeadBytes * 8);
+    Bytes payload;
+    std::uint16_t flags = NLM_F_DUMP;
+    if (query_.one.data() != nullptr) {
+      const auto record = takeRecord(query_.one, tables_);
+      if (!record) return EBADMSG;
+      const std::size_t size = encodeGet(*record, 0, 0, question);
+      if (size == 0) return EMSGSIZE;
+      payload = Bytes(question).first(size).subspan(sizeof(nlmsghdr));
+      flags = 0;
+    }
+    bool malformed = false;
+    answer_ = xfrmesh::request(
+        place.socket, type, flags, payload, control,
+        [&](const Message& message) { malformed = !decoder_.decode(message) || malformed; }, [&] { decoder_.clear(); });
+    place.socket.wipe();
+    return malformed ? EBADMSG : 0;
+  });
+  if (error == 0) return;
+  answer_.ending = Ending::kFailed;
+  answer_.error = error;
+}
+
+void ReadJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = Napi::Object::New(env);
+  setAnswer(env, value, answer_);
+  value.Set("records", copyOf(env, decoder_.records()));
+  auto keys = Napi::Array::New(env, tables_.keys().size());
+  for (std::uint32_t i = 0; i < tables_.keys().size(); i++) keys.Set(i, copyOf(env, tables_.keys()[i].bytes()));
+  value.Set("keys", keys);
+  value.Set("algorithms", namesOf(env, tables_.algorithms()));
+  deferred.Resolve(value);
+}
+
+void RequestJob::run(Workplace& place, const Control& control) {
+  const int error = guarded([&] {
+    answer_ = xfrmesh::request(
+        place.socket, question_.type, question_.flags, question_.payload, control,
+        [&](const Message& message) {
+          const Bytes header = bytesOf(message.header);
+          messages_.insert(messages_.end(), header.begin(), header.end());
+          messages_.insert(messages_.end(), message.payload.begin(), message.payload.end());
+          messages_.resize(align4(messages_.size()));
+        },
+        [&] { messages_.clear(); });
+    return 0;
+  });
+  if (error == 0) return;
+  answer_.ending = Ending::kFailed;
+  answer_.error = error;
+}
+
+void RequestJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = Napi::Object::New(env);
+  setAnswer(env, value, answer_);
+  value.Set("messages", copyOf(env, messages_));
+  deferred.Resolve(value);
+}
+
+void TransactJob::run(Workplace& place, const Control& control) {
+  const int error = guarded([&] {
+    // How many numbers the messages take is known once they are encoded.
+    const std::uint32_t first = place.socket.sequences(0);
+    const auto encoded = encodeTransaction(records_, first, generation_);
+    if (!encoded) return EBADMSG;
+    constexpr std::uint32_t kBeginAndEnd = 2;
+    place.socket.sequences(static_cast<std::uint32_t>(encoded->recordOf.size()) + kBeginAndEnd);
+    outcome_ = xfrmesh::transact(place.socket, encoded->bytes, first, encoded->recordOf, control);
+    return 0;
+  });
+  if (error == 0) return;
+  outcome_.ending = Ending::kFailed;
+  outcome_.error = error;
+}
+
+void TransactJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  deferred.Resolve(valueOf(env, outcome_));
+}
+
+void LockJob::run(Workplace& place, const Control& /*control*/) {
+  error_ = guarded([&] {
+    Descriptor fd;
+    const int error = takeName(place.where, name_, fd, holder_);
+    if (error == 0) place.held.push_back(std::move(fd));
+    return error;
+  });
+}
+
+void LockJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = Napi::Object::New(env);
+  value.Set("errno", error_);
+  value.Set("pid", static_cast<double>(holder_.pid));
+  value.Set("uid", static_cast<double>(holder_.uid));
+  deferred.Resolve(value);
+}
+
+void ReadFileJob::run(Workplace& place, const Control& /*control*/) {
+  error_ = guarded([&] { return xfrmesh::readFile(place.where, path_, text_); });
+}
+
+void ReadFileJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = Napi::Object::New(env);
+  value.Set("errno", error_);
+  value.Set("text", Napi::String::New(env, text_));
+  deferred.Resolve(value);
+}
+
+}  // namespace xfrmesh

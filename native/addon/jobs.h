@@ -1,0 +1,114 @@
+// The jobs of a socket: each runs one thing of native/netlink, and turns what came of it into JavaScript values.
+#pragma once
+
+#include "addon/socket_object.h"
+
+namespace xfrmesh {
+
+class OpenJob final : public JsJob {
+ public:
+  OpenJob(std::uint32_t id, SocketObject& object) : JsJob(id), object_(object) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { error_ = ECANCELED; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  SocketObject& object_;  // alive while the job is: it waits for it
+  SocketObject::Granted granted_;
+  Socket::Step step_ = Socket::Step::kNone;
+  int error_ = 0;
+};
+
+class CommitJob final : public JsJob {
+ public:
+  CommitJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes records, Tables tables)
+      : JsJob(id, limit), batch_(records, std::move(tables)) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { outcome_.ending = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  XfrmBatch batch_;
+  Outcome outcome_;
+};
+
+class ReadJob final : public JsJob {
+ public:
+  struct Query {
+    bool policies;
+    Bytes one;  // a record that names the one object, or nothing for all
+    RecordDecoder::Options filter;
+  };
+  ReadJob(std::uint32_t id, std::chrono::milliseconds limit, const Query& query, Tables tables)
+      : JsJob(id, limit), query_(query), tables_(std::move(tables)), decoder_(tables_, query.filter) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { answer_.ending = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  Query query_;
+  Tables tables_;
+  RecordDecoder decoder_;
+  Answer answer_;
+};
+
+class RequestJob final : public JsJob {
+ public:
+  struct Question {
+    std::uint16_t type;
+    std::uint16_t flags;
+    Bytes payload;
+  };
+  RequestJob(std::uint32_t id, std::chrono::milliseconds limit, const Question& question)
+      : JsJob(id, limit), question_(question) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { answer_.ending = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  Question question_;
+  std::vector<std::byte> messages_;
+  Answer answer_;
+};
+
+class TransactJob final : public JsJob {
+ public:
+  TransactJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes records, std::uint32_t generation)
+      : JsJob(id, limit), records_(records), generation_(generation) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { outcome_.ending = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  Bytes records_;
+  std::uint32_t generation_;
+  Outcome outcome_;
+};
+
+class LockJob final : public JsJob {
+ public:
+  LockJob(std::uint32_t id, std::string name) : JsJob(id), name_(std::move(name)) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { error_ = ECANCELED; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  std::string name_;
+  Holder holder_;
+  int error_ = 0;
+};
+
+class ReadFileJob final : public JsJob {
+ public:
+  ReadFileJob(std::uint32_t id, std::string path) : JsJob(id), path_(std::move(path)) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { error_ = ECANCELED; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  std::string path_;
+  std::string text_;
+  int error_ = 0;
+};
+
+}  // namespace xfrmesh

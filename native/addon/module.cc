@@ -1,0 +1,88 @@
+#include <napi.h>
+
+#include "addon/socket_object.h"
+#include "nft/transaction.h"
+#include "record.h"
+
+namespace xfrmesh {
+namespace {
+
+#define FIELD(object, record, field) object.Set(#field, static_cast<double>(offsetof(record, field)))
+
+// Where the fields of records are, as the compiler sees it: a test holds lib/kernel to it.
+Napi::Value layout(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto state = Napi::Object::New(env);
+  FIELD(state, StateRecord, length);
+  FIELD(state, StateRecord, operation);
+  FIELD(state, StateRecord, family);
+  FIELD(state, StateRecord, protocol);
+  FIELD(state, StateRecord, mode);
+  FIELD(state, StateRecord, destination);
+  FIELD(state, StateRecord, source);
+  FIELD(state, StateRecord, spi);
+  FIELD(state, StateRecord, reqid);
+  FIELD(state, StateRecord, flags);
+  FIELD(state, StateRecord, replayWindow);
+  FIELD(state, StateRecord, salted);
+  FIELD(state, StateRecord, cipher);
+  FIELD(state, StateRecord, cipherAlgorithm);
+  FIELD(state, StateRecord, icvBits);
+  FIELD(state, StateRecord, cipherKey);
+  FIELD(state, StateRecord, authAlgorithm);
+  FIELD(state, StateRecord, authTruncateBits);
+  FIELD(state, StateRecord, authKey);
+  FIELD(state, StateRecord, reserved);
+  auto policy = Napi::Object::New(env);
+  FIELD(policy, PolicyRecord, length);
+  FIELD(policy, PolicyRecord, operation);
+  FIELD(policy, PolicyRecord, family);
+  FIELD(policy, PolicyRecord, direction);
+  FIELD(policy, PolicyRecord, action);
+  FIELD(policy, PolicyRecord, destination);
+  FIELD(policy, PolicyRecord, source);
+  FIELD(policy, PolicyRecord, destinationPort);
+  FIELD(policy, PolicyRecord, destinationPortMask);
+  FIELD(policy, PolicyRecord, sourcePort);
+  FIELD(policy, PolicyRecord, sourcePortMask);
+  FIELD(policy, PolicyRecord, destinationPrefix);
+  FIELD(policy, PolicyRecord, sourcePrefix);
+  FIELD(policy, PolicyRecord, protocol);
+  FIELD(policy, PolicyRecord, flags);
+  FIELD(policy, PolicyRecord, interfaceIndex);
+  FIELD(policy, PolicyRecord, priority);
+  FIELD(policy, PolicyRecord, index);
+  FIELD(policy, PolicyRecord, share);
+  FIELD(policy, PolicyRecord, reserved);
+  FIELD(policy, PolicyRecord, user);
+  auto transaction = Napi::Object::New(env);
+  FIELD(transaction, TransactionRecord, length);
+  FIELD(transaction, TransactionRecord, type);
+  FIELD(transaction, TransactionRecord, flags);
+  FIELD(transaction, TransactionRecord, family);
+  FIELD(transaction, TransactionRecord, kind);
+  FIELD(transaction, TransactionRecord, keyBytes);
+  FIELD(transaction, TransactionRecord, attributeBytes);
+  FIELD(transaction, TransactionRecord, keyCount);
+  FIELD(transaction, TransactionRecord, reserved);
+  auto all = Napi::Object::New(env);
+  all.Set("state", state);
+  all.Set("policy", policy);
+  all.Set("transaction", transaction);
+  return all;
+}
+
+#undef FIELD
+
+Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
+  exports.Set("Socket", SocketObject::define(env));
+  exports.Set("layout", Napi::Function::New(env, layout, "layout"));
+  return exports;
+}
+
+}  // namespace
+}  // namespace xfrmesh
+
+// The macro wants a name it can paste.
+static Napi::Object Init(Napi::Env env, Napi::Object exports) { return xfrmesh::exportAll(env, exports); }
+NODE_API_MODULE(NODE_GYP_MODULE_NAME, Init)

@@ -1,0 +1,207 @@
+#include "addon/socket_object.h"
+
+#include "addon/jobs.h"
+
+namespace xfrmesh {
+namespace {
+
+// Arguments come from lib/, which has checked them: what is wrong here is a fault of ours.
+Bytes bytesOfArray(const Napi::Value& value) {
+  const auto array = value.As<Napi::Uint8Array>();
+  return {reinterpret_cast<const std::byte*>(array.Data()), array.ByteLength()};
+}
+
+std::uint32_t number(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
+
+std::chrono::milliseconds milliseconds(const Napi::Value& value) {
+  return std::chrono::milliseconds(value.As<Napi::Number>().Int64Value());
+}
+
+Tables tablesOf(const Napi::Value& keys, const Napi::Value& algorithms) {
+  Tables tables;
+  const auto keyList = keys.As<Napi::Array>();
+  for (std::uint32_t i = 0; i < keyList.Length(); i++) tables.addKey(bytesOfArray(keyList.Get(i)));
+  const auto names = algorithms.As<Napi::Array>();
+  for (std::uint32_t i = 0; i < names.Length(); i++) tables.addAlgorithm(names.Get(i).As<Napi::String>().Utf8Value());
+  return tables;
+}
+
+Namespace namespaceOf(const Napi::Value& value) {
+  if (value.IsString()) return Namespace::atPath(value.As<Napi::String>().Utf8Value());
+  if (value.IsNumber()) return Namespace::ofDescriptor(value.As<Napi::Number>().Int32Value());
+  return {};
+}
+
+}  // namespace
+
+Napi::Function SocketObject::define(Napi::Env env) {
+  return DefineClass(env, "Socket",
+                     {InstanceMethod<&SocketObject::open>("open"), InstanceMethod<&SocketObject::commit>("commit"),
+                      InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::request>("request"),
+                      InstanceMethod<&SocketObject::transact>("transact"), InstanceMethod<&SocketObject::lock>("lock"),
+                      InstanceMethod<&SocketObject::readFile>("readFile"),
+                      InstanceMethod<&SocketObject::cancel>("cancel"), InstanceMethod<&SocketObject::close>("close"),
+                      InstanceAccessor<&SocketObject::chunk>("chunk"),
+                      InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
+                      InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
+}
+
+SocketObject::SocketObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+  const auto options = info[0].As<Napi::Object>();
+  const Socket::Options wanted{.protocol = options.Get("protocol").As<Napi::Number>().Int32Value(),
+                               .receiveBuffer = number(options.Get("receiveBuffer")),
+                               .sendBuffer = number(options.Get("sendBuffer")),
+                               .chunk = number(options.Get("chunk"))};
+  engine_ = std::make_unique<Engine>(namespaceOf(options.Get("netns")), wanted);
+}
+
+SocketObject::~SocketObject() { shutDown(); }
+
+// The thread and what it calls back through exist from the first job on: a socket that was only made costs nothing.
+void SocketObject::start(Napi::Env env) {
+  if (started_) return;
+  callback_ = Napi::ThreadSafeFunction::New(env, Napi::Function(), "xfrmesh socket", 0, 1);
+  callback_.Unref(env);
+  engine_->start([this](std::unique_ptr<Job> job) {
+    auto* done = static_cast<JsJob*>(job.release());
+    const napi_status status = callback_.NonBlockingCall(done, [this](Napi::Env inner, Napi::Function /*none*/, JsJob* finished) {
+      if (finished == nullptr) return ended(inner);
+      settle(inner, std::unique_ptr<JsJob>(finished));
+    });
+    // The environment is going: nobody waits for the outcome any more.
+    if (status != napi_ok) delete done;
+  });
+  started_ = true;
+  // Hooks run last come, first served: this one, made after the callback's own, ends the thread before the callback goes.
+  cleanup_ = [](void* self) {
+    auto* object = static_cast<SocketObject*>(self);
+    object->cleanup_ = nullptr;
+    object->shutDown();
+  };
+  napi_add_env_cleanup_hook(env, cleanup_, this);
+}
+
+void SocketObject::shutDown() {
+  if (cleanup_ != nullptr) napi_remove_env_cleanup_hook(Env(), cleanup_, this);
+  cleanup_ = nullptr;
+  if (!started_ || ended_) return;
+  ended_ = true;
+  engine_->stop();
+  callback_.Abort();
+}
+
+Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept) {
+  auto deferred = Napi::Promise::Deferred::New(env);
+  const Napi::Promise promise = deferred.Promise();
+  if (ended_ || !closing_.empty()) {
+    job->skip();
+    job->settle(env, deferred);
+    return promise;
+  }
+  start(env);
+  Waiting waiting{.deferred = deferred, .kept = {}};
+  for (const Napi::Value& value : kept) {
+    if (value.IsObject()) waiting.kept.push_back(Napi::Persistent(value));
+  }
+  if (waiting_.empty()) {
+    callback_.Ref(env);
+    Ref();
+  }
+  waiting_.emplace(job->id(), std::move(waiting));
+  engine_->submit(std::move(job));
+  return promise;
+}
+
+void SocketObject::settle(Napi::Env env, std::unique_ptr<JsJob> job) {
+  const Napi::HandleScope scope(env);
+  const auto found = waiting_.find(job->id());
+  if (found == waiting_.end()) return;
+  const Waiting waiting = std::move(found->second);
+  waiting_.erase(found);
+  job->settle(env, waiting.deferred);
+  if (!waiting_.empty()) return;
+  if (closing_.empty()) callback_.Unref(env);
+  Unref();
+}
+
+Napi::Value SocketObject::open(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), std::make_unique<OpenJob>(number(info[0]), *this), {});
+}
+
+Napi::Value SocketObject::commit(const Napi::CallbackInfo& info) {
+  return submit(info.Env(),
+                std::make_unique<CommitJob>(number(info[0]), milliseconds(info[4]), bytesOfArray(info[1]),
+                                            tablesOf(info[2], info[3])),
+                {info[1]});
+}
+
+Napi::Value SocketObject::read(const Napi::CallbackInfo& info) {
+  const ReadJob::Query query{.policies = info[1].As<Napi::Boolean>().Value(),
+                             .one = info[2].IsUndefined() ? Bytes{} : bytesOfArray(info[2]),
+                             .filter = {.reqid = number(info[3]), .details = info[4].As<Napi::Boolean>().Value()}};
+  return submit(info.Env(),
+                std::make_unique<ReadJob>(number(info[0]), milliseconds(info[7]), query, tablesOf(info[5], info[6])),
+                {info[2]});
+}
+
+Napi::Value SocketObject::request(const Napi::CallbackInfo& info) {
+  const RequestJob::Question question{.type = static_cast<std::uint16_t>(number(info[1])),
+                                      .flags = static_cast<std::uint16_t>(number(info[2])),
+                                      .payload = bytesOfArray(info[3])};
+  return submit(info.Env(), std::make_unique<RequestJob>(number(info[0]), milliseconds(info[4]), question), {info[3]});
+}
+
+Napi::Value SocketObject::transact(const Napi::CallbackInfo& info) {
+  return submit(info.Env(),
+                std::make_unique<TransactJob>(number(info[0]), milliseconds(info[3]), bytesOfArray(info[1]), number(info[2])),
+                {info[1]});
+}
+
+Napi::Value SocketObject::lock(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), std::make_unique<LockJob>(number(info[0]), info[1].As<Napi::String>().Utf8Value()), {});
+}
+
+Napi::Value SocketObject::readFile(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), std::make_unique<ReadFileJob>(number(info[0]), info[1].As<Napi::String>().Utf8Value()), {});
+}
+
+void SocketObject::cancel(const Napi::CallbackInfo& info) {
+  if (started_ && !ended_) engine_->cancel(number(info[0]));
+}
+
+Napi::Value SocketObject::close(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto deferred = Napi::Promise::Deferred::New(env);
+  if (!started_ || ended_) {
+    ended_ = true;
+    deferred.Resolve(env.Undefined());
+    return deferred.Promise();
+  }
+  if (closing_.empty()) {
+    callback_.Ref(env);
+    Ref();
+  }
+  closing_.push_back(deferred);
+  engine_->close();
+  return deferred.Promise();
+}
+
+void SocketObject::ended(Napi::Env env) {
+  if (ended_) return;
+  const Napi::HandleScope scope(env);
+  shutDown();
+  for (const auto& deferred : closing_) deferred.Resolve(env.Undefined());
+  Unref();
+}
+
+Napi::Value SocketObject::chunk(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), granted_.chunk); }
+
+Napi::Value SocketObject::sendLimit(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(granted_.sendLimit));
+}
+
+Napi::Value SocketObject::namespaceInode(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(granted_.namespaceInode));
+}
+
+}  // namespace xfrmesh

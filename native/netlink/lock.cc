@@ -1,0 +1,72 @@
+#include "netlink/lock.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+
+namespace xfrmesh {
+namespace {
+
+socklen_t abstractAddress(const std::string& name, sockaddr_un& address) {
+  address = {};
+  address.sun_family = AF_UNIX;
+  // The first byte stays zero: that makes the name abstract.
+  const std::size_t length = std::min(name.size(), sizeof address.sun_path - 1);
+  std::memcpy(address.sun_path + 1, name.data(), length);
+  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + length);
+}
+
+Descriptor unixSocket() { return Descriptor(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)); }
+
+Holder holderOf(const sockaddr_un& address, socklen_t size) {
+  const Descriptor visitor = unixSocket();
+  ucred credentials{};
+  socklen_t length = sizeof credentials;
+  if (!visitor || connect(visitor.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0 ||
+      getsockopt(visitor.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
+    return {};
+  }
+  return {.pid = credentials.pid, .uid = credentials.uid};
+}
+
+}  // namespace
+
+int takeName(const Namespace& where, const std::string& name, Descriptor& fd, Holder& holder) {
+  return where.run([&] {
+    sockaddr_un address{};
+    const socklen_t size = abstractAddress(name, address);
+    fd = unixSocket();
+    if (!fd) return errno;
+    if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) {
+      const int error = errno;
+      if (error == EADDRINUSE) holder = holderOf(address, size);
+      fd.reset();
+      return error;
+    }
+    // Listening lets whoever is refused the name ask whose it is. Nobody is ever accepted.
+    return listen(fd.get(), 1) == 0 ? 0 : errno;
+  });
+}
+
+int readFile(const Namespace& where, const std::string& path, std::string& text) {
+  return where.run([&] {
+    const Descriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) return errno;
+    std::array<char, 4096> buffer{};
+    for (;;) {
+      const ssize_t size = read(fd.get(), buffer.data(), buffer.size());
+      if (size < 0 && errno == EINTR) continue;
+      if (size < 0) return errno;
+      if (size == 0) return 0;
+      text.append(buffer.data(), static_cast<std::size_t>(size));
+    }
+  });
+}
+
+}  // namespace xfrmesh

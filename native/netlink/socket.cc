@@ -1,0 +1,131 @@
+#include "netlink/socket.h"
+
+#include <libmnl/libmnl.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace xfrmesh {
+namespace {
+
+// What the kernel charges a receive buffer for one short answer, rounded up (measured: about 0.8 KiB).
+constexpr std::uint32_t kAnswerCost = 1024;
+// A dump's datagrams are at most 32 KiB (NLMSG_GOODSIZE, netlink_dump).
+constexpr std::size_t kDatagram = 64U << 10;
+// netlink_sendmsg: len > sk_sndbuf - 32 is EMSGSIZE.
+constexpr std::size_t kSendOverhead = 32;
+
+// Asks for a buffer size beyond the host's limit if this process may, else up to it; returns what was granted.
+std::uint32_t grow(int fd, int force, int plain, std::uint32_t bytes) {
+  const int wanted = static_cast<int>(bytes);
+  if (setsockopt(fd, SOL_SOCKET, force, &wanted, sizeof wanted) != 0) {
+    setsockopt(fd, SOL_SOCKET, plain, &wanted, sizeof wanted);
+  }
+  int granted = 0;
+  socklen_t size = sizeof granted;
+  if (getsockopt(fd, SOL_SOCKET, plain, &granted, &size) != 0 || granted < 0) return 0;
+  return static_cast<std::uint32_t>(granted);
+}
+
+std::uint64_t inodeOf(const Descriptor& fd) {
+  struct stat status {};
+  return fd && fstat(fd.get(), &status) == 0 ? status.st_ino : 0;
+}
+
+}  // namespace
+
+Socket::Socket() : socket_(nullptr, mnl_socket_close) {}
+Socket::~Socket() = default;
+
+int Socket::open(const Namespace& where, const Options& options, Step& step) {
+  bool entered = false;
+  step = Step::kSocket;
+  const int error = where.run(
+      [&] {
+        socket_.reset(mnl_socket_open2(options.protocol, SOCK_CLOEXEC));
+        if (!socket_) return errno;
+        step = Step::kBind;
+        return mnl_socket_bind(socket_.get(), 0, MNL_SOCKET_AUTOPID) == 0 ? 0 : errno;
+      },
+      &entered);
+  if (!entered) step = Step::kNamespace;
+  if (error != 0) return error;
+  step = Step::kNone;
+  sizeBuffers(options);
+  namespaceInode_ = inodeOf(Descriptor(ioctl(mnl_socket_get_fd(socket_.get()), SIOCGSKNS)));
+  return 0;
+}
+
+void Socket::sizeBuffers(const Options& options) {
+  const int fd = mnl_socket_get_fd(socket_.get());
+  const int on = 1;
+  // Both are refinements: without them answers are longer, or wordless.
+  setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
+  setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+  const std::uint32_t received = grow(fd, SO_RCVBUFFORCE, SO_RCVBUF, options.receiveBuffer != 0 ? options.receiveBuffer : kReceiveBuffer);
+  const std::uint32_t sent = grow(fd, SO_SNDBUFFORCE, SO_SNDBUF, options.sendBuffer != 0 ? options.sendBuffer : kSendBuffer);
+  sendLimit_ = sent > kSendOverhead ? sent - kSendOverhead : 0;
+  // An explicit chunk is taken at its word, so that a test can overrun a buffer.
+  chunk_ = options.chunk != 0 ? options.chunk : std::clamp(received / kAnswerCost, 1U, kChunk);
+  buffer_.resize(kDatagram);
+}
+
+int Socket::send(Bytes messages) {
+  for (;;) {
+    if (mnl_socket_sendto(socket_.get(), messages.data(), messages.size()) >= 0) return 0;
+    if (errno != EINTR) return errno;
+  }
+}
+
+Socket::Received Socket::receive(Clock::time_point deadline) {
+  const int fd = mnl_socket_get_fd(socket_.get());
+  for (;;) {
+    sockaddr_nl from{};
+    iovec vector{.iov_base = buffer_.data(), .iov_len = buffer_.size()};
+    msghdr header{};
+    header.msg_name = &from;
+    header.msg_namelen = sizeof from;
+    header.msg_iov = &vector;
+    header.msg_iovlen = 1;
+    const ssize_t size = recvmsg(fd, &header, MSG_DONTWAIT);
+    if (size >= 0) {
+      // Only the kernel is listened to: its port is 0.
+      if (header.msg_namelen != sizeof from || from.nl_pid != 0) continue;
+      if ((header.msg_flags & MSG_TRUNC) != 0) {
+        error_ = EMSGSIZE;
+        return Received::kError;
+      }
+      data_ = Bytes(buffer_).first(static_cast<std::size_t>(size));
+      return Received::kData;
+    }
+    if (errno == EINTR) continue;
+    if (errno == ENOBUFS) return Received::kLost;
+    if (errno != EAGAIN) {
+      error_ = errno;
+      return Received::kError;
+    }
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    if (left <= 0) return Received::kEmpty;
+    pollfd poller{.fd = fd, .events = POLLIN, .revents = 0};
+    if (poll(&poller, 1, static_cast<int>(std::min<std::int64_t>(left, INT32_MAX))) < 0 && errno != EINTR) {
+      error_ = errno;
+      return Received::kError;
+    }
+  }
+}
+
+std::uint32_t Socket::sequences(std::uint32_t count) {
+  const std::uint32_t first = sequence_ + 1;
+  sequence_ += count;
+  return first;
+}
+
+void Socket::wipe() { explicit_bzero(buffer_.data(), buffer_.size()); }
+
+}  // namespace xfrmesh

@@ -1,0 +1,31 @@
+// A batch of records as a commit takes it.
+#pragma once
+
+#include <vector>
+
+#include "netlink/exchange.h"
+#include "xfrm/encode.h"
+
+namespace xfrmesh {
+
+class XfrmBatch final : public Batch {
+ public:
+  // `records` must outlive the batch.
+  XfrmBatch(Bytes records, Tables tables) : records_(records), tables_(std::move(tables)) {}
+
+  // Finds the records; false if they are malformed. To be called first.
+  bool parse();
+
+  [[nodiscard]] std::uint32_t size() const override { return static_cast<std::uint32_t>(views_.size()); }
+  std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence, std::span<std::byte> room) override;
+  [[nodiscard]] Recovery recovery(std::uint32_t index) const override;
+  std::size_t encodeQuestion(std::uint32_t index, std::uint32_t sequence, std::span<std::byte> room) override;
+  bool confirms(std::uint32_t index, const Message& answer) override;
+
+ private:
+  Bytes records_;
+  Tables tables_;
+  std::vector<RecordView> views_;
+};
+
+}  // namespace xfrmesh

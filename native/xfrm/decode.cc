@@ -1,0 +1,254 @@
+#include "xfrm/decode.h"
+
+#include <arpa/inet.h>
+#include <linux/xfrm.h>
+
+#include <algorithm>
+
+namespace xfrmesh {
+namespace {
+
+bool isZero(Bytes bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
+}
+
+void copyAddress(std::uint8_t (&to)[16], const xfrm_address_t& from) { std::memcpy(to, &from, sizeof to); }
+
+bool isUnlimited(const xfrm_lifetime_cfg& lifetime) {
+  return lifetime.soft_byte_limit == XFRM_INF && lifetime.hard_byte_limit == XFRM_INF &&
+         lifetime.soft_packet_limit == XFRM_INF && lifetime.hard_packet_limit == XFRM_INF &&
+         lifetime.soft_add_expires_seconds == 0 && lifetime.hard_add_expires_seconds == 0 &&
+         lifetime.soft_use_expires_seconds == 0 && lifetime.hard_use_expires_seconds == 0;
+}
+
+// A state's selector that selects all: what the kernel makes of none, its family filled in.
+bool selectsAll(const xfrm_selector& selector, std::uint8_t family) {
+  xfrm_selector none{};
+  none.family = selector.family;
+  return (selector.family == 0 || selector.family == family) && std::memcmp(&none, &selector, sizeof none) == 0;
+}
+
+// Name and key of an algorithm attribute, whose structures differ between the two.
+template <typename T>
+bool splitAlgorithm(Bytes payload, T& head, std::string_view& name, Bytes& key) {
+  if (payload.size() < sizeof(T)) return false;
+  head = load<T>(payload);
+  key = payload.subspan(sizeof(T));
+  if (key.size() < (head.alg_key_len + 7U) / 8U) return false;
+  key = key.first((head.alg_key_len + 7U) / 8U);
+  const auto* start = reinterpret_cast<const char*>(payload.data());
+  name = std::string_view(start, strnlen(start, sizeof head.alg_name));
+  return true;
+}
+
+}  // namespace
+
+bool RecordDecoder::decode(const Message& message) {
+  switch (message.header.nlmsg_type) {
+    case XFRM_MSG_NEWSA:
+    case XFRM_MSG_UPDSA:
+      return decodeState(message.payload);
+    case XFRM_MSG_NEWPOLICY:
+    case XFRM_MSG_UPDPOLICY:
+      return decodePolicy(message.payload);
+    default:
+      return true;
+  }
+}
+
+bool RecordDecoder::collect(Bytes attributes) {
+  std::fill(std::begin(found_), std::end(found_), Bytes{});
+  Attribute attribute{};
+  while (takeAttribute(attributes, attribute)) {
+    // An empty payload keeps a place in memory, so that it differs from none.
+    if (attribute.type < kTypes) found_[attribute.type] = attribute.payload;
+  }
+  return attributes.size() < sizeof(nlattr);
+}
+
+bool RecordDecoder::decodeState(Bytes payload) {
+  if (payload.size() < sizeof(xfrm_usersa_info)) return false;
+  const auto info = load<xfrm_usersa_info>(payload);
+  if (options_.reqid != 0 && info.reqid != options_.reqid) return true;
+  if (!collect(payload.subspan(std::min(align4(sizeof info), payload.size())))) return false;
+
+  StateRecord state{};
+  state.operation = Operation::kAddState;
+  state.family = static_cast<std::uint8_t>(info.family);
+  state.protocol = info.id.proto;
+  state.mode = info.mode;
+  copyAddress(state.destination, info.id.daddr);
+  copyAddress(state.source, info.saddr);
+  state.spi = ntohl(info.id.spi);
+  state.reqid = info.reqid;
+  state.flags = info.flags;
+  state.replayWindow = info.replay_window;
+  state.cipherKey = kNoKey;
+  state.authKey = kNoKey;
+  state.authAlgorithm = kNoAlgorithm;
+  putCipher(state);
+  putAuth(state);
+
+  const std::size_t start = records_.size();
+  const Bytes head = bytesOf(state);
+  records_.insert(records_.end(), head.begin(), head.end());
+  putReplay();
+  putTail();
+  if (!isUnlimited(info.lft)) putValue(kTailLifetime, info.lft);
+  if (!selectsAll(info.sel, state.family)) putValue(kTailSelector, info.sel);
+  if (options_.details) {
+    putValue(kTailCurrent, info.curlft);
+    putValue(kTailStatistics, info.stats);
+    if (info.seq != 0) putValue(kTailSequence, info.seq);
+  }
+  finish(start);
+  return true;
+}
+
+void RecordDecoder::putCipher(StateRecord& state) {
+  std::string_view name;
+  Bytes key;
+  xfrm_algo_aead aead{};
+  xfrm_algo encryption{};
+  if (splitAlgorithm(found_[XFRMA_ALG_AEAD], aead, name, key)) {
+    state.cipher = static_cast<std::uint8_t>(Cipher::kAead);
+    state.icvBits = static_cast<std::uint16_t>(aead.alg_icv_len);
+  } else if (splitAlgorithm(found_[XFRMA_ALG_CRYPT], encryption, name, key)) {
+    state.cipher = static_cast<std::uint8_t>(Cipher::kEncryption);
+  } else {
+    return;
+  }
+  state.cipherAlgorithm = tables_.internAlgorithm(name);
+  if (key.empty()) return;
+  if (isZero(key)) {
+    state.cipherKey = kWithheldKey;
+    return;
+  }
+  const std::uint32_t spi = htonl(state.spi);
+  const Bytes salt = bytesOf(spi);
+  const bool salted = aead.alg_key_len != 0 && key.size() > salt.size() &&
+                      std::equal(salt.begin(), salt.end(), key.end() - static_cast<std::ptrdiff_t>(salt.size()));
+  state.salted = salted ? 1 : 0;
+  state.cipherKey = tables_.internKey(salted ? key.first(key.size() - salt.size()) : key);
+}
+
+void RecordDecoder::putAuth(StateRecord& state) {
+  std::string_view name;
+  Bytes key;
+  xfrm_algo_auth truncated{};
+  xfrm_algo plain{};
+  if (splitAlgorithm(found_[XFRMA_ALG_AUTH_TRUNC], truncated, name, key)) {
+    state.authTruncateBits = static_cast<std::uint16_t>(truncated.alg_trunc_len);
+  } else if (!splitAlgorithm(found_[XFRMA_ALG_AUTH], plain, name, key)) {
+    return;
+  }
+  state.authAlgorithm = tables_.internAlgorithm(name);
+  if (key.empty()) return;
+  state.authKey = isZero(key) ? kWithheldKey : tables_.internKey(key);
+}
+
+// The replay attributes hold a window, which was asked for, and counters, which moved since.
+void RecordDecoder::putReplay() {
+  if (!options_.details) found_[XFRMA_REPLAY_VAL] = {};
+}
+
+void RecordDecoder::putTail() {
+  for (std::uint16_t type = 0; type < kTypes; type++) {
+    const Bytes payload = found_[type];
+    if (payload.data() == nullptr) continue;
+    switch (type) {
+      case XFRMA_ALG_AEAD:
+      case XFRMA_ALG_CRYPT:
+      case XFRMA_ALG_AUTH:
+      case XFRMA_ALG_AUTH_TRUNC:
+      case XFRMA_PAD:
+        continue;  // in the head
+      case XFRMA_LASTUSED:
+        if (!options_.details) continue;
+        break;
+      case XFRMA_MARK:
+      case XFRMA_POLICY_TYPE:
+      case XFRMA_IF_ID:
+        if (isZero(payload)) continue;  // as good as absent
+        break;
+      case XFRMA_REPLAY_ESN_VAL:
+        if (!options_.details && payload.size() >= sizeof(xfrm_replay_state_esn)) {
+          auto replay = load<xfrm_replay_state_esn>(payload);
+          replay.oseq = replay.seq = replay.oseq_hi = replay.seq_hi = 0;
+          const std::vector<std::byte> bitmap(payload.size() - sizeof replay);
+          const Bytes head = bytesOf(replay);
+          std::vector<std::byte> still(head.begin(), head.end());
+          still.insert(still.end(), bitmap.begin(), bitmap.end());
+          putAttribute(type, still);
+          continue;
+        }
+        break;
+      default:
+        break;
+    }
+    putAttribute(type, payload);
+  }
+}
+
+bool RecordDecoder::wantsPolicy() const {
+  if (options_.reqid == 0) return true;
+  Bytes templates = found_[XFRMA_TMPL];
+  while (templates.size() >= sizeof(xfrm_user_tmpl)) {
+    if (load<xfrm_user_tmpl>(templates).reqid == options_.reqid) return true;
+    templates = templates.subspan(sizeof(xfrm_user_tmpl));
+  }
+  return false;
+}
+
+bool RecordDecoder::decodePolicy(Bytes payload) {
+  if (payload.size() < sizeof(xfrm_userpolicy_info)) return false;
+  const auto info = load<xfrm_userpolicy_info>(payload);
+  if (!collect(payload.subspan(std::min(align4(sizeof info), payload.size())))) return false;
+  if (!wantsPolicy()) return true;
+
+  PolicyRecord policy{};
+  policy.operation = Operation::kAddPolicy;
+  policy.family = static_cast<std::uint8_t>(info.sel.family);
+  policy.direction = info.dir;
+  policy.action = info.action;
+  copyAddress(policy.destination, info.sel.daddr);
+  copyAddress(policy.source, info.sel.saddr);
+  policy.destinationPort = ntohs(info.sel.dport);
+  policy.destinationPortMask = ntohs(info.sel.dport_mask);
+  policy.sourcePort = ntohs(info.sel.sport);
+  policy.sourcePortMask = ntohs(info.sel.sport_mask);
+  policy.destinationPrefix = info.sel.prefixlen_d;
+  policy.sourcePrefix = info.sel.prefixlen_s;
+  policy.protocol = info.sel.proto;
+  policy.flags = info.flags;
+  policy.interfaceIndex = info.sel.ifindex;
+  policy.priority = info.priority;
+  policy.index = options_.details ? info.index : 0;
+  policy.share = info.share;
+  policy.user = info.sel.user;
+
+  const std::size_t start = records_.size();
+  const Bytes head = bytesOf(policy);
+  records_.insert(records_.end(), head.begin(), head.end());
+  putTail();
+  if (!isUnlimited(info.lft)) putValue(kTailLifetime, info.lft);
+  if (options_.details) putValue(kTailCurrent, info.curlft);
+  finish(start);
+  return true;
+}
+
+void RecordDecoder::putAttribute(std::uint16_t type, Bytes payload) {
+  const nlattr header{.nla_len = static_cast<std::uint16_t>(sizeof(nlattr) + payload.size()), .nla_type = type};
+  const Bytes bytes = bytesOf(header);
+  records_.insert(records_.end(), bytes.begin(), bytes.end());
+  records_.insert(records_.end(), payload.begin(), payload.end());
+  records_.resize(align4(records_.size()));
+}
+
+void RecordDecoder::finish(std::size_t start) {
+  records_.resize(align8(records_.size()));
+  const auto length = static_cast<std::uint32_t>(records_.size() - start);
+  std::memcpy(records_.data() + start, &length, sizeof length);
+}
+
+}  // namespace xfrmesh

@@ -1,0 +1,22 @@
+import { defineConfig } from 'vitest/config'
+
+/** Time limits are for what hangs, not for what is slow: the lab's kernel runs under emulation. */
+const minutes = 60_000
+
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 2 * minutes } },
+      {
+        test: {
+          name: 'kernel',
+          include: ['test/kernel/**/*.test.ts'],
+          testTimeout: 5 * minutes,
+          hookTimeout: 5 * minutes,
+          fileParallelism: false,
+        },
+      },
+      { test: { name: 'lab', include: ['test/lab/**/*.test.ts'], testTimeout: 10 * minutes, fileParallelism: false } },
+    ],
+  },
+})

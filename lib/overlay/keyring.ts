@@ -154,7 +154,10 @@ export class Keyring {
     }
     const order = [first, ...after.filter((tag) => tag !== first && tag !== gone)]
     if (order.length > MAX_KEYS) {
-      throw new InvalidArgument('add', `left out, or come with a tag to prune: there are ${MAX_KEYS} keys, as many as there may be`)
+      throw new InvalidArgument(
+        'add',
+        `left out, or come with a tag to prune: there are ${MAX_KEYS} keys, as many as there may be`,
+      )
     }
     const entries = [...this.#entries]
     if (isNew) place(entries, added, new Set(after))

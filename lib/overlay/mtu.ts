@@ -40,7 +40,8 @@ export function overlayMtu(given: OverlayMtuOptions = {}): number {
   const mtu = integer(known.mtu ?? 1500, 'mtu', family === 4 ? 576 : 1280, U16)
   const { icvBits } = suite(known.suite ?? 'aes-gcm-64')
   const nat: unknown = known.nat ?? false
-  if (typeof nat !== 'boolean' && typeof nat !== 'object') throw new InvalidArgument('nat', 'true, false or an object', nat)
+  if (typeof nat !== 'boolean' && typeof nat !== 'object')
+    throw new InvalidArgument('nat', 'true, false or an object', nat)
   if (oneOf(known.formula ?? 'exact', 'formula', ['exact', 'docker'] as const) === 'docker') return dockerMtu(mtu)
 
   const outerIp = family === 4 ? 20 : 40

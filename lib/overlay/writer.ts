@@ -1,0 +1,240 @@
+import { ADDRESS_BYTES, AF_INET } from '../base/address.js'
+import { U16 } from '../base/check.js'
+import {
+  Cipher,
+  LITTLE_ENDIAN,
+  NO_ALGORITHM,
+  NO_KEY,
+  Operation,
+  Policy,
+  type RecordWriter,
+  State,
+} from '../kernel/records.js'
+import { type Form, SharedPolicy } from './form.js'
+import { codeOf, type Damage, type Is, keyOf, Op, type RecordList, type Should } from './plan.js'
+
+/** linux/in.h, linux/xfrm.h */
+const IPPROTO_UDP = 17
+const IPPROTO_ESP = 50
+const XFRM_MODE_TRANSPORT = 0
+const XFRM_POLICY_IN = 0
+const XFRM_POLICY_OUT = 1
+const XFRM_STATE_ESN = 128
+const XFRMA_TMPL = 5
+const XFRMA_MARK = 21
+const XFRMA_REPLAY_ESN_VAL = 23
+
+/** Largest window of an SA's old bitmap; a larger one, and ESN, need struct xfrm_replay_state_esn. */
+const OLD_WINDOW = 32
+
+/** struct xfrm_user_tmpl: 64 bytes, of which these are set. */
+const Template = {
+  destination: 0,
+  spi: 16,
+  protocol: 20,
+  family: 24,
+  source: 28,
+  reqid: 44,
+  mode: 48,
+  algorithms: 52,
+} as const
+const TEMPLATE_BYTES = 64
+
+/** Names of algorithms by the index that the records have: the side table beside the keyring's. */
+export function algorithms(form: Form): string[] {
+  return [form.suite.algorithm]
+}
+
+/**
+ * Turns operations of a plan into records, straight from packed addresses. Key indices are slots: the side table is
+ * `keyring.sideTable()`.
+ */
+export class OpWriter {
+  readonly #form: Form
+  readonly #local: Uint32Array
+  readonly #prefix: number
+  readonly #flags: number
+  readonly #headWindow: number
+  readonly #replay: Uint8Array | undefined
+  readonly #template: Uint8Array
+  readonly #templateView: DataView
+  readonly #mark: Uint8Array
+
+  constructor(form: Form) {
+    this.#form = form
+    this.#local = new Uint32Array(form.local.bytes.slice().buffer)
+    this.#prefix = form.local.family === AF_INET ? 32 : 128
+    this.#flags = form.esn ? XFRM_STATE_ESN : 0
+    const wide = form.esn || form.replayWindow > OLD_WINDOW
+    this.#headWindow = wide ? 0 : form.replayWindow
+    this.#replay = wide ? replayState(form.replayWindow) : undefined
+    this.#template = template(form)
+    this.#templateView = new DataView(this.#template.buffer)
+    this.#mark = words(form.mark, 0xffffffff)
+  }
+
+  /** Appends the record of one operation; false if the operation takes no message. */
+  write(into: RecordWriter, head: number, subject: number, is: Is, should: Should, damage: Damage = {}): boolean {
+    const code = codeOf(head)
+    switch (code) {
+      case Op.addInbound:
+        this.#state(into, Operation.addState, true, keyOf(head), subject, is, should)
+        return true
+      case Op.addOutbound:
+        this.#state(into, Operation.addState, false, keyOf(head), subject, is, should)
+        return true
+      case Op.deleteInbound:
+        this.#state(into, Operation.deleteState, true, keyOf(head), subject, is, should)
+        return true
+      case Op.deleteOutbound:
+        this.#state(into, Operation.deleteState, false, keyOf(head), subject, is, should)
+        return true
+      case Op.addPolicy:
+        this.#ownPolicy(into, Operation.addPolicy, keyOf(head), subject, is, should)
+        return true
+      case Op.updatePolicy:
+        this.#ownPolicy(into, Operation.updatePolicy, keyOf(head), subject, is, should)
+        return true
+      case Op.deletePolicy:
+        this.#ownPolicy(into, Operation.deletePolicy, -1, subject, is, should)
+        return true
+      case Op.addShared:
+        this.sharedPolicy(into, Operation.addPolicy, subject)
+        return true
+      case Op.updateShared:
+        this.sharedPolicy(into, Operation.updatePolicy, subject)
+        return true
+      case Op.deleteShared:
+        this.sharedPolicy(into, Operation.deletePolicy, subject)
+        return true
+      case Op.deleteStaleState:
+        into.record(recordAt(damage.stale!.states, subject), Operation.deleteState)
+        return true
+      case Op.deleteStalePolicy:
+        into.record(recordAt(damage.stale!.policies, subject), Operation.deletePolicy)
+        return true
+      case Op.shareInbound:
+      case Op.unshareInbound:
+        return false
+    }
+  }
+
+  /** An SA. Adding one is also how it looks in a dump without details. */
+  #state(
+    into: RecordWriter,
+    operation: number,
+    inbound: boolean,
+    key: number,
+    peer: number,
+    { peers }: Is,
+    { form, keyring }: Should,
+  ): void {
+    const tag = keyring.tag(key)
+    into.begin(operation)
+    into.u8(State.family, form.local.family)
+    into.u8(State.protocol, IPPROTO_ESP)
+    into.u8(State.mode, XFRM_MODE_TRANSPORT)
+    if (inbound) {
+      into.address(State.destination, this.#local, 0)
+      into.address(State.source, peers.words, peer * 4)
+      into.u32(State.spi, form.spis.reverse(tag, peers.bytes, peer * ADDRESS_BYTES))
+    } else {
+      into.address(State.destination, peers.words, peer * 4)
+      into.address(State.source, this.#local, 0)
+      into.u32(State.spi, form.spis.forward(tag, peers.bytes, peer * ADDRESS_BYTES))
+    }
+    into.u32(State.reqid, form.mark)
+    into.u16(State.authAlgorithm, NO_ALGORITHM)
+    into.u32(State.authKey, NO_KEY)
+    if (operation === Operation.deleteState) {
+      into.u32(State.cipherKey, NO_KEY)
+      return
+    }
+    into.u8(State.flags, this.#flags)
+    into.u8(State.replayWindow, this.#headWindow)
+    into.u8(State.salted, 1)
+    into.u8(State.cipher, Cipher.aead)
+    into.u16(State.icvBits, form.suite.icvBits)
+    into.u32(State.cipherKey, key)
+    if (this.#replay) into.attribute(XFRMA_REPLAY_ESN_VAL, this.#replay)
+  }
+
+  /** A peer's own policy: to its address alone, the template naming addresses and SPI, as Docker does. */
+  #ownPolicy(
+    into: RecordWriter,
+    operation: number,
+    key: number,
+    peer: number,
+    { peers }: Is,
+    { form, keyring }: Should,
+  ): void {
+    const at = peer * ADDRESS_BYTES
+    this.#policy(into, operation, XFRM_POLICY_OUT, 0)
+    into.address(Policy.source, this.#local, 0)
+    into.u8(Policy.sourcePrefix, this.#prefix)
+    into.address(Policy.destination, peers.words, peer * 4)
+    into.u8(Policy.destinationPrefix, this.#prefix)
+    if (operation !== Operation.deletePolicy) {
+      const to = this.#template
+      to.set(form.local.bytes, Template.source)
+      for (let i = 0; i < ADDRESS_BYTES; i++) to[Template.destination + i] = peers.bytes[at + i]!
+      this.#templateView.setUint32(Template.spi, form.spis.forward(keyring.tag(key), peers.bytes, at))
+      into.attribute(XFRMA_TMPL, to)
+    }
+    if (!form.exclusive) into.attribute(XFRMA_MARK, this.#mark)
+  }
+
+  /** One of {@link SharedPolicy}: a template without addresses and SPI takes the packet's own, and any SA of our reqid. */
+  sharedPolicy(into: RecordWriter, operation: number, which: number): void {
+    const inbound = which === SharedPolicy.in
+    this.#policy(into, operation, inbound ? XFRM_POLICY_IN : XFRM_POLICY_OUT, which === SharedPolicy.rest ? 1 : 0)
+    into.address(inbound ? Policy.destination : Policy.source, this.#local, 0)
+    into.u8(inbound ? Policy.destinationPrefix : Policy.sourcePrefix, this.#prefix)
+    if (operation !== Operation.deletePolicy) {
+      const to = this.#template
+      to.fill(0, Template.destination, Template.protocol)
+      to.fill(0, Template.source, Template.reqid)
+      into.attribute(XFRMA_TMPL, to)
+    }
+    if (!this.#form.exclusive) into.attribute(XFRMA_MARK, this.#mark)
+  }
+
+  #policy(into: RecordWriter, operation: number, direction: number, priority: number): void {
+    const { local, port } = this.#form
+    into.begin(operation)
+    into.u8(Policy.family, local.family)
+    into.u8(Policy.direction, direction)
+    into.u16(Policy.destinationPort, port)
+    into.u16(Policy.destinationPortMask, U16)
+    into.u8(Policy.protocol, IPPROTO_UDP)
+    into.u32(Policy.priority, priority)
+  }
+}
+
+/** struct xfrm_user_tmpl in transport mode, all algorithms allowed, of our reqid; addresses and SPI zero. */
+function template({ local, mark }: Form): Uint8Array {
+  const bytes = new Uint8Array(TEMPLATE_BYTES)
+  const view = new DataView(bytes.buffer)
+  view.setUint8(Template.protocol, IPPROTO_ESP)
+  // AF_INET6 even where the addresses are zero: the kernel refuses a template whose family its policy's is not.
+  view.setUint16(Template.family, local.family, LITTLE_ENDIAN)
+  view.setUint32(Template.reqid, mark, LITTLE_ENDIAN)
+  view.setUint8(Template.mode, XFRM_MODE_TRANSPORT)
+  bytes.fill(0xff, Template.algorithms)
+  return bytes
+}
+
+/** struct xfrm_replay_state_esn, nothing received or sent yet: bmp_len, oseq, seq, oseq_hi, seq_hi, replay_window, bmp[]. */
+function replayState(window: number): Uint8Array {
+  const length = Math.ceil(window / 32)
+  return words(length, 0, 0, 0, 0, window, ...new Array<number>(length).fill(0))
+}
+
+function words(...values: number[]): Uint8Array {
+  return new Uint8Array(Uint32Array.from(values).buffer)
+}
+
+function recordAt({ records }: RecordList, at: number): Uint8Array {
+  const length = new DataView(records.buffer, records.byteOffset).getUint32(at + State.length, LITTLE_ENDIAN)
+  return records.subarray(at, at + length)
+}

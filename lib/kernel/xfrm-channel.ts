@@ -1,0 +1,117 @@
+import { NETLINK_XFRM, type NativeDump, type NativeOutcome } from '../native.js'
+import { Channel, checkEnding, errnoText, type ChannelOptions } from './channel.js'
+
+/** The SAD and SPD of a namespace in records (records.ts): what Xfrm and the Overlay both stand on. */
+
+/** What records name by index. */
+export interface SideTables {
+  readonly keys: readonly Uint8Array[]
+  readonly algorithms: readonly string[]
+}
+
+export interface Query extends SideTables {
+  readonly policies: boolean
+  /** A record naming the one object; default: all. */
+  readonly one?: Uint8Array
+  /** Only states of this reqid and policies with a template of it; 0: all. */
+  readonly reqid: number
+  /** With counters, times and replay state, which change by themselves. */
+  readonly details: boolean
+}
+
+export class XfrmChannel {
+  readonly #channel: Channel
+
+  private constructor(channel: Channel) {
+    this.#channel = channel
+  }
+
+  static async open(options: ChannelOptions): Promise<XfrmChannel> {
+    return new XfrmChannel(await Channel.open(NETLINK_XFRM, options))
+  }
+
+  /** Most operations in one send. */
+  get chunk(): number {
+    return this.#channel.chunk
+  }
+
+  /**
+   * Hands a buffer of records to the kernel, in order. The buffer is the addon's until this settles. How it ended is the
+   * caller's to look at: the outcome says how many operations the kernel was given, and which of those it refused.
+   */
+  commit(records: Uint8Array, tables: SideTables, signal?: AbortSignal): Promise<NativeOutcome> {
+    return this.#channel.run(
+      'commit',
+      (socket, job) => socket.commit(job, records, tables.keys, tables.algorithms, this.#channel.timeoutMs),
+      signal,
+    )
+  }
+
+  /** Reads states or policies. A key or name found in the tables keeps its index there, others get new ones. */
+  async read(query: Query, signal?: AbortSignal): Promise<NativeDump> {
+    const what = query.policies ? 'reading policies' : 'reading states'
+    const { policies, one, reqid, details, keys, algorithms } = query
+    const dump = await this.#channel.run(
+      what,
+      (socket, job) =>
+        socket.read(job, policies, one, reqid, details, keys, algorithms, this.#channel.timeoutMs),
+      signal,
+    )
+    checkEnding(what, dump)
+    return dump
+  }
+
+  /** Sends one message that is no batch, such as XFRM_MSG_GETSADINFO, and returns the messages that answer it. */
+  async request(what: string, type: number, flags: number, payload: Uint8Array): Promise<Uint8Array> {
+    const reply = await this.#channel.run(what, (socket, job) =>
+      socket.request(job, type, flags, payload, this.#channel.timeoutMs),
+    )
+    checkEnding(what, reply)
+    return reply.messages
+  }
+
+  /**
+   * Takes a name in this namespace until the channel is closed or the process dies.
+   * @returns who holds it, if it is taken (pid 0: not to be told), or undefined: it is ours now
+   */
+  async lock(name: string): Promise<{ pid: number; uid: number } | undefined> {
+    const { errno, pid, uid } = await this.#channel.run('lock', (socket, job) => socket.lock(job, name))
+    if (errno === EADDRINUSE) return { pid, uid }
+    checkEnding('lock', { ending: errno === 0 ? 0 : -1, errno })
+    return undefined
+  }
+
+  /** A file of /proc/thread-self/net as this namespace has it; undefined where there is none. */
+  async readNetFile(name: string): Promise<string | undefined> {
+    const path = `/proc/thread-self/net/${name}`
+    const { errno, text } = await this.#channel.run('reading a file', (socket, job) => socket.readFile(job, path))
+    if (errno === ENOENT) return undefined
+    checkEnding(`reading ${path}`, { ending: errno === 0 ? 0 : -1, errno })
+    return text
+  }
+
+  close(): Promise<void> {
+    return this.#channel.close()
+  }
+}
+
+const ENOENT = 2
+const EADDRINUSE = 98
+
+/** One refused operation of a commit: its index in the batch, and why. */
+export interface Refusal {
+  readonly index: number
+  readonly errno: number
+  readonly code: string
+  readonly message: string
+}
+
+/** The refusals of an outcome, in order of index. */
+export function* refusals(outcome: NativeOutcome): Generator<Refusal> {
+  const { failures, messages } = outcome
+  for (let i = 0; i < failures.length; i += 3) {
+    const errno = failures[i + 1]!
+    const [code, sentence] = errnoText(errno)
+    yield { index: failures[i]!, errno, code, message: messages[failures[i + 2]!] ?? sentence }
+  }
+}

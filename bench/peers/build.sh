@@ -6,4 +6,4 @@ out=${1:?usage: build.sh OUTDIR}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$out"
 # Debian ships Go libraries as sources under a GOPATH, so modules and the network stay out of it.
-GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS= go build -o "$out/docker" "$here/docker.go"
+GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS='' go build -o "$out/docker" "$here/docker.go"

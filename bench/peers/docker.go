@@ -1,8 +1,8 @@
-// Command docker programs SAs and policies as the encrypted overlay driver of Docker does, call by call: one object and one
-// round trip at a time through github.com/vishvananda/netlink, with a look-up before each add and each delete.
-// It is the yardstick of the parity and interoperation tests and of the benchmark. The order of the calls and their parameters
-// follow daemon/libnetwork/drivers/overlay/encryption.go of github.com/moby/moby (read in August 2026). Unlike Docker, which
-// logs what the kernel refuses and goes on, it stops: a yardstick that silently did less would measure nothing.
+// Command docker programs SAs and policies as the encrypted overlay driver of Docker does, call by call: one object and
+// one round trip at a time through github.com/vishvananda/netlink, with a look-up before each add and each delete. It is
+// the yardstick of the parity and interoperation tests and of the benchmark. The order of the calls and their parameters
+// follow daemon/libnetwork/drivers/overlay/encryption.go of github.com/moby/moby (read in August 2026). Unlike Docker,
+// which logs what the kernel refuses and goes on, it stops: a yardstick that silently did less would measure nothing.
 //
 // It reads commands from stdin, one JSON object a line, in the network namespace that it was started in:
 //
@@ -11,11 +11,11 @@
 //	{"op":"addPeers","range":{"first":"10.1.0.1","count":1000}}
 //	{"op":"updateKeys","add":{"tag":2,"value":"…"},"primary":2,"prune":1}         any combination, for every peer
 //	{"op":"removePeers","peers":["10.0.0.2"]}                                     or a range
-//	{"op":"clean"}                                                                deletes all that bears the mark; forgets all peers
+//	{"op":"clean"}                                                                deletes all of the mark, forgets all peers
 //
-// and answers each with one line: {"op":…,"operations":…,"lookups":…,"elapsedMs":…}. Operations are the adds, updates and deletes that
-// the kernel took; lookups are the reads before them, a dump counting as one. The first command that fails is answered with
-// {"op":…,"error":…}, and the exit status is 1.
+// and answers each with one line: {"op":…,"operations":…,"lookups":…,"elapsedMs":…}. Operations are the adds, updates and
+// deletes that the kernel took; lookups are the reads before them, a dump counting as one. The first command that fails
+// is answered with {"op":…,"error":…}, and the exit status is 1.
 package main
 
 import (
@@ -63,7 +63,8 @@ type driver struct {
 	changes, lookups int
 }
 
-// deriveSPI gives the SPI of packets from src to dst under the key with this tag: FNV-1a over both addresses in 16-byte form, the tag between.
+// deriveSPI gives the SPI of packets from src to dst under the key with this tag: FNV-1a over both addresses in 16-byte
+// form, the tag between.
 func deriveSPI(src, dst netip.Addr, tag uint32) int {
 	var input [36]byte
 	from, to := src.As16(), dst.As16()
@@ -88,8 +89,8 @@ func (d *driver) policy(remote netip.Addr, spi int) *netlink.XfrmPolicy {
 	host := func(a netip.Addr) *net.IPNet {
 		return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
 	}
-	return &netlink.XfrmPolicy{Src: host(d.local), Dst: host(remote), Dir: netlink.XFRM_DIR_OUT, Proto: syscall.IPPROTO_UDP, DstPort: d.port,
-		Mark: &netlink.XfrmMark{Value: d.mark, Mask: math.MaxUint32},
+	return &netlink.XfrmPolicy{Src: host(d.local), Dst: host(remote), Dir: netlink.XFRM_DIR_OUT,
+		Proto: syscall.IPPROTO_UDP, DstPort: d.port, Mark: &netlink.XfrmMark{Value: d.mark, Mask: math.MaxUint32},
 		Tmpls: []netlink.XfrmPolicyTmpl{{Src: d.local.AsSlice(), Dst: remote.AsSlice(), Proto: netlink.XFRM_PROTO_ESP,
 			Mode: netlink.XFRM_MODE_TRANSPORT, Spi: spi, Reqid: int(d.mark)}}}
 }
@@ -217,7 +218,8 @@ func (d *driver) removePeer(remote netip.Addr) error {
 	return nil
 }
 
-// rotation says what one updateKeys does, as indices into the keys with the added one at the end; -1 for what it does not do.
+// rotation says what one updateKeys does, as indices into the keys with the added one at the end; -1 for what it does
+// not do.
 type rotation struct{ added, primary, pruned int }
 
 func (d *driver) updateKeys(add *key, primary, prune *uint32) error {
@@ -259,8 +261,8 @@ func (d *driver) updateKeys(add *key, primary, prune *uint32) error {
 	return nil
 }
 
-// rotate makes Docker's changes for one peer in Docker's order: the pruned reverse SA goes, the new one comes, the new forward
-// SA comes, the policy points to it, the old forward SA goes.
+// rotate makes Docker's changes for one peer in Docker's order: the pruned reverse SA goes, the new one comes, the new
+// forward SA comes, the policy points to it, the old forward SA goes.
 func (d *driver) rotate(remote netip.Addr, all []spis, keys []key, r rotation) error {
 	if r.pruned >= 0 {
 		if err := d.deleteState(remote, d.local, all[r.pruned].reverse); err != nil {

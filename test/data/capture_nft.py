@@ -2,10 +2,10 @@
 
   unshare -n python3 -B test/data/capture_nft.py > test/data/nft.json
 
-The cases run in order and build on each other. Those that change something read their rules from standard input and keep
-the transaction alone, from BATCH_BEGIN to BATCH_END, with its answers; their text is what `--debug=netlink` prints, the
-expressions that nft compiled. Those that list keep everything; there, the order of a set's elements, the process id in
-the generation's answer and the padding after an attribute's value differ from one run to the next.
+The cases run in order and build on each other. Those that change something read their rules from standard input and
+keep the transaction alone, from BATCH_BEGIN to BATCH_END, with its answers; their text is what `--debug=netlink`
+prints, the expressions that nft compiled. Those that list keep everything; there, the order of a set's elements, the
+process id in the generation's answer and the padding after an attribute's value differ from one run to the next.
 
 needs: nftables strace, a kernel with nf_tables
 """
@@ -45,7 +45,8 @@ def vnis(first, count):
 
 RULES = {
     'output': {
-        'mark packets of encrypted networks': f'udp dport 4789 @th,96,24 @encrypted-vnis counter meta mark set 0x{REQID:x}',
+        'mark packets of encrypted networks':
+            f'udp dport 4789 @th,96,24 @encrypted-vnis counter meta mark set 0x{REQID:x}',
         'comment': 'udp dport 4789 counter comment "set by xfrmesh"',
         'bits of the mark set, the rest kept': f'meta mark set meta mark & 0xff000000 | 0x{REQID:x}',
         'bits of the mark compared': f'meta mark & 0xffffff == 0x{REQID:x} return',
@@ -71,7 +72,8 @@ RULES = {
         'not in the set': '@th,96,24 != @encrypted-vnis return',
         'one VNI': '@th,96,24 0x001000 return',
         'VNIs by prefix': '@th,96,24 & 0xfff000 == 0x001000 return',
-        **{f'came under our reqid, at depth {depth}': f'ipsec in spnum {depth} reqid {REQID} return' for depth in (0, 1, 5)},
+        **{f'came under our reqid, at depth {depth}': f'ipsec in spnum {depth} reqid {REQID} return'
+           for depth in (0, 1, 5)},
         'came under our reqid': f'ipsec in reqid {REQID} return',
         'came under an SPI': 'ipsec in spi 0x1000 return',
         'drop': 'drop',

@@ -1,10 +1,10 @@
-"""Captures of `ip xfrm`: SAs and policies of every kind that xfrmesh writes or reads, as ip sends them, and as the kernel
-gives them back together with what ip printed of them.
+"""Captures of `ip xfrm`: SAs and policies of every kind that xfrmesh writes or reads, as ip sends them, and as the
+kernel gives them back together with what ip printed of them.
 
   npm run --silent lab -- unshare -n python3 -B test/data/capture_xfrm.py > test/data/xfrm.json
 
-The cases run in order in one network namespace. Each kind of SA and policy is added under a name of its own; then one dump
-holds all of them, the newest first.
+The cases run in order in one network namespace. Each kind of SA and policy is added under a name of its own; then one
+dump holds all of them, the newest first.
 
 needs: iproute2 iputils-ping strace, a kernel with ESP, GCM, ChaCha20-Poly1305 and dummy devices
 """
@@ -55,7 +55,8 @@ STATES = {
     'limits of time': f'{V4} mode transport {GCM} limit time-soft 80000 limit time-hard 86400 '
                       'limit time-use-soft 40000 limit time-use-hard 43200',
     'selector of prefixes': f'{V4} mode tunnel {GCM} sel src 10.1.0.0/16 dst 10.2.3.0/24',
-    'selector of ports': f'{V4} mode transport {GCM} sel src 10.0.0.1/32 dst 10.0.0.2/32 proto udp sport 49152 dport 4789',
+    'selector of ports':
+        f'{V4} mode transport {GCM} sel src 10.0.0.1/32 dst 10.0.0.2/32 proto udp sport 49152 dport 4789',
     'selector of type and code': f'{V4} mode transport {GCM} sel proto icmp type 8 code 0',
     'selector of a device': f'{V4} mode transport {GCM} sel dev d0',
     'sequence of the acquire it answers': f'{V4} mode transport {GCM} seq 77',
@@ -75,24 +76,30 @@ POLICIES = {
                                 f'tmpl src 0.0.0.0 dst 0.0.0.0 {SHARED}',
     'out, shared by all peers, IPv6': 'src fd00::1/128 dst ::/0 proto udp dport 4789 dir out mark 0x58464d '
                                       f'tmpl src :: dst :: {SHARED}',
-    'out, exclusive': f'src 10.0.0.1/32 dst 0.0.0.0/0 proto udp dport 4789 dir out tmpl src 0.0.0.0 dst 0.0.0.0 {SHARED}',
+    'out, exclusive':
+        f'src 10.0.0.1/32 dst 0.0.0.0/0 proto udp dport 4789 dir out tmpl src 0.0.0.0 dst 0.0.0.0 {SHARED}',
     'in, exclusive': f'src 0.0.0.0/0 dst 10.0.0.1/32 proto udp dport 4789 dir in tmpl src 0.0.0.0 dst 0.0.0.0 {SHARED}',
     'in, exclusive, IPv6': f'src ::/0 dst fd00::1/128 proto udp dport 4789 dir in tmpl src :: dst :: {SHARED}',
     'out, tunnel': f'src 10.1.0.0/16 dst 10.2.0.0/16 dir out {TEMPLATE} spi 0x1002 reqid 1 mode tunnel',
     'in, tunnel': 'src 10.2.0.0/16 dst 10.1.0.0/16 dir in tmpl src 10.0.0.2 dst 10.0.0.1 proto esp reqid 1 mode tunnel',
-    'fwd, tunnel': 'src 10.2.0.0/16 dst 10.1.0.0/16 dir fwd tmpl src 10.0.0.2 dst 10.0.0.1 proto esp reqid 1 mode tunnel',
-    'out, tunnel, IPv6': 'src fd00:1::/48 dst fd00:2::/64 dir out tmpl src fd00::1 dst fd00::2 proto esp reqid 1 mode tunnel',
-    'out, tunnel, IPv4 in IPv6': 'src 10.3.0.0/16 dst 10.4.0.0/16 dir out tmpl src fd00::1 dst fd00::2 proto esp mode tunnel',
+    'fwd, tunnel':
+        'src 10.2.0.0/16 dst 10.1.0.0/16 dir fwd tmpl src 10.0.0.2 dst 10.0.0.1 proto esp reqid 1 mode tunnel',
+    'out, tunnel, IPv6':
+        'src fd00:1::/48 dst fd00:2::/64 dir out tmpl src fd00::1 dst fd00::2 proto esp reqid 1 mode tunnel',
+    'out, tunnel, IPv4 in IPv6':
+        'src 10.3.0.0/16 dst 10.4.0.0/16 dir out tmpl src fd00::1 dst fd00::2 proto esp mode tunnel',
     'block': 'src 10.5.0.0/16 dst 10.6.0.0/16 dir out action block',
     'allow, no template': 'src 10.5.0.0/16 dst 10.7.0.0/16 dir out',
     'priority': f'src 10.5.0.0/16 dst 10.8.0.0/16 dir out priority 2147483648 {TEMPLATE} mode transport',
     'mark and mask': f'src 10.5.0.0/16 dst 10.9.0.0/16 dir out mark 0x464d mask 0xffff {TEMPLATE} mode transport',
     'interface id': f'src 10.5.0.0/16 dst 10.10.0.0/16 dir out if_id 0x2a {TEMPLATE} mode tunnel',
     'level use': f'src 10.5.0.0/16 dst 10.11.0.0/16 dir in {TEMPLATE} mode transport level use',
-    'two templates, one optional': 'src 10.5.0.0/16 dst 10.12.0.0/16 dir in '
-                                   f'{TEMPLATE} reqid 1 mode tunnel level required {TEMPLATE} reqid 2 mode transport level use',
-    'two templates, tunnel in transport': 'src 10.5.0.0/16 dst 10.13.0.0/16 dir out '
-                                          f'{TEMPLATE} reqid 1 mode tunnel {TEMPLATE} reqid 2 mode transport',
+    'two templates, one optional':
+        'src 10.5.0.0/16 dst 10.12.0.0/16 dir in '
+        f'{TEMPLATE} reqid 1 mode tunnel level required {TEMPLATE} reqid 2 mode transport level use',
+    'two templates, tunnel in transport':
+        'src 10.5.0.0/16 dst 10.13.0.0/16 dir out '
+        f'{TEMPLATE} reqid 1 mode tunnel {TEMPLATE} reqid 2 mode transport',
     'ports': f'src 10.5.0.0/16 dst 10.14.0.0/16 proto tcp sport 1024 dport 443 dir out {TEMPLATE} mode transport',
     'type and code': f'src 10.5.0.0/16 dst 10.15.0.0/16 proto icmp type 3 code 4 dir out {TEMPLATE} mode transport',
     'type and code, IPv6': 'src fd00:5::/32 dst fd00:6::/32 proto ipv6-icmp type 135 code 0 dir out action allow',
@@ -131,13 +138,15 @@ def state_cases():
     yield ip('get a state by its mark', f'-d -s xfrm state get {V4} proto esp spi 0x{marked:x} mark 0x464d mask 0xffff')
     yield ip('get an IPv6 state', f'-d -s xfrm state get {V6} proto esp spi 0x{0x1001 + list(STATES).index("IPv6"):x}')
     yield ip('get a state that is not there: ESRCH', f'xfrm state get {V4} proto esp spi 0x999')
-    yield ip('update the ports of ESP in UDP', f'xfrm state update {V4} proto esp spi 0x{encapsulated:x} mode transport '
-             f'{GCM} encap espinudp 4600 4601 0.0.0.0')
+    yield ip('update the ports of ESP in UDP',
+             f'xfrm state update {V4} proto esp spi 0x{encapsulated:x} mode transport {GCM} '
+             'encap espinudp 4600 4601 0.0.0.0')
     yield ip('get the state with new ports', f'-d -s xfrm state get {V4} proto esp spi 0x{encapsulated:x}')
     yield ip('update limits', f'xfrm state update {V4} proto esp spi 0x1001 mode transport reqid 5785165 {GCM} '
              'limit packet-hard 100000')
     yield ip('get the state with new limits', f'-d -s xfrm state get {V4} proto esp spi 0x1001')
-    yield ip('update a state that is not there: ESRCH', f'xfrm state update {V4} proto esp spi 0x999 mode transport {GCM}')
+    yield ip('update a state that is not there: ESRCH',
+             f'xfrm state update {V4} proto esp spi 0x999 mode transport {GCM}')
     yield ip('add a state that is there: EEXIST', f'xfrm state add {V4} proto esp spi 0x1001 mode transport {GCM}')
     yield ip('add a state of an unknown algorithm: ENOSYS',
              f'xfrm state add {V4} proto esp spi 0x998 mode transport aead rfc4106(none) {AES128} 64')
@@ -167,8 +176,8 @@ def policy_cases():
     yield ip('get a policy by its index', '-d -s xfrm policy get index 8193 dir out')
     yield ip('get a policy that is not there: ENOENT', 'xfrm policy get src 10.99.0.0/16 dst 10.98.0.0/16 dir out')
     yield ip('update a policy', f'xfrm policy update {per_peer} {TEMPLATE} spi 0x2002 reqid 13681891 mode transport')
-    yield ip('update a policy that is not there', f'xfrm policy update src 10.99.0.0/16 dst 10.97.0.0/16 dir out {TEMPLATE} '
-             'mode transport')
+    yield ip('update a policy that is not there',
+             f'xfrm policy update src 10.99.0.0/16 dst 10.97.0.0/16 dir out {TEMPLATE} mode transport')
     yield ip('add a policy that is there: EEXIST', f'xfrm policy add {per_peer} {TEMPLATE} mode transport')
     yield ip('add a policy of too many templates: EINVAL',
              f'xfrm policy add src 10.99.0.0/16 dst 10.96.0.0/16 dir out {f"{TEMPLATE} mode transport " * 6}'
@@ -185,7 +194,8 @@ def traffic_cases():
     """SAs and a policy that packets went through: counters and times of use above zero."""
     set_up('ip address add 10.0.0.1/24 dev d0',
            'ip neighbour add 10.0.0.2 lladdr 02:00:00:00:00:02 dev d0',
-           f'ip xfrm policy add src 10.0.0.1/32 dst 10.0.0.2/32 proto icmp dir out tmpl src 0.0.0.0 dst 0.0.0.0 {SHARED}',
+           'ip xfrm policy add src 10.0.0.1/32 dst 10.0.0.2/32 proto icmp dir out '
+           f'tmpl src 0.0.0.0 dst 0.0.0.0 {SHARED}',
            f'ip xfrm state add {V4} proto esp spi 0x3001 reqid 5785165 mode transport replay-window 32 '
            f"aead 'rfc4106(gcm(aes))' {AES128} 64")
     subprocess.run(['ping', '-c', '3', '-i', '0.2', '-W', '1', '10.0.0.2'], stdout=subprocess.DEVNULL)

@@ -4,7 +4,8 @@ kernel gives them back together with what ip printed of them.
   npm run --silent lab -- unshare -n python3 -B test/data/capture_xfrm.py > test/data/xfrm.json
 
 The cases run in order in one network namespace. Each kind of SA and policy is added under a name of its own; then one
-dump holds all of them, the newest first.
+dump holds all of them, the newest first. The two bytes of padding in struct xfrm_encap_tmpl, after the ports, are what
+ip's stack held: compare the fields.
 
 needs: iproute2 iputils-ping strace, a kernel with ESP, GCM, ChaCha20-Poly1305 and dummy devices
 """

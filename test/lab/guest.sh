@@ -35,6 +35,7 @@ exec 3> >(exec cat >"${port}1")
 output=$!
 exec 4> >(exec cat 3>&- >"${port}2")
 error=$!
+printf 'started\n' >"${port}3"
 status=0
 unshare --mount --pid --fork --kill-child --mount-proc \
   env -i "${environment[@]}" XFRMESH_LAB=vm bash "$(<here)/inside.sh" "$(<root)" "${command[@]}" \

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # Kernels for the virtual machine: Debian's own packages, unpacked into a cache and never installed. Sourced by lab.
+# shellcheck disable=SC2034 # kernel_dir and kernel_version are vm.sh's
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/xfrmesh-lab
 
@@ -48,6 +49,7 @@ kernel_fetch() {
 # installed here, and leaves the machine's own lists as they are. Mirror and keyring are those this machine uses.
 apt_configuration() {
   local uri keyring
+  # shellcheck disable=SC2016 # the dollars are apt's
   uri=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 'Component: main' |
     awk -v own="$(own_suite)" '$1 == own { print $2; exit }')
   [[ -n $uri ]] || die "apt on this machine knows no mirror of Debian $(own_suite) main"

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # The lab on this machine's own kernel. Sourced by lab.
+# shellcheck disable=SC2154 # here, root, limit, pass and command are lab's
 
 # Asks the kernel, in a network namespace that goes away with the question, for one of each thing that the tests need.
 native_serves() {
@@ -8,6 +9,7 @@ native_serves() {
 
 # Replaces this process by one that ends COMMAND, and all that COMMAND started, when it ends itself.
 native_run() {
+  [[ $(id -u) == 0 ]] || die 'on this kernel the lab needs root'
   local environment=() name
   for name in "${pass[@]}"; do
     [[ -v $name ]] && environment+=("$name=${!name}")

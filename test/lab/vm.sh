@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The lab's virtual machine. Its root is this machine's, read-only, under a layer in memory: node, ip, nft and the
 # checkout are there as they are. Sourced by lab.
+# shellcheck disable=SC2154 # here, root, command and the options are lab's, kernel_* are kernel.sh's
 
 # What the guest needs to reach its root and to report back; the rest it loads from there.
 boot_modules=(virtio_pci 9p 9pnet_virtio overlay virtio_console)
@@ -126,11 +127,14 @@ vm_run() {
   wait || true
 
   local said
-  said=$(cat "/dev/fd/$status")
-  [[ -z $said ]] || exit "$said"
-  [[ $((SECONDS - started)) -lt $limit ]] || { printf 'lab: the limit of %s s was reached\n' "$limit" >&2; exit 124; }
+  mapfile -t said <"/dev/fd/$status"
+  [[ ! -v said[1] ]] || exit "${said[1]}"
+  if [[ ${said[0]-} == started && $((SECONDS - started)) -ge $limit ]]; then
+    printf 'lab: the limit of %s s was reached\n' "$limit" >&2
+    exit 124
+  fi
   tail -n 30 "/dev/fd/$log" >&2
-  die 'the virtual machine ended before the command did'
+  die "the virtual machine ended ${said[0]:+during}${said[0]-before} the command"
 }
 
 vm_stop() {

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# All tests, suite by suite; the last line is their sum. Fails if a test did, or if a suite ran none.
+# A suite's output ends in, or is turned into, one line: N passed, N failed, N skipped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+test/setup.sh build lab test
+
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+passed=0 failed=0 skipped=0 summary=()
+
+# Counts what suite $1 said of itself in $2 (empty if it said nothing) and how it exited ($3).
+count() {
+  local name=$1 closing=$2 status=$3 note=''
+  local counts=(0 0 0)
+  if [[ $closing =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+    counts=("${BASH_REMATCH[@]:1}")
+  fi
+  # A suite that fails with no test failing (it crashed, it did not compile, it was empty) must not pass unseen.
+  if [[ $((counts[0] + counts[1])) == 0 || ($status != 0 && ${counts[1]} == 0) ]]; then
+    counts[1]=$((counts[1] + 1))
+    note=" (exit status $status, and not one test failed of itself)"
+  fi
+  summary+=("suite $name: ${counts[0]} passed, ${counts[1]} failed, ${counts[2]} skipped$note")
+  passed=$((passed + counts[0])) failed=$((failed + counts[1])) skipped=$((skipped + counts[2]))
+}
+
+# Runs suite $1 by the rest of the arguments: a command whose last line of output is its count.
+closing_suite() {
+  local name=$1 status=0
+  shift
+  printf '\n== %s\n' "$name"
+  "$@" | tee "$results/$name.log" || status=$?
+  count "$name" "$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$results/$name.log" | tail -n 1)" "$status"
+}
+
+# Runs suite $1 with vitest and the arguments before '--', by way of the command after it, if any.
+vitest_suite() {
+  local name=$1 arguments=() status=0
+  shift
+  while [[ $# -gt 0 && $1 != -- ]]; do
+    arguments+=("$1")
+    shift
+  done
+  printf '\n== %s\n' "$name"
+  "${@:2}" node node_modules/vitest/vitest.mjs run "${arguments[@]}" \
+    --reporter=default --reporter=json --outputFile.json="$results/$name.json" || status=$?
+  count "$name" "$(vitest_closing "$results/$name.json")" "$status"
+}
+
+# shellcheck disable=SC2016 # the dollars are JavaScript's
+vitest_closing() {
+  [[ -s $1 ]] || return 0
+  node -e '
+    const { numPassedTests, numFailedTests, numPendingTests, numTodoTests } = JSON.parse(fs.readFileSync(process.argv[1]))
+    console.log(`${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests + numTodoTests} skipped`)' "$1"
+}
+
+closing_suite native npm run --silent test:native
+vitest_suite unit --project unit
+# What needs no ESP is tried on this machine's own kernel too: another version, and at full speed.
+if [[ -d test/kernel/anywhere && $(id -u) == 0 ]]; then
+  vitest_suite kernel-here --project kernel test/kernel/anywhere -- test/lab/lab --native
+fi
+vitest_suite kernel --project kernel -- test/lab/lab --limit 1200 --writable "$results"
+vitest_suite lab --project lab
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[[ $failed == 0 ]]

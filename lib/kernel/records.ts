@@ -71,7 +71,13 @@ export const WITHHELD_KEY = 0xfffffffe
 export const NO_ALGORITHM = 0xffff
 
 /** Parts of the kernel's fixed structures that travel in the tail, beside XFRMA_* attributes. */
-export const Tail = { lifetime: 0x1001, selector: 0x1002, current: 0x1003, statistics: 0x1004, sequence: 0x1005 } as const
+export const Tail = {
+  lifetime: 0x1001,
+  selector: 0x1002,
+  current: 0x1003,
+  statistics: 0x1004,
+  sequence: 0x1005,
+} as const
 
 /** Appends records to one growing buffer. No object a record: the caller sets the fields of the record it began. */
 export class RecordWriter {
@@ -137,6 +143,14 @@ export class RecordWriter {
     this.u16(this.#end - this.#start + 2, type)
     this.#buffer.set(payload, this.#end + 4)
     this.#end += align4(length)
+    this.#words[this.#start >> 2] = this.#end - this.#start
+  }
+
+  /** Appends attributes that are encoded already, to a record that has none yet: they start at {@link HEAD_BYTES}. */
+  tail(attributes: Uint8Array): void {
+    this.#reserve(attributes.length + RECORD_ALIGN)
+    this.#buffer.set(attributes, this.#end)
+    this.#end += attributes.length
     this.#words[this.#start >> 2] = this.#end - this.#start
   }
 

@@ -2,6 +2,7 @@ import { ADDRESS_BYTES, AF_INET } from '../base/address.js'
 import { U16 } from '../base/check.js'
 import {
   Cipher,
+  HEAD_BYTES,
   LITTLE_ENDIAN,
   NO_ALGORITHM,
   NO_KEY,
@@ -39,6 +40,9 @@ const Template = {
   algorithms: 52,
 } as const
 const TEMPLATE_BYTES = 64
+const ATTRIBUTE_HEAD = 4
+/** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
+const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
 
 /** Names of algorithms by the index that the records have: the side table beside the keyring's. */
 export function algorithms(form: Form): string[] {
@@ -55,10 +59,11 @@ export class OpWriter {
   readonly #prefix: number
   readonly #flags: number
   readonly #headWindow: number
-  readonly #replay: Uint8Array | undefined
-  readonly #template: Uint8Array
-  readonly #templateView: DataView
-  readonly #mark: Uint8Array
+  /** Tails, encoded once: of an SA, of a peer's own policy, of a shared one, of a policy to delete. */
+  readonly #stateTail: Uint8Array
+  readonly #ownTail: Uint8Array
+  readonly #sharedTail: Uint8Array
+  readonly #identityTail: Uint8Array
 
   constructor(form: Form) {
     this.#form = form
@@ -67,10 +72,11 @@ export class OpWriter {
     this.#flags = form.esn ? XFRM_STATE_ESN : 0
     const wide = form.esn || form.replayWindow > OLD_WINDOW
     this.#headWindow = wide ? 0 : form.replayWindow
-    this.#replay = wide ? replayState(form.replayWindow) : undefined
-    this.#template = template(form)
-    this.#templateView = new DataView(this.#template.buffer)
-    this.#mark = words(form.mark, 0xffffffff)
+    this.#stateTail = wide ? attribute(XFRMA_REPLAY_ESN_VAL, replayState(form.replayWindow)) : new Uint8Array(0)
+    this.#identityTail = form.exclusive ? new Uint8Array(0) : attribute(XFRMA_MARK, words(form.mark, 0xffffffff))
+    this.#sharedTail = joined(attribute(XFRMA_TMPL, template(form)), this.#identityTail)
+    this.#ownTail = this.#sharedTail.slice()
+    this.#ownTail.set(form.local.bytes, OWN_TEMPLATE - HEAD_BYTES + Template.source)
   }
 
   /** Appends the record of one operation; false if the operation takes no message. */
@@ -156,7 +162,7 @@ export class OpWriter {
     into.u8(State.cipher, Cipher.aead)
     into.u16(State.icvBits, form.suite.icvBits)
     into.u32(State.cipherKey, key)
-    if (this.#replay) into.attribute(XFRMA_REPLAY_ESN_VAL, this.#replay)
+    into.tail(this.#stateTail)
   }
 
   /** A peer's own policy: to its address alone, the template naming addresses and SPI, as Docker does. */
@@ -168,20 +174,19 @@ export class OpWriter {
     { peers }: Is,
     { form, keyring }: Should,
   ): void {
-    const at = peer * ADDRESS_BYTES
     this.#policy(into, operation, XFRM_POLICY_OUT, 0)
     into.address(Policy.source, this.#local, 0)
     into.u8(Policy.sourcePrefix, this.#prefix)
     into.address(Policy.destination, peers.words, peer * 4)
     into.u8(Policy.destinationPrefix, this.#prefix)
-    if (operation !== Operation.deletePolicy) {
-      const to = this.#template
-      to.set(form.local.bytes, Template.source)
-      for (let i = 0; i < ADDRESS_BYTES; i++) to[Template.destination + i] = peers.bytes[at + i]!
-      this.#templateView.setUint32(Template.spi, form.spis.forward(keyring.tag(key), peers.bytes, at))
-      into.attribute(XFRMA_TMPL, to)
+    if (operation === Operation.deletePolicy) {
+      into.tail(this.#identityTail)
+      return
     }
-    if (!form.exclusive) into.attribute(XFRMA_MARK, this.#mark)
+    const spi = form.spis.forward(keyring.tag(key), peers.bytes, peer * ADDRESS_BYTES)
+    into.tail(this.#ownTail)
+    into.address(OWN_TEMPLATE + Template.destination, peers.words, peer * 4)
+    into.u32(OWN_TEMPLATE + Template.spi, LITTLE_ENDIAN ? swapped(spi) : spi)
   }
 
   /** One of {@link SharedPolicy}: a template without addresses and SPI takes the packet's own, and any SA of our reqid. */
@@ -190,13 +195,7 @@ export class OpWriter {
     this.#policy(into, operation, inbound ? XFRM_POLICY_IN : XFRM_POLICY_OUT, which === SharedPolicy.rest ? 1 : 0)
     into.address(inbound ? Policy.destination : Policy.source, this.#local, 0)
     into.u8(inbound ? Policy.destinationPrefix : Policy.sourcePrefix, this.#prefix)
-    if (operation !== Operation.deletePolicy) {
-      const to = this.#template
-      to.fill(0, Template.destination, Template.protocol)
-      to.fill(0, Template.source, Template.reqid)
-      into.attribute(XFRMA_TMPL, to)
-    }
-    if (!this.#form.exclusive) into.attribute(XFRMA_MARK, this.#mark)
+    into.tail(operation === Operation.deletePolicy ? this.#identityTail : this.#sharedTail)
   }
 
   #policy(into: RecordWriter, operation: number, direction: number, priority: number): void {
@@ -228,6 +227,21 @@ function template({ local, mark }: Form): Uint8Array {
 function replayState(window: number): Uint8Array {
   const length = Math.ceil(window / 32)
   return words(length, 0, 0, 0, 0, window, ...new Array<number>(length).fill(0))
+}
+
+/** struct nlattr and its payload, of a multiple of four bytes. */
+function attribute(type: number, payload: Uint8Array): Uint8Array {
+  const head = new Uint8Array(Uint16Array.of(ATTRIBUTE_HEAD + payload.length, type).buffer)
+  return joined(head, payload)
+}
+
+function joined(...parts: Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+/** The same integer with its bytes the other way around. */
+function swapped(value: number): number {
+  return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)
 }
 
 function words(...values: number[]): Uint8Array {

@@ -1,0 +1,99 @@
+import { readText } from './nft-attributes.js'
+import { LITTLE_ENDIAN } from './records.js'
+
+/**
+ * User data: bytes that the kernel keeps with a table, a chain, a rule or a set and never reads. `nft` stores in them what
+ * it wants to see again, as a list of [type, length, value] with one byte each for the first two (libnftnl's udata.h).
+ */
+
+/** Longest comment, its NUL included, that `nft` takes. */
+export const LONGEST_COMMENT = 128
+
+/** Types at the top, by what the user data belongs to. */
+const COMMENT = 0
+const SET_KEY_BYTE_ORDER = 0
+const SET_KEY_TYPEOF = 3
+const SET_COMMENT = 7
+
+const TYPEOF_EXPRESSION = 0
+const TYPEOF_DATA = 1
+const EXPRESSION_PAYLOAD = 7
+const PayloadField = { description: 0, type: 1, base: 2, offset: 3, length: 4 } as const
+const BIG_ENDIAN = 2
+/** A field that `nft` has no name for: it then prints `@th,96,24`. */
+const RAW_DESCRIPTION = 0
+/** What `nft` writes there for such a field, and passes over when it reads it. */
+const RAW_TYPE = 2
+
+/** A field of a packet by its place in the transport header, in bits: what `nft` writes `@th,96,24`. */
+export interface TransportField {
+  readonly offset: number
+  readonly length: number
+}
+/** `nft`'s number of the transport layer (PROTO_BASE_TRANSPORT_HDR); not the kernel's. */
+const TRANSPORT_LAYER = 3
+
+/** The user data of a table, a chain or a rule. */
+export function commentUserdata(comment: string): Uint8Array {
+  return entry(COMMENT, text(comment))
+}
+
+export function readComment(userdata: Uint8Array): string | undefined {
+  const value = entries(userdata)?.get(COMMENT)
+  return value && readText(value)
+}
+
+/** The user data of a set without which `nft` cannot print a key that is a raw field. */
+export function setUserdata(field: TransportField | undefined, comment: string | undefined): Uint8Array {
+  const parts: Uint8Array[] = []
+  if (field !== undefined) {
+    const payload = [
+      entry(PayloadField.description, u32(RAW_DESCRIPTION)),
+      entry(PayloadField.type, u32(RAW_TYPE)),
+      entry(PayloadField.base, u32(TRANSPORT_LAYER)),
+      entry(PayloadField.offset, u32(field.offset)),
+      entry(PayloadField.length, u32(field.length)),
+    ]
+    parts.push(
+      entry(SET_KEY_BYTE_ORDER, u32(BIG_ENDIAN)),
+      entry(
+        SET_KEY_TYPEOF,
+        Buffer.concat([entry(TYPEOF_EXPRESSION, u32(EXPRESSION_PAYLOAD)), entry(TYPEOF_DATA, Buffer.concat(payload))]),
+      ),
+    )
+  }
+  if (comment !== undefined) parts.push(entry(SET_COMMENT, text(comment)))
+  return Buffer.concat(parts)
+}
+
+export function readSetComment(userdata: Uint8Array): string | undefined {
+  const value = entries(userdata)?.get(SET_COMMENT)
+  return value && readText(value)
+}
+
+/** undefined for what is no such list: user data is anybody's. */
+function entries(userdata: Uint8Array): Map<number, Uint8Array> | undefined {
+  const found = new Map<number, Uint8Array>()
+  for (let at = 0; at < userdata.length;) {
+    const end = at + 2 + (userdata[at + 1] ?? userdata.length)
+    if (end > userdata.length) return undefined
+    found.set(userdata[at]!, userdata.subarray(at + 2, end))
+    at = end
+  }
+  return found
+}
+
+function entry(type: number, value: Uint8Array): Uint8Array {
+  return Buffer.concat([Uint8Array.of(type, value.length), value])
+}
+
+function text(value: string): Uint8Array {
+  return Buffer.from(`${value}\0`)
+}
+
+/** `nft` stores its integers in host byte order. */
+function u32(value: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, value, LITTLE_ENDIAN)
+  return bytes
+}

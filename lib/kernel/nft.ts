@@ -1,0 +1,252 @@
+import { integer, options, U32 } from '../base/check.js'
+import { NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
+import { Ending, NETLINK_NETFILTER, type NativeOutcome } from '../native.js'
+import { Channel, checkEnding, errnoText } from './channel.js'
+import { AttributeWriter, malformed } from './nft-attributes.js'
+import {
+  eachMessage,
+  readChain,
+  readGeneration,
+  readKeys,
+  readRule,
+  readSet,
+  readTable,
+  requestPayload,
+  type Chain,
+  type NftSet,
+  type Rule,
+  type Table,
+} from './nft-lists.js'
+import {
+  ChainAttribute,
+  checkedName,
+  ElementsAttribute,
+  Message,
+  RuleAttribute,
+  SetAttribute,
+  TableAttribute,
+  type NftFamily,
+  type SetName,
+  type TableName,
+} from './nft-names.js'
+import type { NftTransaction } from './nft-transaction.js'
+
+export * from './nft-expressions.js'
+export type { Chain, NftSet, Rule, Table } from './nft-lists.js'
+export type { ChainName, ChainType, Hook, NftFamily, Policy, RuleName, SetName, TableName } from './nft-names.js'
+export {
+  NftTransaction,
+  type BaseChain,
+  type ChainOptions,
+  type ElementsOptions,
+  type RuleOptions,
+  type SetOptions,
+  type TableOptions,
+} from './nft-transaction.js'
+export type { TransportField } from './nft-userdata.js'
+
+export interface NftOptions {
+  /** A network namespace by path (`/run/netns/a`) or open descriptor; default: the process's own. */
+  netns?: string | number
+  /** How long one call may take, in milliseconds, 1 to 2^31 - 1; default 10,000. */
+  timeoutMs?: number
+}
+
+/** A change that the kernel refused. */
+export interface NftFailure {
+  /** Its number in the transaction, from 0. */
+  index: number
+  errno: number
+  /** errno's name: `EEXIST`. */
+  code: string
+  /** The kernel's own sentence where it gave one, else what errno stands for. */
+  message: string
+  /** What was to be changed, as in `chain input`. */
+  subject: string
+}
+
+export interface NftResult {
+  /** Empty if all was done. Otherwise nothing was. */
+  failures: NftFailure[]
+  elapsedMs: number
+}
+
+const NFNL_SUBSYS_NFTABLES = 10
+const NLM_F_DUMP = 0x300
+const ENOENT = 2
+const EINVAL = 22
+const EMSGSIZE = 90
+const ERESTART = 85
+const SNAPSHOT_TRIES = 16
+
+/**
+ * nftables in one network namespace. Calls run in the order made, on a thread of their own; one instance may be shared.
+ * Needs CAP_NET_ADMIN over the namespace, for reading too.
+ */
+export class Nft {
+  readonly #channel: Channel
+
+  private constructor(channel: Channel) {
+    this.#channel = channel
+  }
+
+  /**
+   * @throws InvalidArgument for a namespace that is not there
+   * @throws Unsupported without CAP_NET_ADMIN, and on a kernel without nf_tables
+   */
+  static async open(nftOptions: NftOptions = {}): Promise<Nft> {
+    const { netns, timeoutMs } = options<NftOptions>(nftOptions, 'options', ['netns', 'timeoutMs'])
+    if (timeoutMs !== undefined) integer(timeoutMs, 'options.timeoutMs', 1, 0x7fffffff)
+    const nft = new Nft(await Channel.open(NETLINK_NETFILTER, { netns, timeoutMs }))
+    try {
+      await nft.generation()
+      return nft
+    } catch (error) {
+      await nft.close()
+      // A subsystem that netfilter's netlink does not know, and found no module for.
+      if (!(error instanceof NetlinkError) || error.errno !== EINVAL) throw error
+      throw new Unsupported(
+        'CONFIG_NF_TABLES',
+        'this kernel has no nftables: it needs CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (module nf_tables)',
+        { cause: error },
+      )
+    }
+  }
+
+  /**
+   * Makes all changes of the transaction, or none: one send, one answer. The transaction is spent, whatever comes of it.
+   * With `generation`, only if the ruleset is still of that generation.
+   * @throws Unsupported if it is larger than one send can be
+   * @throws XfrmeshError ERR_XFRMESH_RULESET_CHANGED if the generation is another by now: any table's change counts
+   * @throws XfrmeshError ERR_XFRMESH_ANSWER_LOST, ERR_XFRMESH_TIMEOUT: whether it was done must be read back
+   */
+  async commit(transaction: NftTransaction, commitOptions: { generation?: number } = {}): Promise<NftResult> {
+    const what = 'nftables transaction'
+    const { generation = 0 } = options<{ generation?: number }>(commitOptions, 'options', ['generation'])
+    integer(generation, 'options.generation', 0, U32)
+    const { records, subjects } = transaction.take()
+    const began = performance.now()
+    if (subjects.length === 0) return { failures: [], elapsedMs: 0 }
+    const { timeoutMs } = this.#channel
+    const outcome = await this.#channel.run(what, (socket, job) => socket.transact(job, records, generation, timeoutMs))
+    if (outcome.ending === Ending.failed && outcome.errno === EMSGSIZE) throw this.#tooLarge(what)
+    if (outcome.ending === Ending.failed && outcome.errno === ERESTART) {
+      throw new XfrmeshError(
+        'ERR_XFRMESH_RULESET_CHANGED',
+        `${what}: the ruleset is no longer of generation ${generation}`,
+      )
+    }
+    checkEnding(what, { ...outcome, message: outcome.messages[0] })
+    return { failures: failuresOf(outcome, subjects), elapsedMs: performance.now() - began }
+  }
+
+  /** The number of the ruleset's present state, 1 to 2^32 - 1: any change of any table in this namespace makes it another. */
+  async generation(): Promise<number> {
+    const messages = await this.#request('generation of the ruleset', Message.getGeneration, undefined, 0)
+    for (const [, bytes] of eachMessage(messages)) return readGeneration(bytes)
+    throw malformed('no generation in it')
+  }
+
+  /**
+   * Runs `read` until no change of the ruleset came in between, so that what several calls saw is of one state.
+   * @throws XfrmeshError ERR_XFRMESH_BUSY if it keeps changing
+   */
+  async snapshot<T>(read: () => Promise<T>): Promise<T> {
+    let before = await this.generation()
+    for (let i = 0; i < SNAPSHOT_TRIES; i++) {
+      const value = await read()
+      const after = await this.generation()
+      if (after === before) return value
+      before = after
+    }
+    throw new XfrmeshError('ERR_XFRMESH_BUSY', `the nftables ruleset changed during each of ${SNAPSHOT_TRIES} readings`)
+  }
+
+  /** undefined if there is no such table. */
+  async table({ family, table }: TableName): Promise<Table | undefined> {
+    const attributes = new AttributeWriter().text(TableAttribute.name, checkedName(table, 'table'))
+    try {
+      const messages = await this.#request(`table ${table}`, Message.getTable, family, 0, attributes)
+      for (const [, bytes] of eachMessage(messages)) return readTable(bytes, family)
+    } catch (error) {
+      if (!(error instanceof NetlinkError) || error.errno !== ENOENT) throw error
+    }
+    return undefined
+  }
+
+  /** The table's chains; none if there is no such table. */
+  async chains({ family, table }: TableName): Promise<Chain[]> {
+    const attributes = new AttributeWriter().text(ChainAttribute.table, checkedName(table, 'table'))
+    const messages = await this.#request(`chains of ${table}`, Message.getChain, family, NLM_F_DUMP, attributes)
+    // Not every kernel heeds the table here.
+    return [...eachMessage(messages)]
+      .map(([, bytes]) => readChain(bytes, family))
+      .filter((chain) => chain.table === table)
+  }
+
+  /** The table's rules, chain by chain, in the order in which they are run. */
+  async rules({ family, table }: TableName): Promise<Rule[]> {
+    const attributes = new AttributeWriter().text(RuleAttribute.table, checkedName(table, 'table'))
+    const messages = await this.#request(`rules of ${table}`, Message.getRule, family, NLM_F_DUMP, attributes)
+    return [...eachMessage(messages)].map(([, bytes]) => readRule(bytes, family))
+  }
+
+  async sets({ family, table }: TableName): Promise<NftSet[]> {
+    const attributes = new AttributeWriter().text(SetAttribute.table, checkedName(table, 'table'))
+    const messages = await this.#request(`sets of ${table}`, Message.getSet, family, NLM_F_DUMP, attributes)
+    return [...eachMessage(messages)].map(([, bytes]) => readSet(bytes, family))
+  }
+
+  /** The keys of a set's elements, each as long as the set says, in network byte order and the kernel's own order. */
+  async keys({ family, table, set }: SetName): Promise<Uint8Array[]> {
+    const attributes = new AttributeWriter()
+      .text(ElementsAttribute.table, checkedName(table, 'table'))
+      .text(ElementsAttribute.set, checkedName(set, 'set'))
+    const messages = await this.#request(`elements of ${set}`, Message.getElements, family, NLM_F_DUMP, attributes)
+    const keys: Uint8Array[] = []
+    for (const [, bytes] of eachMessage(messages)) readKeys(bytes, keys)
+    return keys
+  }
+
+  /** Resolves when the socket and its thread are gone. */
+  close(): Promise<void> {
+    return this.#channel.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #request(
+    what: string,
+    type: number,
+    family: NftFamily | undefined,
+    flags: number,
+    attributes = new AttributeWriter(),
+  ): Promise<Uint8Array> {
+    const payload = requestPayload(family, attributes)
+    const { timeoutMs } = this.#channel
+    const reply = await this.#channel.run(what, (socket, job) =>
+      socket.request(job, (NFNL_SUBSYS_NFTABLES << 8) | type, flags, payload, timeoutMs),
+    )
+    checkEnding(what, reply)
+    return reply.messages
+  }
+
+  #tooLarge(what: string): Unsupported {
+    return new Unsupported(
+      'net.core.wmem_max',
+      `${what}: it is larger than the ${this.#channel.sendLimit} bytes that this process may send at once: raise net.core.wmem_max, grant CAP_NET_ADMIN in the host's user namespace, or change less at a time`,
+    )
+  }
+}
+
+function failuresOf(outcome: NativeOutcome, subjects: readonly string[]): NftFailure[] {
+  const found: NftFailure[] = []
+  for (let i = 0; i < outcome.failures.length; i += 3) {
+    const [index, errno, sentence] = outcome.failures.subarray(i, i + 3) as unknown as [number, number, number]
+    const [code, text] = errnoText(errno)
+    found.push({ index, errno, code, message: outcome.messages[sentence] ?? text, subject: subjects[index]! })
+  }
+  return found
+}

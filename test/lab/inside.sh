@@ -4,19 +4,16 @@
 # usage: inside.sh DIRECTORY COMMAND [ARGUMENT…]
 set -euo pipefail
 
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-HOME=$(mktemp -d)
-export PATH HOME
-trap 'rm -rf "$HOME"' EXIT
-
 # /sys shows the network namespace of whoever mounted it; the virtual machine has one only.
 [[ $XFRMESH_LAB == vm ]] || mount -t sysfs sysfs /sys
-mkdir -p /run/netns
-mount -t tmpfs tmpfs /run/netns
+mount -t tmpfs tmpfs /run
+mkdir /run/netns /run/home
 ip link set lo up
 
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin HOME=/run/home
 cd "$1"
 shift
 status=0
-"$@" || status=$?
+# Bash would report a signal's kill on standard error, which is the command's.
+{ "$@" 2>&3 3>&-; } 3>&2 2>/dev/null || status=$?
 exit "$status"

@@ -134,7 +134,8 @@ vm_run() {
     exit 124
   fi
   tail -n 30 "/dev/fd/$log" >&2
-  die "the virtual machine ended ${said[0]:+during}${said[0]-before} the command"
+  [[ -v said[0] ]] || die 'the virtual machine ended before it could start the command'
+  die 'the virtual machine ended before the command did'
 }
 
 vm_stop() {

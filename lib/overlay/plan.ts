@@ -112,6 +112,9 @@ export function keyOf(head: number): number {
   return head >>> 8
 }
 
+/** In a set of failed peers: something failed that is about none. */
+export const NO_PEER = -1
+
 /** Whether it takes a message: the rest is book-keeping alone. */
 export function hasMessage(code: OpCode): boolean {
   return code !== Op.shareInbound && code !== Op.unshareInbound
@@ -422,11 +425,11 @@ export function settle(is: Is, should: Should, head: number, subject: number, ok
 }
 
 /**
- * A phase without the operations of peers that failed. While any failed, no shared policy goes either: what these peers
+ * A phase without the operations of peers that failed. While anything failed, no shared policy goes either: what was
  * kept is still under it. An SA that a failed peer keeps is not deleted under another's name.
  *
- * @param failed slots of the peers for whom an operation failed so far; of those in the plan's own failures it has taken
- *   care itself
+ * @param failed slots of the peers for whom an operation failed so far (those in the plan's own failures are taken care
+ *   of already), and {@link NO_PEER} if one failed that is about no peer
  */
 export function without(phase: Phase, failed: ReadonlySet<number>, is: Is, should: Should): Phase {
   if (failed.size === 0) return phase

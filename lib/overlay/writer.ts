@@ -50,7 +50,8 @@ export function algorithms(form: Form): string[] {
 }
 
 /**
- * Turns operations of a plan into records, straight from packed addresses. Key indices are slots: the side table is
+ * Turns operations of a plan into records, straight from packed addresses. What adds an object is also how the object
+ * looks in a dump without details, but for indices. Key indices are slots: the side table is
  * `keyring.sideTable()`.
  */
 export class OpWriter {
@@ -96,13 +97,13 @@ export class OpWriter {
         this.#state(into, Operation.deleteState, false, keyOf(head), subject, is, should)
         return true
       case Op.addPolicy:
-        this.#ownPolicy(into, Operation.addPolicy, keyOf(head), subject, is, should)
+        this.ownPolicy(into, Operation.addPolicy, keyOf(head), subject, is, should)
         return true
       case Op.updatePolicy:
-        this.#ownPolicy(into, Operation.updatePolicy, keyOf(head), subject, is, should)
+        this.ownPolicy(into, Operation.updatePolicy, keyOf(head), subject, is, should)
         return true
       case Op.deletePolicy:
-        this.#ownPolicy(into, Operation.deletePolicy, -1, subject, is, should)
+        this.ownPolicy(into, Operation.deletePolicy, -1, subject, is, should)
         return true
       case Op.addShared:
         this.sharedPolicy(into, Operation.addPolicy, subject)
@@ -125,7 +126,6 @@ export class OpWriter {
     }
   }
 
-  /** An SA. Adding one is also how it looks in a dump without details. */
   #state(
     into: RecordWriter,
     operation: number,
@@ -136,10 +136,8 @@ export class OpWriter {
     { form, keyring }: Should,
   ): void {
     const tag = keyring.tag(key)
-    into.begin(operation)
-    into.u8(State.family, form.local.family)
-    into.u8(State.protocol, IPPROTO_ESP)
-    into.u8(State.mode, XFRM_MODE_TRANSPORT)
+    if (operation === Operation.addState) this.anyState(into)
+    else this.#stateIdentity(into, operation)
     if (inbound) {
       into.address(State.destination, this.#local, 0)
       into.address(State.source, peers.words, peer * 4)
@@ -149,24 +147,33 @@ export class OpWriter {
       into.address(State.source, this.#local, 0)
       into.u32(State.spi, form.spis.forward(tag, peers.bytes, peer * ADDRESS_BYTES))
     }
-    into.u32(State.reqid, form.mark)
-    into.u16(State.authAlgorithm, NO_ALGORITHM)
-    into.u32(State.authKey, NO_KEY)
-    if (operation === Operation.deleteState) {
-      into.u32(State.cipherKey, NO_KEY)
-      return
-    }
+    if (operation === Operation.addState) into.u32(State.cipherKey, key)
+  }
+
+  /** What all SAs of this form have in common: an SA but for its addresses, SPI and key. */
+  anyState(into: RecordWriter): void {
+    this.#stateIdentity(into, Operation.addState)
     into.u8(State.flags, this.#flags)
     into.u8(State.replayWindow, this.#headWindow)
     into.u8(State.salted, 1)
     into.u8(State.cipher, Cipher.aead)
-    into.u16(State.icvBits, form.suite.icvBits)
-    into.u32(State.cipherKey, key)
+    into.u16(State.icvBits, this.#form.suite.icvBits)
     into.tail(this.#stateTail)
   }
 
+  #stateIdentity(into: RecordWriter, operation: number): void {
+    into.begin(operation)
+    into.u8(State.family, this.#form.local.family)
+    into.u8(State.protocol, IPPROTO_ESP)
+    into.u8(State.mode, XFRM_MODE_TRANSPORT)
+    into.u32(State.reqid, this.#form.mark)
+    into.u32(State.cipherKey, NO_KEY)
+    into.u16(State.authAlgorithm, NO_ALGORITHM)
+    into.u32(State.authKey, NO_KEY)
+  }
+
   /** A peer's own policy: to its address alone, the template naming addresses and SPI, as Docker does. */
-  #ownPolicy(
+  ownPolicy(
     into: RecordWriter,
     operation: number,
     key: number,

@@ -1,0 +1,204 @@
+#include <arpa/inet.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+
+#include <algorithm>
+#include <bit>
+#include <string>
+
+#include "nft/transaction.h"
+#include "test/check.h"
+#include "test/nft_records.h"
+
+namespace xfrmesh::test {
+namespace {
+
+constexpr std::uint8_t kInet = 1;
+
+std::vector<std::byte> text(const std::string& value) {
+  const Bytes bytes = std::as_bytes(std::span(value.c_str(), value.size() + 1));
+  return {bytes.begin(), bytes.end()};
+}
+
+std::vector<std::byte> setOf(const std::string& table, const std::string& set) {
+  std::vector<std::byte> attributes = attributeOf(NFTA_SET_ELEM_LIST_TABLE, text(table));
+  appendBytes(attributes, attributeOf(NFTA_SET_ELEM_LIST_SET, text(set)));
+  return attributes;
+}
+
+constexpr TransactionRecord plain(std::uint16_t type, std::uint16_t flags = 0) {
+  return {.length = 0,
+          .type = type,
+          .flags = flags,
+          .family = kInet,
+          .kind = TransactionKind::kPlain,
+          .keyBytes = 0,
+          .attributeBytes = 0,
+          .keyCount = 0,
+          .reserved = 0};
+}
+
+constexpr TransactionRecord elements(std::uint16_t type, std::uint16_t keyBytes) {
+  auto head = plain(type, NLM_F_CREATE);
+  head.kind = TransactionKind::kElements;
+  head.keyBytes = keyBytes;
+  return head;
+}
+
+std::vector<std::byte> fromHex(const std::string& hex) {
+  std::vector<std::byte> bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2)
+    bytes.push_back(static_cast<std::byte>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  return bytes;
+}
+
+// A record of elements that is well formed, for tests that then spoil it.
+std::vector<std::byte> goodElements() {
+  std::vector<std::byte> records;
+  appendRecord(records, elements(NFT_MSG_NEWSETELEM, 3), setOf("t", "s"), bytesOfList({0, 16, 0, 0, 16, 1}));
+  return records;
+}
+
+template <typename T>
+std::vector<std::byte> with(std::vector<std::byte> records, std::size_t offset, T value) {
+  for (const std::byte byte : bytesOf(value)) records.at(offset++) = byte;
+  return records;
+}
+
+}  // namespace
+
+// test/data/nft.json, "add elements": what nft 1.0.6 sends for add element … { 0x001000, 0x001001 }.
+TEST(elements_are_encoded_as_nft_does) {
+  if constexpr (std::endian::native != std::endian::little) return;
+  const auto captured = fromHex(
+      "140000001000010001000000000000000000000a"
+      "680000000c0a0104020000000000000001000000130001007866726d6573685f353834363464000013000200656e637279707465642d766e"
+      "6973"
+      "0000080004000000000124000380100001800c0001800700010000100000100002800c0001800700010000100100"
+      "140000001100010003000000000000000000000a");
+  const auto expected = readMessages(captured);
+  CHECK(expected && expected->size() == 3);
+
+  std::vector<std::byte> attributes = setOf("xfrmesh_58464d", "encrypted-vnis");
+  appendBytes(attributes, attributeOf(NFTA_SET_ELEM_LIST_SET_ID, bytesOfList({0, 0, 0, 1})));
+  std::vector<std::byte> records;
+  appendRecord(records, elements(NFT_MSG_NEWSETELEM, 3), attributes, bytesOfList({0, 16, 0, 0, 16, 1}));
+  const auto encoded = encodeTransaction(records, 1, 0);
+  CHECK(encoded.has_value());
+  const auto found = readMessages(encoded->bytes);
+  CHECK(found && found->size() == 3);
+
+  // nft numbers the elements in the place of NFTA_LIST_ELEM; the kernel does not look. And only we ask for an answer.
+  constexpr std::size_t kMessage = 20;
+  constexpr std::size_t kSecondElement = kMessage + 0x68 - 16;
+  const std::uint16_t type = NFTA_LIST_ELEM | NLA_F_NESTED;
+  const std::uint16_t flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
+  const auto asWeDo = with(with(captured, kSecondElement + offsetof(nlattr, nla_type), type),
+                           kMessage + offsetof(nlmsghdr, nlmsg_flags), flags);
+  CHECK(encoded->bytes == asWeDo);
+}
+
+TEST(a_transaction_is_framed_and_numbered) {
+  std::vector<std::byte> records;
+  appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
+  appendRecord(records, plain(NFT_MSG_DELTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
+  appendRecord(records, plain(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND), {});
+  const auto encoded = encodeTransaction(records, 0xfffffffe, 0);
+  CHECK(encoded.has_value());
+  const auto messages = readMessages(encoded->bytes);
+  CHECK(messages && messages->size() == 5);
+  CHECK(encoded->recordOf == (std::vector<std::uint32_t>{0, 1, 2}));
+
+  const std::uint16_t types[] = {NFNL_MSG_BATCH_BEGIN, 0xa00, 0xa02, 0xa06, NFNL_MSG_BATCH_END};
+  const std::uint16_t flags[] = {NLM_F_REQUEST, NLM_F_REQUEST, NLM_F_REQUEST,
+                                 NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, NLM_F_REQUEST};
+  for (std::uint32_t i = 0; i < 5; i++) {
+    const auto& [header, generic, attributes] = (*messages)[i];
+    const bool inner = i != 0 && i != 4;
+    CHECK_EQ(header.nlmsg_type, types[i]);
+    CHECK_EQ(header.nlmsg_flags, flags[i]);
+    CHECK_EQ(header.nlmsg_seq, 0xfffffffe + i);
+    CHECK_EQ(generic.nfgen_family, inner ? kInet : 0);
+    CHECK_EQ(ntohs(generic.res_id), inner ? 0 : NFNL_SUBSYS_NFTABLES);
+  }
+  CHECK((*messages)[0].attributes.empty());
+}
+
+TEST(a_generation_goes_into_the_begin_message) {
+  std::vector<std::byte> records;
+  appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
+  const auto encoded = encodeTransaction(records, 1, 0x01020304);
+  CHECK(encoded.has_value());
+  const auto messages = readMessages(encoded->bytes);
+  CHECK(messages && messages->size() == 3);
+  const auto& attributes = messages->front().attributes;
+  CHECK(attributes.size() == 1 && attributes[0].type == NFNL_BATCH_GENID);
+  const auto expected = bytesOfList({1, 2, 3, 4});
+  CHECK(std::ranges::equal(attributes[0].payload, expected));
+}
+
+TEST(elements_are_split_before_an_attribute_overflows) {
+  constexpr std::uint32_t kKeys = 10'000;
+  constexpr std::size_t kMost = 4095;  // (65535 - 4) / 16
+  std::vector<std::byte> keys;
+  for (std::uint32_t vni = 0; vni < kKeys; vni++) {
+    const std::uint32_t wire = htonl(vni);
+    appendBytes(keys, bytesOf(wire).subspan(1));
+  }
+  std::vector<std::byte> records;
+  appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
+  appendRecord(records, elements(NFT_MSG_NEWSETELEM, 3), setOf("t", "s"), keys);
+  const auto encoded = encodeTransaction(records, 1, 0);
+  CHECK(encoded.has_value());
+  CHECK(encoded->recordOf == (std::vector<std::uint32_t>{0, 1, 1, 1}));
+  const auto messages = readMessages(encoded->bytes);
+  CHECK(messages && messages->size() == 6);
+
+  std::uint32_t next = 0;
+  for (std::size_t i = 2; i < 5; i++) {
+    const auto& attributes = (*messages)[i].attributes;
+    CHECK(attributes.size() == 3 && attributes[2].type == NFTA_SET_ELEM_LIST_ELEMENTS);
+    const auto list = readAttributes(attributes[2].payload);
+    CHECK(list && list->size() <= kMost && (i == 4 || list->size() == kMost));
+    for (const auto& element : *list) {
+      const auto key = readAttributes(element.payload);
+      CHECK(key && key->size() == 1 && key->front().type == NFTA_SET_ELEM_KEY);
+      const auto value = readAttributes(key->front().payload);
+      CHECK(value && value->size() == 1 && value->front().type == NFTA_DATA_VALUE);
+      const std::uint32_t wire = htonl(next++);
+      CHECK(std::ranges::equal(value->front().payload, bytesOf(wire).subspan(1)));
+    }
+  }
+  CHECK_EQ(next, kKeys);
+}
+
+TEST(malformed_records_are_refused_whole) {
+  const auto good = goodElements();
+  CHECK(encodeTransaction(good, 1, 0).has_value());
+  CHECK(!encodeTransaction({}, 1, 0));
+  for (std::size_t size = 1; size < good.size(); size++) CHECK(!encodeTransaction(Bytes(good).first(size), 1, 0));
+
+  using Record = TransactionRecord;
+  CHECK(!encodeTransaction(with(good, offsetof(Record, length), std::uint32_t{0}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, length), std::uint32_t{0xfffffff8}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, type), std::uint16_t{0x0a00}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, flags), std::uint16_t{NLM_F_ACK}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, kind), std::uint8_t{0}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, kind), std::uint8_t{2}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, keyBytes), std::uint16_t{0}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, keyBytes), std::uint16_t{65}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, attributeBytes), std::uint32_t{0xffffffff}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, attributeBytes), std::uint32_t{13}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, keyCount), std::uint32_t{0}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, keyCount), std::uint32_t{0x80000000}), 1, 0));
+  constexpr std::size_t kFirstAttribute = sizeof(Record);
+  CHECK(!encodeTransaction(with(good, kFirstAttribute, std::uint16_t{3}), 1, 0));
+  CHECK(!encodeTransaction(with(good, kFirstAttribute, std::uint16_t{0xffff}), 1, 0));
+
+  // A good record first does not help a bad one after it.
+  auto both = good;
+  appendBytes(both, with(good, offsetof(Record, kind), std::uint8_t{9}));
+  CHECK(!encodeTransaction(both, 1, 0));
+}
+
+}  // namespace xfrmesh::test

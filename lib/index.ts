@@ -1,0 +1,32 @@
+/**
+ * xfrmesh: IPsec between this node and thousands of peers, and the firewall that keeps cleartext out and in.
+ *
+ * The kernel objects beneath are `xfrmesh/xfrm` and `xfrmesh/nft`.
+ */
+export {
+  Aborted,
+  type Failure,
+  InvalidArgument,
+  InvalidState,
+  NetlinkError,
+  PartialFailure,
+  type Report,
+  Unsupported,
+  XfrmeshError,
+} from './base/errors.js'
+export { Key } from './base/key.js'
+export { type KeyInput, type KeyUpdate, MAX_KEYS } from './overlay/keyring.js'
+export { overlayMtu, type OverlayMtuOptions } from './overlay/mtu.js'
+export type { OverlayOptions } from './overlay/options.js'
+export {
+  type CallOptions,
+  Overlay,
+  type OverlayStatus,
+  type Peers,
+  type PeerStatus,
+  type Progress,
+  type Reconciliation,
+} from './overlay/overlay.js'
+export type { Step } from './overlay/plan.js'
+export { deriveSpi } from './overlay/spi.js'
+export type { SuiteName } from './overlay/suites.js'

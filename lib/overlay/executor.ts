@@ -1,0 +1,201 @@
+import { setImmediate as breathe } from 'node:timers/promises'
+import type { Failure } from '../base/errors.js'
+import { checkEnding } from '../kernel/channel.js'
+import { RecordWriter } from '../kernel/records.js'
+import { refusals, type XfrmChannel } from '../kernel/xfrm-channel.js'
+import { Ending, type NativeOutcome } from '../native.js'
+import {
+  codeOf,
+  concernsPeer,
+  type Damage,
+  describeOp,
+  hasMessage,
+  type Is,
+  Op,
+  type Phase,
+  type Plan,
+  settle,
+  type Should,
+  without,
+} from './plan.js'
+import { algorithms, OpWriter } from './writer.js'
+
+/** Operations encoded at a time: well under a millisecond of the JavaScript thread. */
+const SLICE = 2048
+/** Slices given to the kernel and not yet answered: one at work, one ready. */
+const IN_FLIGHT = 2
+
+const ESRCH = 3
+const ENOENT = 2
+
+/** What carrying out a plan came to. */
+export interface Execution {
+  /** Operations that the kernel took. */
+  operations: number
+  added: number
+  updated: number
+  removed: number
+  failures: Failure[]
+  /** Slots of the peers that a failure concerns. */
+  failed: Set<number>
+  /** The signal's abort ended it before its end. */
+  aborted: boolean
+}
+
+export interface ExecutionOptions {
+  signal?: AbortSignal | undefined
+  /** Called with the operations carried out so far and their sum. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+/**
+ * Carries out the SAs and policies of a plan: phase after phase, each in slices, the next one encoded while the kernel
+ * works on the one before. `is` follows what the kernel took.
+ *
+ * @throws XfrmeshError if it could not be carried to its end, other than by the signal; what the kernel then has is not known
+ */
+export async function carryOut(
+  xfrm: XfrmChannel,
+  plan: Plan,
+  is: Is,
+  should: Should,
+  damage: Damage,
+  options: ExecutionOptions = {},
+): Promise<Execution> {
+  const executor = new Executor(xfrm, plan, is, should, damage, options)
+  for (const phase of plan.phases) {
+    if (!(await executor.phase(phase))) break
+  }
+  return executor.result
+}
+
+class Executor {
+  readonly result: Execution
+  readonly #xfrm: XfrmChannel
+  readonly #total: number
+  readonly #is: Is
+  readonly #should: Should
+  readonly #damage: Damage
+  readonly #options: ExecutionOptions
+  readonly #writer: OpWriter
+  #done = 0
+
+  constructor(xfrm: XfrmChannel, plan: Plan, is: Is, should: Should, damage: Damage, options: ExecutionOptions) {
+    this.#xfrm = xfrm
+    this.#total = plan.operations
+    this.#is = is
+    this.#should = should
+    this.#damage = damage
+    this.#options = options
+    this.#writer = new OpWriter(should.form)
+    this.result = {
+      operations: 0,
+      added: 0,
+      updated: 0,
+      removed: 0,
+      failures: plan.failures.map(({ subject, operation, errno, code, message }) => ({
+        subject,
+        operation,
+        errno,
+        code,
+        message,
+      })),
+      failed: new Set(),
+      aborted: false,
+    }
+  }
+
+  /** False if nothing may follow. */
+  async phase(planned: Phase): Promise<boolean> {
+    const phase = without(planned, this.result.failed, this.#is, this.#should)
+    const { failures } = this.result
+    const before = failures.length
+    const tables = { keys: this.#should.keyring.sideTable(), algorithms: algorithms(this.#should.form) }
+    const writer = new RecordWriter()
+    const waiting: Promise<boolean>[] = []
+    let going = true
+    for (let at = 0; at < phase.ops.length && going; at += SLICE * 2) {
+      const end = Math.min(phase.ops.length, at + SLICE * 2)
+      for (let i = at; i < end; i += 2) {
+        this.#writer.write(writer, phase.ops[i]!, phase.ops[i + 1]!, this.#is, this.#should, this.#damage)
+      }
+      const outcome = writer.count > 0 ? this.#xfrm.commit(writer.take(), tables, this.#options.signal) : undefined
+      const settled = this.#settleLater(phase, at, end, outcome)
+      // The loop awaits it; until then a rejection is not unhandled.
+      settled.catch(() => undefined)
+      waiting.push(settled)
+      if (waiting.length === IN_FLIGHT) going = await waiting.shift()!
+      await breathe()
+    }
+    for (const settled of waiting) going = (await settled) && going
+    return going && !(phase.name === 'guard' && failures.length > before)
+  }
+
+  async #settleLater(
+    phase: Phase,
+    at: number,
+    end: number,
+    committed: Promise<NativeOutcome> | undefined,
+  ): Promise<boolean> {
+    const outcome = await committed
+    if (outcome !== undefined && outcome.ending !== Ending.cancelled) checkEnding('commit', outcome)
+    const refused = outcome === undefined ? undefined : refusals(outcome)
+    let refusal = refused?.next().value
+    let message = 0
+    for (let i = at; i < end; i += 2) {
+      const [head, subject] = [phase.ops[i]!, phase.ops[i + 1]!]
+      const code = codeOf(head)
+      if (hasMessage(code)) {
+        if (message === outcome!.sent) break
+        if (refusal?.index === message++) {
+          this.#refused(phase, head, subject, refusal)
+          refusal = refused!.next().value
+          continue
+        }
+        this.#count(code)
+      }
+      if (!settle(this.#is, this.#should, head, subject, true)) {
+        const message = 'the SA of the same SPI and key that it was to share could not be added'
+        this.#fail(phase, head, subject, { errno: 0, code: 'ERR_XFRMESH_SPI_COLLISION', message })
+      }
+    }
+    this.#done += message
+    this.#options.onProgress?.(this.#done, this.#total)
+    if (outcome?.ending !== Ending.cancelled) return true
+    this.result.aborted = true
+    return false
+  }
+
+  #refused(phase: Phase, head: number, subject: number, refusal: Pick<Failure, 'errno' | 'code' | 'message'>): void {
+    const gone = refusal.errno === ESRCH || refusal.errno === ENOENT
+    if (isDeletion(codeOf(head)) && gone) settle(this.#is, this.#should, head, subject, true)
+    else this.#fail(phase, head, subject, refusal)
+  }
+
+  #fail(phase: Phase, head: number, subject: number, why: Pick<Failure, 'errno' | 'code' | 'message'>): void {
+    const step = describeOp(phase.name, head, subject, this.#is, this.#should, this.#damage)
+    const { errno, code, message } = why
+    this.result.failures.push({ subject: step.subject, operation: step.operation, errno, code, message })
+    if (concernsPeer(codeOf(head))) this.result.failed.add(subject)
+  }
+
+  #count(code: number): void {
+    this.result.operations++
+    if (isDeletion(code)) this.result.removed++
+    else if (code === Op.updatePolicy || code === Op.updateShared) this.result.updated++
+    else this.result.added++
+  }
+}
+
+const deletions: ReadonlySet<number> = new Set([
+  Op.deleteInbound,
+  Op.deleteOutbound,
+  Op.deletePolicy,
+  Op.deleteShared,
+  Op.deleteStaleState,
+  Op.deleteStalePolicy,
+])
+
+function isDeletion(code: number): boolean {
+  return deletions.has(code)
+}

@@ -1,0 +1,122 @@
+import { hostAddress } from '../base/address.js'
+import { boolean, integer, oneOf, options, U16, U32 } from '../base/check.js'
+import { InvalidArgument } from '../base/errors.js'
+import type { Form } from './form.js'
+import { SpiDeriver } from './spi.js'
+import { suite, type SuiteName } from './suites.js'
+
+/** What an Overlay is opened with. Only `local` is required. */
+export interface OverlayOptions {
+  /** Outer address on this node. Its family decides the transport: all peers are of it. */
+  local: string
+  /** The address that peers know this node by, where that is another (behind NAT): SPIs derive from it. Default: `local`. */
+  advertise?: string
+  /** Network namespace: a path, as in /run/netns/a, or an open descriptor. Default: the process's own. */
+  netns?: string | number
+  /** VXLAN's UDP port, 1 to 65535. Default: 4789. */
+  port?: number
+  /**
+   * What is ours: the reqid of all SAs and policies, the fwmark of packets to be encrypted, the lock's and the table's
+   * name. 1 to 2^32 - 1. Default: 0x58464D. Not 0xD0C4E3 beside Docker: its driver deletes all that bears it.
+   */
+  mark?: number
+  /** Default: 'aes-gcm-64', Docker's wire format. */
+  suite?: SuiteName
+  /** Extended sequence numbers (RFC 4303, 2.2.1): both ends must agree. They need a replay window. Default: false. */
+  esn?: boolean
+  /**
+   * Packets, 0 to 4096. Default: 0, no replay protection: with one, the far end drops a sender that started anew until its
+   * sequence numbers have caught up.
+   */
+  replayWindow?: number
+  /** One policy for all peers, or one for each with the SPI in its template, as Docker does. Default: 'shared'. */
+  policies?: 'shared' | 'per-peer'
+  /** All networks on this port are encrypted: the SPD alone enforces it, out and in, with nftables flushed too. Default: false. */
+  exclusive?: boolean
+  /** Who marks what is to be encrypted, and keeps cleartext out and in. 'none': somebody else does. Default: 'nftables'. */
+  firewall?: 'nftables' | 'none'
+  /** ESP in UDP: not in this version. */
+  nat?: false
+  /** Expediting RCU grace periods: not in this version. */
+  boost?: false
+  /** Time that one exchange with the kernel (of a few thousand operations) may take, 1 to 2^31 - 1 ms. Default: 10,000. */
+  timeoutMs?: number
+}
+
+/** Options, checked, with their defaults. */
+export interface Settings {
+  readonly form: Form
+  readonly advertise: string
+  /** The same address, 16 bytes. */
+  readonly advertised: Uint8Array
+  readonly netns: string | number | undefined
+  readonly firewall: 'nftables' | 'none'
+  readonly timeoutMs: number
+}
+
+const known = [
+  'local',
+  'advertise',
+  'netns',
+  'port',
+  'mark',
+  'suite',
+  'esn',
+  'replayWindow',
+  'policies',
+  'exclusive',
+  'firewall',
+  'nat',
+  'boost',
+  'timeoutMs',
+] as const
+
+/** XFRMA_REPLAY_ESN_MAX, linux/xfrm.h. */
+const LARGEST_WINDOW = 4096
+
+/** Checks the options of `Overlay.open`. @throws InvalidArgument */
+export function settings(given: unknown): Settings {
+  const o = options<OverlayOptions>(given, 'options', known)
+  const local = hostAddress(o.local, 'local')
+  const advertise = o.advertise === undefined ? local : hostAddress(o.advertise, 'advertise')
+  if (advertise.family !== local.family) {
+    throw new InvalidArgument('advertise', `an address of local's family (${local.text})`, o.advertise)
+  }
+  const esn = boolean(o.esn ?? false, 'esn')
+  const replayWindow = integer(o.replayWindow ?? 0, 'replayWindow', 0, LARGEST_WINDOW)
+  if (esn && replayWindow === 0) {
+    throw new InvalidArgument('replayWindow', `an integer from 1 to ${LARGEST_WINDOW} with esn: the kernel needs one for it`)
+  }
+  refuse(o.nat, 'nat')
+  refuse(o.boost, 'boost')
+  return {
+    form: {
+      local,
+      spis: new SpiDeriver(advertise),
+      port: integer(o.port ?? 4789, 'port', 1, U16),
+      mark: integer(o.mark ?? 0x58464d, 'mark', 1, U32),
+      suite: suite(o.suite ?? 'aes-gcm-64'),
+      esn,
+      replayWindow,
+      policies: oneOf(o.policies ?? 'shared', 'policies', ['shared', 'per-peer']),
+      exclusive: boolean(o.exclusive ?? false, 'exclusive'),
+    },
+    advertise: advertise.text,
+    advertised: advertise.bytes,
+    netns: netns(o.netns),
+    firewall: oneOf(o.firewall ?? 'nftables', 'firewall', ['nftables', 'none']),
+    timeoutMs: integer(o.timeoutMs ?? 10_000, 'timeoutMs', 1, 0x7fffffff),
+  }
+}
+
+/** A namespace's name as callers give it: whether there is one, opening it tells. */
+export function netns(value: unknown, argument = 'netns'): string | number | undefined {
+  if (value === undefined) return undefined
+  if (typeof value === 'number') return integer(value, argument, 0, 0x7fffffff)
+  if (typeof value === 'string' && value.length > 0 && !value.includes('\0')) return value
+  throw new InvalidArgument(argument, "a network namespace's path, as in '/run/netns/a', or an open descriptor", value)
+}
+
+function refuse(value: unknown, argument: string): void {
+  if (value !== undefined && value !== false) throw new InvalidArgument(argument, 'false: this version has nothing else', value)
+}

@@ -1,0 +1,231 @@
+import { ADDRESS_BYTES } from '../base/address.js'
+import { Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { type Form, SharedPolicy, sharedPolicies } from './form.js'
+import { POLICY_DIFFERS } from './peers.js'
+import { type Damage, type Is, Op, opHead, type RecordList, type Should } from './plan.js'
+import { claimant, claimedKey, SpiIndex } from './spi-index.js'
+import { OpWriter } from './writer.js'
+
+const XFRMA_MARK = 21
+const XFRMA_IF_ID = 31
+
+/**
+ * Compares what the kernel has of ours with what should be, in steps: sets `is` to it (but the networks, which are the
+ * firewall's), and finds the damage. Byte by byte: an SA is as it should be if its record is the one we would write to
+ * add it. Between steps nothing of what was given may change.
+ */
+export class Survey {
+  readonly #is: Is
+  readonly #should: Should
+  readonly #form: Form
+  readonly #writer: OpWriter
+  readonly #scratch = new RecordWriter(1024)
+  readonly #states: RecordReader
+  readonly #policies: RecordReader
+  /** Slots of all keys that live: wanted ones, then retired ones. */
+  readonly #keys: readonly number[]
+  /** Inbound SPIs that the peers' SAs may have, and whose. */
+  readonly #expected = new SpiIndex()
+  readonly #differing = new Map<number, { inbound: number; outbound: number }>()
+  #differingShared = 0
+  readonly #stale: { states: List; policies: List }
+  #nextPeer = 0
+
+  /** @param states and @param policies records of all that bears our reqid, without details */
+  constructor(states: Uint8Array, policies: Uint8Array, is: Is, should: Should) {
+    this.#is = is
+    this.#should = should
+    this.#form = should.form
+    this.#writer = new OpWriter(should.form)
+    this.#states = new RecordReader(states)
+    this.#policies = new RecordReader(policies)
+    this.#stale = { states: new List(states), policies: new List(policies) }
+    const { slots, retired } = should.keyring
+    this.#keys = [...slots, ...Array.from({ length: 32 }, (_, slot) => slot).filter((slot) => ((retired >>> slot) & 1) !== 0)]
+    is.claims.clear()
+    is.sharedPolicies = 0
+  }
+
+  /** Works through up to that many peers or objects more; true once there are no more. */
+  step(count: number): boolean {
+    const { peers } = this.#is
+    for (let left = count; left > 0; left--) {
+      if (this.#nextPeer < peers.end) this.#expect(this.#nextPeer++)
+      else if (this.#states.next()) this.#state(this.#states)
+      else if (this.#policies.next()) this.#policy(this.#policies)
+      else return true
+    }
+    return false
+  }
+
+  /** What was found that is not as it should be. */
+  finish(): Damage {
+    return { states: this.#differing, sharedPolicies: this.#differingShared, stale: this.#stale }
+  }
+
+  /** Forgets what was thought to be of a peer, and notes what to look for. */
+  #expect(slot: number): void {
+    const { peers } = this.#is
+    if (!peers.has(slot)) return
+    peers.inbound[slot] = peers.outbound[slot] = peers.policy[slot] = 0
+    for (const key of this.#keys) {
+      const spi = this.#form.spis.reverse(this.#should.keyring.tag(key), peers.bytes, slot * ADDRESS_BYTES)
+      if (spi !== 0) this.#expected.add(spi, slot, key)
+    }
+  }
+
+  #state(state: RecordReader): void {
+    // An SA without an SPI is larval: it stands for a packet that found none, and goes by itself.
+    if (state.u32(State.spi) === 0) return
+    const inbound = equal(state.address(State.destination), this.#form.local.bytes)
+    const known =
+      state.u8(State.family) === this.#form.local.family &&
+      attribute(state.record(), XFRMA_MARK).length === 0 &&
+      (inbound ? this.#inbound(state) : this.#outbound(state))
+    if (!known) this.#stale.states.at.push(state.start)
+  }
+
+  /** Whether this is an inbound SA of a peer's, as it should be or not: then that is noted. */
+  #inbound(state: RecordReader): boolean {
+    const { peers, claims } = this.#is
+    const spi = state.u32(State.spi)
+    const owners = this.#expected.claims(spi)
+    if (owners.length === 0) return false
+    // An SA that several share bears the source of one, maybe of one that is gone: the kernel does not care.
+    const source = this.#peerAt(state, State.source)
+    const owner = owners.find((packed) => claimant(packed) === source) ?? (owners.length > 1 ? owners[0]! : undefined)
+    const wanted = owners.filter((packed) => this.#isWanted(packed))
+    const right = owner !== undefined && this.#isRight(state, opHead(Op.addInbound, claimedKey(owner)), claimant(owner), owners.length > 1)
+    if (wanted.length > 0 && !right) {
+      this.#differs(claimant(wanted[0]!)).inbound |= 1 << claimedKey(wanted[0]!)
+      return true
+    }
+    for (const packed of owners) {
+      peers.inbound[claimant(packed)]! |= 1 << claimedKey(packed)
+      claims.add(spi, claimant(packed), claimedKey(packed))
+    }
+    return true
+  }
+
+  /** Whether this is an outbound SA to a peer, as it should be or not: then that is noted. */
+  #outbound(state: RecordReader): boolean {
+    const { peers } = this.#is
+    const { keyring } = this.#should
+    const slot = this.#peerAt(state, State.destination)
+    if (slot < 0) return false
+    const spi = state.u32(State.spi)
+    const at = slot * ADDRESS_BYTES
+    const key = this.#keys.find((each) => this.#form.spis.forward(keyring.tag(each), peers.bytes, at) === spi)
+    if (key === undefined) return false
+    const wanted = key === keyring.primary && peers.references[slot]! > 0
+    if (wanted && !this.#isRight(state, opHead(Op.addOutbound, key), slot, false)) this.#differs(slot).outbound |= 1 << key
+    else peers.outbound[slot]! |= 1 << key
+    return true
+  }
+
+  #policy(policy: RecordReader): void {
+    if (!this.#shared(policy) && !this.#own(policy)) this.#stale.policies.at.push(policy.start)
+  }
+
+  /** Whether this is one of our shared policies, as it should be or not: then that is noted. */
+  #shared(policy: RecordReader): boolean {
+    for (const which of Object.values(SharedPolicy)) {
+      if ((sharedPolicies(this.#form) & which) === 0) continue
+      this.#writer.sharedPolicy(this.#scratch, Operation.addPolicy, which)
+      const wanted = this.#scratch.take()
+      const found = policy.record()
+      if (!samePolicyId(found, wanted)) continue
+      if (equal(found, wanted)) this.#is.sharedPolicies |= which
+      else this.#differingShared |= which
+      return true
+    }
+    return false
+  }
+
+  /** Whether this is a peer's own policy, as it should be or not: then that is noted. */
+  #own(policy: RecordReader): boolean {
+    const { peers } = this.#is
+    const slot = this.#form.policies === 'per-peer' ? this.#peerAt(policy, Policy.destination) : -1
+    if (slot < 0) return false
+    for (const key of this.#keys) {
+      this.#writer.write(this.#scratch, opHead(Op.addPolicy, key), slot, this.#is, this.#should)
+      const wanted = this.#scratch.take()
+      if (!samePolicyId(policy.record(), wanted)) return false
+      if (equal(policy.record(), wanted)) {
+        peers.policy[slot] = key + 1
+        return true
+      }
+    }
+    peers.policy[slot] = POLICY_DIFFERS
+    return true
+  }
+
+  #isWanted(packed: number): boolean {
+    const retired = ((this.#should.keyring.retired >>> claimedKey(packed)) & 1) !== 0
+    return !retired && this.#is.peers.references[claimant(packed)]! > 0
+  }
+
+  /** Slot of the peer whose address the record has there, or -1. */
+  #peerAt(record: RecordReader, offset: number): number {
+    const { peers } = this.#is
+    if (record.u8(State.family) !== peers.family) return -1
+    peers.load(record.buffer, record.start + offset)
+    return peers.find()
+  }
+
+  #differs(slot: number): { inbound: number; outbound: number } {
+    let entry = this.#differing.get(slot)
+    if (!entry) this.#differing.set(slot, (entry = { inbound: 0, outbound: 0 }))
+    return entry
+  }
+
+  /** Whether the record is the one that this operation would write. A key that the kernel withholds is taken for right. */
+  #isRight(state: RecordReader, head: number, subject: number, anySource: boolean): boolean {
+    this.#writer.write(this.#scratch, head, subject, this.#is, this.#should)
+    const wanted = this.#scratch.take()
+    let found = state.record()
+    const withheld = state.u32(State.cipherKey) === WITHHELD_KEY
+    if (withheld || anySource) {
+      found = found.slice()
+      const same = (from: number, to: number) => found.set(wanted.subarray(from, to), from)
+      if (anySource) same(State.source, State.spi)
+      if (withheld) {
+        same(State.salted, State.cipher)
+        same(State.cipherKey, State.authAlgorithm)
+      }
+    }
+    return equal(found, wanted)
+  }
+}
+
+/** Offsets in a dump, as they are found. */
+class List implements RecordList {
+  readonly records: Uint8Array
+  readonly at: number[] = []
+
+  constructor(records: Uint8Array) {
+    this.records = records
+  }
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
+/** Whether two records name one policy, for the kernel: direction, selector, mark and interface id. */
+function samePolicyId(a: Uint8Array, b: Uint8Array): boolean {
+  if (a[Policy.direction] !== b[Policy.direction] || a[Policy.family] !== b[Policy.family]) return false
+  const same = (from: number, to: number) => equal(a.subarray(from, to), b.subarray(from, to))
+  if (!same(Policy.destination, Policy.flags) || !same(Policy.interfaceIndex, Policy.priority)) return false
+  const sameAttribute = (type: number) => equal(attribute(a, type), attribute(b, type))
+  return sameAttribute(XFRMA_MARK) && sameAttribute(XFRMA_IF_ID)
+}
+
+function attribute(record: Uint8Array, type: number): Uint8Array {
+  const reader = new RecordReader(record)
+  reader.next()
+  for (const [found, payload] of reader.attributes()) if (found === type) return payload
+  return new Uint8Array(0)
+}

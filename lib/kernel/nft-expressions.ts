@@ -234,7 +234,6 @@ export function writeExpression(writer: AttributeWriter, expression: Expression,
         w.u32(Bitwise.source, register(expression.source, 'source'))
           .u32(Bitwise.destination, register(expression.destination, 'destination'))
           .u32(Bitwise.length, expression.mask.length)
-          .u32(Bitwise.operation, BITWISE_MASK_XOR)
         value(Bitwise.mask, expression.mask, 'mask')
         value(Bitwise.xor, expression.xor, 'xor')
       })

@@ -148,16 +148,17 @@ export class Nft {
   }
 
   /**
-   * Runs `read` until no change of the ruleset came in between, so that what several calls saw is of one state.
+   * Runs `read` until no change of the ruleset came in between, so that what several calls saw is of one state, and says
+   * of which generation.
    * @throws XfrmeshError ERR_XFRMESH_BUSY if it keeps changing
    */
-  async snapshot<T>(read: () => Promise<T>): Promise<T> {
+  async snapshot<T>(read: () => Promise<T>): Promise<{ value: T; generation: number }> {
     let before = await this.generation()
     for (let i = 0; i < SNAPSHOT_TRIES; i++) {
       const value = await read()
-      const after = await this.generation()
-      if (after === before) return value
-      before = after
+      const generation = await this.generation()
+      if (generation === before) return { value, generation }
+      before = generation
     }
     throw new XfrmeshError('ERR_XFRMESH_BUSY', `the nftables ruleset changed during each of ${SNAPSHOT_TRIES} readings`)
   }
@@ -165,12 +166,8 @@ export class Nft {
   /** undefined if there is no such table. */
   async table({ family, table }: TableName): Promise<Table | undefined> {
     const attributes = new AttributeWriter().text(TableAttribute.name, checkedName(table, 'table'))
-    try {
-      const messages = await this.#request(`table ${table}`, Message.getTable, family, 0, attributes)
-      for (const [, bytes] of eachMessage(messages)) return readTable(bytes, family)
-    } catch (error) {
-      if (!(error instanceof NetlinkError) || error.errno !== ENOENT) throw error
-    }
+    const messages = await unlessAbsent(this.#request(`table ${table}`, Message.getTable, family, 0, attributes))
+    for (const [, bytes] of eachMessage(messages)) return readTable(bytes, family)
     return undefined
   }
 
@@ -197,12 +194,13 @@ export class Nft {
     return [...eachMessage(messages)].map(([, bytes]) => readSet(bytes, family))
   }
 
-  /** The keys of a set's elements, each as long as the set says, in network byte order and the kernel's own order. */
+  /** The keys of a set's elements, each as long as the set says, in network byte order and the kernel's own order; none if there is no such set. */
   async keys({ family, table, set }: SetName): Promise<Uint8Array[]> {
     const attributes = new AttributeWriter()
       .text(ElementsAttribute.table, checkedName(table, 'table'))
       .text(ElementsAttribute.set, checkedName(set, 'set'))
-    const messages = await this.#request(`elements of ${set}`, Message.getElements, family, NLM_F_DUMP, attributes)
+    const what = `elements of ${set}`
+    const messages = await unlessAbsent(this.#request(what, Message.getElements, family, NLM_F_DUMP, attributes))
     const keys: Uint8Array[] = []
     for (const [, bytes] of eachMessage(messages)) readKeys(bytes, keys)
     return keys
@@ -238,6 +236,16 @@ export class Nft {
       'net.core.wmem_max',
       `${what}: it is larger than the ${this.#channel.sendLimit} bytes that this process may send at once: raise net.core.wmem_max, grant CAP_NET_ADMIN in the host's user namespace, or change less at a time`,
     )
+  }
+}
+
+/** No messages, where there is no such object. */
+async function unlessAbsent(reply: Promise<Uint8Array>): Promise<Uint8Array> {
+  try {
+    return await reply
+  } catch (error) {
+    if (error instanceof NetlinkError && error.errno === ENOENT) return new Uint8Array()
+    throw error
   }
 }
 

@@ -1,14 +1,25 @@
 import { array, integer, options, U16, U32 } from '../base/check.js'
-import { NetlinkError, Unsupported } from '../base/errors.js'
+import { NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import type { Nft, TableName } from '../kernel/nft.js'
 import { NftTransaction } from '../kernel/nft-transaction.js'
-import { differences, drops, guardOf, VNI_BYTES, VNI_OFFSET, VNI_SET, type Guard } from './guard.js'
+import {
+  differences,
+  drops,
+  elementsOf,
+  guardOf,
+  holdsNetworks,
+  networkOf,
+  replacing,
+  vniSet,
+  type Found,
+  type Guard,
+} from './guard.js'
 
 /** A VNI is 24 bits; RFC 7348 excludes none. */
-const LAST_VNI = 0xffffff
+export const LAST_VNI = 0xffffff
 
 /** How often a change is planned anew because another tool changed the table in between. */
-const TRIES = 4
+const TRIES = 16
 const ENOENT = 2
 
 export interface FirewallOptions {
@@ -77,11 +88,10 @@ export class Firewall {
     const removed = vnis(remove, 'change.remove')
     for (let tries = 1; ; tries++) {
       try {
-        await this.#applyTo(await this.read(), added, removed, removeEmpty)
+        await this.#applyOnce(added, removed, removeEmpty)
         return
       } catch (error) {
-        const overtaken = error instanceof NetlinkError && error.errno === ENOENT
-        if (!overtaken || tries === TRIES) throw error
+        if (!overtaken(error) || tries === TRIES) throw error
       }
     }
   }
@@ -102,17 +112,25 @@ export class Firewall {
 
   /** What the kernel has, compared with what it should have. */
   async read(): Promise<FirewallState> {
-    const found = await this.#nft.snapshot(() => this.#found())
+    return (await this.#snapshot()).value
+  }
+
+  /** A reading, and the generation of the ruleset that it is of. */
+  #snapshot(): Promise<{ value: FirewallState; generation: number }> {
+    return this.#nft.snapshot(async () => this.#stateOf(await this.#found()))
+  }
+
+  #stateOf(found: (Found & { keys: readonly Uint8Array[] }) | undefined): FirewallState {
     if (found === undefined) {
       const said = [`there is no table ${this.table.table}`]
       return { exists: false, intact: false, differences: said, networks: new Set(), drops: { in: 0, out: 0 } }
     }
     const said = differences(this.#guard, found)
-    const networks = new Set(found.keys.map(vniOf))
+    const networks = new Set(found.keys.map(networkOf))
     return { exists: true, intact: said.length === 0, differences: said, networks, drops: drops(found.rules) }
   }
 
-  async #found() {
+  async #found(): Promise<(Found & { keys: readonly Uint8Array[] }) | undefined> {
     const table = await this.#nft.table(this.table)
     if (table === undefined) return undefined
     const [chains, rules, sets] = await Promise.all([
@@ -120,49 +138,32 @@ export class Firewall {
       this.#nft.rules(this.table),
       this.#nft.sets(this.table),
     ])
-    const readable = sets.some(({ set, keyBytes }) => set === VNI_SET && keyBytes === VNI_BYTES)
-    const keys = readable ? await this.#nft.keys({ ...this.table, set: VNI_SET }) : []
+    const keys = sets.some(holdsNetworks) ? await this.#nft.keys(vniSet(this.table)) : []
     return { table, chains, rules, sets, keys }
   }
 
-  async #applyTo(state: FirewallState, add: Set<number>, remove: Set<number>, removeEmpty: boolean): Promise<void> {
+  async #applyOnce(add: Set<number>, remove: Set<number>, removeEmpty: boolean): Promise<void> {
+    const { value: state, generation } = await this.#snapshot()
     const networks = without([...state.networks, ...add], remove)
     if (networks.size === 0 && (removeEmpty || !state.exists)) {
       if (state.exists) await this.remove()
     } else if (state.intact) {
       await this.#changeElements(without(networks, state.networks), without(state.networks, networks))
     } else {
-      await this.#rebuild(networks)
+      await this.#rebuild(networks, generation)
     }
   }
 
   async #changeElements(add: Set<number>, remove: Set<number>): Promise<void> {
-    const set = { ...this.table, set: VNI_SET, keyBytes: VNI_BYTES }
-    await this.#commit(
-      new NftTransaction().addElements({ ...set, keys: keysOf(add) }).deleteElements({ ...set, keys: keysOf(remove) }),
-    )
+    const transaction = new NftTransaction()
+    transaction.addElements(elementsOf(this.table, add)).deleteElements(elementsOf(this.table, remove))
+    await this.#commit(transaction)
   }
 
-  /** Replaces the table in one transaction: what sees packets changes from the old one to the new in one step. */
-  async #rebuild(networks: Set<number>): Promise<void> {
-    const { table } = this
-    const transaction = new NftTransaction()
-      .addTable(table)
-      .deleteTable(table)
-      .addTable({ ...table, comment: 'networks that xfrmesh encrypts' })
-      .addSet({
-        ...table,
-        set: VNI_SET,
-        keyBytes: VNI_BYTES,
-        typeof: { offset: VNI_OFFSET * 8, length: VNI_BYTES * 8 },
-      })
-    for (const { chain, base } of this.#guard.chains) transaction.addChain({ ...table, chain, ...(base && { base }) })
-    for (const { chain, rules } of this.#guard.chains) {
-      for (const expressions of rules) transaction.addRule({ ...table, chain, expressions })
-    }
-    transaction.addElements({ ...table, set: VNI_SET, keyBytes: VNI_BYTES, keys: keysOf(networks) })
+  /** With a generation: only if nobody changed anything since, so that what another call or process added is not lost. */
+  async #rebuild(networks: Set<number>, generation = 0): Promise<void> {
     try {
-      await this.#commit(transaction)
+      await this.#commit(replacing(this.table, this.#guard, networks), generation)
     } catch (error) {
       // All that it refers to it makes itself: what is not found is a part of the kernel.
       if (error instanceof NetlinkError && error.errno === ENOENT) throw missingPart(error)
@@ -170,13 +171,19 @@ export class Firewall {
     }
   }
 
-  async #commit(transaction: NftTransaction): Promise<void> {
-    const { failures } = await this.#nft.commit(transaction)
+  async #commit(transaction: NftTransaction, generation = 0): Promise<void> {
+    const { failures } = await this.#nft.commit(transaction, { generation })
     const [first] = failures
     if (first !== undefined) {
       throw new NetlinkError(`firewall: ${first.subject} of ${this.table.table}`, first.errno, first.message)
     }
   }
+}
+
+/** Whether a change failed because somebody else's came between reading and writing. */
+function overtaken(error: unknown): boolean {
+  if (error instanceof NetlinkError) return error.errno === ENOENT
+  return error instanceof XfrmeshError && error.code === 'ERR_XFRMESH_RULESET_CHANGED'
 }
 
 /** Chains want their type for this family, rules their expressions; all but one of those are in every nf_tables. */
@@ -197,19 +204,4 @@ function vnis(value: unknown, argument: string): Set<number> {
 
 function without(networks: Iterable<number>, others: ReadonlySet<number>): Set<number> {
   return new Set([...networks].filter((vni) => !others.has(vni)))
-}
-
-function keysOf(networks: Set<number>): Uint8Array {
-  const keys = new Uint8Array(networks.size * VNI_BYTES)
-  let at = 0
-  for (const vni of networks) {
-    keys[at++] = vni >> 16
-    keys[at++] = vni >> 8
-    keys[at++] = vni
-  }
-  return keys
-}
-
-function vniOf(key: Uint8Array): number {
-  return (key[0]! << 16) | (key[1]! << 8) | key[2]!
 }

@@ -1,5 +1,15 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { BaseChain, Chain, Expression, NftSet, Rule, Table } from '../kernel/nft.js'
+import type {
+  BaseChain,
+  Chain,
+  ElementsOptions,
+  Expression,
+  NftSet,
+  Rule,
+  SetName,
+  Table,
+  TableName,
+} from '../kernel/nft.js'
 import {
   cmp,
   counter,
@@ -15,6 +25,7 @@ import {
   verdict,
   xfrm,
 } from '../kernel/nft-expressions.js'
+import { NftTransaction } from '../kernel/nft-transaction.js'
 
 /**
  * The guard as a value: which chains and rules keep the cleartext of encrypted networks in and out, and how what the
@@ -44,10 +55,10 @@ export interface GuardChain {
   readonly rules: readonly (readonly Expression[])[]
 }
 
-export const VNI_SET = 'encrypted-vnis'
-export const VNI_BYTES = 3
+const VNI_SET = 'encrypted-vnis'
+const VNI_BYTES = 3
 /** Where the VNI is from the UDP header on, in bytes: after UDP's 8, and VXLAN's flags and reserved bits (RFC 7348). */
-export const VNI_OFFSET = 12
+const VNI_OFFSET = 12
 
 const IPPROTO_UDP = 17
 const DESTINATION_PORT_OFFSET = 2
@@ -99,6 +110,47 @@ export function guardOf(mark: number, port: number): Guard {
       { chain: GUARD_OUT, rules: [plain, through('out', 0), drop] },
     ],
   }
+}
+
+/** The name of the set in a table. */
+export function vniSet(table: TableName): SetName {
+  return { ...table, set: VNI_SET }
+}
+
+/**
+ * Replaces a table, whether it is there or not, by the guard of these networks. What sees packets changes from the old
+ * to the new in one step.
+ */
+export function replacing(table: TableName, guard: Guard, networks: Iterable<number>): NftTransaction {
+  const transaction = new NftTransaction()
+    // What was just added is there to be deleted.
+    .addTable(table)
+    .deleteTable(table)
+    .addTable({ ...table, comment: 'networks that xfrmesh encrypts' })
+    .addSet({ ...vniSet(table), keyBytes: VNI_BYTES, typeof: { offset: VNI_OFFSET * 8, length: VNI_BYTES * 8 } })
+  for (const { chain, base } of guard.chains) transaction.addChain({ ...table, chain, ...(base && { base }) })
+  for (const { chain, rules } of guard.chains) {
+    for (const expressions of rules) transaction.addRule({ ...table, chain, expressions })
+  }
+  return transaction.addElements(elementsOf(table, networks))
+}
+
+/** Networks as elements of the set. */
+export function elementsOf(table: TableName, networks: Iterable<number>): ElementsOptions {
+  const vnis = [...networks]
+  const keys = new Uint8Array(vnis.length * VNI_BYTES)
+  for (const [i, vni] of vnis.entries()) keys.set([vni >> 16, vni >> 8, vni], i * VNI_BYTES)
+  return { ...vniSet(table), keyBytes: VNI_BYTES, keys }
+}
+
+/** The network that a key of the set is. */
+export function networkOf(key: Uint8Array): number {
+  return (key[0]! << 16) | (key[1]! << 8) | key[2]!
+}
+
+/** Whether the set is one whose keys are VNIs. */
+export function holdsNetworks({ set, keyBytes }: NftSet): boolean {
+  return set === VNI_SET && keyBytes === VNI_BYTES
 }
 
 /** What the kernel has of a table. */

@@ -104,7 +104,7 @@ export class Keyring {
    * @throws InvalidState if retired keys hold the slots needed
    */
   set(keys: unknown): Keyring {
-    const list = array(keys, 'keys')
+    const list = array(veiled(keys), 'keys')
     if (list.length < 1 || list.length > MAX_KEYS) {
       throw new InvalidArgument('keys', `an array of 1 to ${MAX_KEYS} keys`, keys)
     }
@@ -127,7 +127,7 @@ export class Keyring {
    * @throws InvalidState if no keys were set yet, or retired keys hold the slot needed
    */
   update(change: unknown): Keyring {
-    const { add, primary, prune } = options<KeyUpdate>(change, 'update', ['add', 'primary', 'prune'])
+    const { add, primary, prune } = options<KeyUpdate>(veiled(change), 'update', ['add', 'primary', 'prune'])
     if (this.size === 0) throw new InvalidState('there are no keys to update yet: call setKeys() first')
     if (add === undefined && primary === undefined && prune === undefined) {
       throw new InvalidArgument('update', "an object with at least one of 'add', 'primary', 'prune'")
@@ -184,12 +184,11 @@ export class Keyring {
 
   /** A key that could be added: a tag and bytes of a length that the suite takes, and no other value under that tag. */
   #check(input: unknown, argument: string): KeyInput {
-    const { tag, value } = options<KeyInput>(input, argument, ['tag', 'value'])
-    integer(tag, `${argument}.tag`, 0, U32)
+    const { tag, value } = options<KeyInput>(veiled(input), argument, ['tag', 'value'])
+    integer(veiled(tag), `${argument}.tag`, 0, U32)
     const { name, keyBytes } = this.suite
     const takes = `a Uint8Array of ${keyBytes.join(', ').replace(/, (\d+)$/, ' or $1')} bytes, as ${name} takes`
-    // What is no Uint8Array may be the key all the same, as hex say: the error shows nothing of it.
-    if (!types.isUint8Array(value)) throw new InvalidArgument(`${argument}.value`, takes)
+    if (!types.isUint8Array(value)) throw new InvalidArgument(`${argument}.value`, takes, veiled(value))
     if (!keyBytes.includes(value.length)) throw new InvalidArgument(`${argument}.value`, takes, value)
     const living = this.#entries.find((entry) => entry?.tag === tag)
     if (living && !living.key.equals(value)) {
@@ -220,9 +219,14 @@ function place(entries: (Entry | undefined)[], { tag, value }: KeyInput, wanted:
   )
 }
 
+/** What stands in the wrong place may be a key, as hex say: an error must show nothing of it. Numbers are too short. */
+function veiled(value: unknown): unknown {
+  return typeof value === 'string' || typeof value === 'bigint' ? undefined : value
+}
+
 /** A tag out of those there are. */
 function tagIn(value: unknown, argument: string, tags: readonly number[]): number {
-  const tag = integer(value, argument, 0, U32)
+  const tag = integer(veiled(value), argument, 0, U32)
   if (!tags.includes(tag)) throw new InvalidArgument(argument, `the tag of a key: ${tags.join(', ')}`, tag)
   return tag
 }

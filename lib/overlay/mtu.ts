@@ -35,14 +35,13 @@ const ESP_ALIGN = 4
  */
 export function overlayMtu(given: OverlayMtuOptions = {}): number {
   const known = options<OverlayMtuOptions>(given, 'options', ['mtu', 'family', 'suite', 'nat', 'formula'])
-  const family = integer(known.family ?? 4, 'family', 4, 6)
-  if (family === 5) throw new InvalidArgument('family', '4 or 6', family)
-  const mtu = integer(known.mtu ?? 1500, 'mtu', family === 4 ? 576 : 1280, U16)
-  const { icvBits } = suite(known.suite ?? 'aes-gcm-64')
-  const nat: unknown = known.nat ?? false
-  if (typeof nat !== 'boolean' && typeof nat !== 'object')
-    throw new InvalidArgument('nat', 'true, false or an object', nat)
-  if (oneOf(known.formula ?? 'exact', 'formula', ['exact', 'docker'] as const) === 'docker') return dockerMtu(mtu)
+  const { mtu = 1500, family = 4, suite: name = 'aes-gcm-64', nat = false, formula = 'exact' } = known
+  integer(family, 'family', 4, 6)
+  if ((family as number) === 5) throw new InvalidArgument('family', '4 or 6', family)
+  integer(mtu, 'mtu', family === 4 ? 576 : 1280, U16)
+  const { icvBits } = suite(name)
+  if (typeof nat !== 'boolean') options(nat, 'nat', ['port'])
+  if (oneOf(formula, 'formula', ['exact', 'docker'] as const) === 'docker') return dockerMtu(mtu)
 
   const outerIp = family === 4 ? 20 : 40
   const encapsulated = mtu - outerIp - (nat === false ? 0 : UDP) - ESP_HEADER - ESP_IV - icvBits / 8

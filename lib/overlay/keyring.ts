@@ -46,6 +46,7 @@ export class Keyring {
   /** Mask of the slots of retired keys. */
   readonly retired: number
   readonly #entries: readonly (Entry | undefined)[]
+  readonly #indices: readonly number[]
 
   private constructor(suite: Suite, entries: readonly (Entry | undefined)[], slots: readonly number[]) {
     this.suite = suite
@@ -53,6 +54,7 @@ export class Keyring {
     this.#entries = entries
     this.all = slots.reduce((mask, slot) => mask | (1 << slot), 0) >>> 0
     const living = entries.reduce((mask, entry, slot) => (entry ? mask | (1 << slot) : mask), 0)
+    this.#indices = entries.map((entry) => entries.findIndex((other) => entry && other?.key.equals(entry.key)))
     this.retired = (living & ~this.all) >>> 0
   }
 
@@ -91,7 +93,15 @@ export class Keyring {
     return this.#entries[slot]!.key
   }
 
-  /** Key bytes by slot, empty where there is none: the side table of records that name keys by slot. Not a copy. */
+  /**
+   * What a record names the key in that slot by: the lowest slot with the same bytes, as a dump names it. That is the slot
+   * itself, but where two tags have one value.
+   */
+  index(slot: number): number {
+    return this.#indices[slot]!
+  }
+
+  /** Key bytes by slot, empty where there is none: the side table that goes with {@link index}. Not a copy. */
   sideTable(): Uint8Array[] {
     return Array.from(this.#entries, (entry) => (entry ? reveal(entry.key) : NOTHING))
   }

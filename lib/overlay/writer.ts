@@ -51,8 +51,7 @@ export function algorithms(form: Form): string[] {
 
 /**
  * Turns operations of a plan into records, straight from packed addresses. What adds an object is also how the object
- * looks in a dump without details, but for indices. Key indices are slots: the side table is
- * `keyring.sideTable()`.
+ * looks in a dump without details. Keys are named by `keyring.index()`, so the side table is `keyring.sideTable()`.
  */
 export class OpWriter {
   readonly #form: Form
@@ -147,7 +146,7 @@ export class OpWriter {
       into.address(State.source, this.#local, 0)
       into.u32(State.spi, form.spis.forward(tag, peers.bytes, peer * ADDRESS_BYTES))
     }
-    if (operation === Operation.addState) into.u32(State.cipherKey, key)
+    if (operation === Operation.addState) into.u32(State.cipherKey, keyring.index(key))
   }
 
   /** What all SAs of this form have in common: an SA but for its addresses, SPI and key. */

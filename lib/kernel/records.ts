@@ -160,6 +160,13 @@ export class RecordWriter {
     if (this.#count > 0) this.#words[this.#start >> 2] = this.#end - this.#start
   }
 
+  /** Takes back the record begun last. Nothing can be set until the next is begun. */
+  discard(): void {
+    this.#buffer.fill(0, this.#start, this.#end)
+    this.#end = this.#start
+    this.#count--
+  }
+
   /** Appends a whole record made by another writer, or found in a dump. */
   record(bytes: Uint8Array, operation: number): void {
     this.#seal()

@@ -53,8 +53,7 @@ export class XfrmChannel {
     const { policies, one, reqid, details, keys, algorithms } = query
     const dump = await this.#channel.run(
       what,
-      (socket, job) =>
-        socket.read(job, policies, one, reqid, details, keys, algorithms, this.#channel.timeoutMs),
+      (socket, job) => socket.read(job, policies, one, reqid, details, keys, algorithms, this.#channel.timeoutMs),
       signal,
     )
     checkEnding(what, dump)

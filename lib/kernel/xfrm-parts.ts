@@ -1,0 +1,358 @@
+import { AF_INET, AF_INET6, parseAddress, whyNot, type Family } from '../base/address.js'
+import { array, boolean, integer, options, U16, U32 } from '../base/check.js'
+import { InvalidArgument } from '../base/errors.js'
+import { LITTLE_ENDIAN, Policy, Tail, type RecordWriter } from './records.js'
+import {
+  codeOf,
+  encapTypes,
+  IPPROTO_ESP,
+  ipProtocols,
+  MODE_TRANSPORT,
+  modes,
+  templateProtocols,
+  XFRMA,
+} from './xfrm-names.js'
+import type { EncapOptions, LimitOptions, Mark, Port, SelectorOptions, TemplateOptions } from './xfrm-types.js'
+
+/**
+ * What states and policies are made of, checked and written into the record begun last. Buffers are reused: nothing here
+ * runs twice at a time, and no object is made for what is written a hundred thousand times.
+ */
+
+/** An object with no property but the known ones; quick, for a misspelled one is rare. @throws InvalidArgument */
+export function known<T extends object>(value: unknown, argument: string, names: ReadonlySet<keyof T & string>): T {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    let strange = false
+    for (const name in value) if (!(names as ReadonlySet<string>).has(name)) strange = true
+    if (!strange) return value as T
+  }
+  return options<T>(value, argument, [...names])
+}
+
+const address = new Uint8Array(16)
+const addressWords = new Uint32Array(address.buffer)
+
+/** Writes an address into the record. @throws InvalidArgument */
+export function putAddress(into: RecordWriter, offset: number, value: unknown, argument: string): Family {
+  const family = parse(value, argument, address, 0)
+  into.address(offset, addressWords, 0)
+  return family
+}
+
+function parse(value: unknown, argument: string, into: Uint8Array, offset: number): Family {
+  const family = typeof value === 'string' ? parseAddress(value, into, offset) : 0
+  if (family === 0) throw new InvalidArgument(argument, whyNot(value), value)
+  return family
+}
+
+/** @throws InvalidArgument where two addresses that belong together are of two families */
+export function sameFamily(a: number, b: number, argument: string, other: string): void {
+  if (a !== b) throw new InvalidArgument(argument, `an ${a === AF_INET ? 'IPv4' : 'IPv6'} address, as ${other} is`)
+}
+
+/** The longest prefix of a family. */
+function hostPrefix(family: Family): number {
+  return family === AF_INET ? 32 : 128
+}
+
+/** An address with a prefix length as one number: the length in the upper bits, the family in the lower eight. */
+function parsePrefix(value: unknown, argument: string, into: Uint8Array, offset: number): number {
+  const slash = typeof value === 'string' ? value.indexOf('/') : -1
+  if (slash < 0) {
+    const family = parse(value, argument, into, offset)
+    return (hostPrefix(family) << 8) | family
+  }
+  const text = value as string
+  const family = parseAddress(text.slice(0, slash), into, offset)
+  // Of an IPv4-mapped prefix the first 96 bits are the mapping.
+  const mapped = family === AF_INET && text.includes(':') ? 96 : 0
+  const length = /^\d{1,3}$/.test(text.slice(slash + 1)) ? Number(text.slice(slash + 1)) - mapped : -1
+  if (family === 0 || length < 0 || length > hostPrefix(family)) {
+    throw new InvalidArgument(argument, "an address with a prefix length, as in '10.0.0.0/8' or '2001:db8::/32'", value)
+  }
+  return (length << 8) | family
+}
+
+const PORT = new Set<keyof Port>(['value', 'mask'])
+
+/** A port and its mask as one number: the port in the upper sixteen bits. */
+function parsePort(value: unknown, argument: string): number {
+  if (value === undefined) return 0
+  if (typeof value === 'number') return integer(value, argument, 0, U16) * 0x10000 + U16
+  const port = known<Port>(value, argument, PORT)
+  return integer(port.value, `${argument}.value`, 0, U16) * 0x10000 + integer(port.mask, `${argument}.mask`, 0, U16)
+}
+
+const SELECTOR = new Set<keyof SelectorOptions>([
+  'source',
+  'destination',
+  'protocol',
+  'sourcePort',
+  'destinationPort',
+  'interfaceIndex',
+])
+
+function parseProtocol(value: unknown, argument: string): number {
+  if (value === undefined) return 0
+  return typeof value === 'number' ? integer(value, argument, 1, 255) : codeOf(value, argument, ipProtocols)
+}
+
+/** The head's part of a policy that is its selector. */
+export function putSelector(into: RecordWriter, value: unknown, argument: string): Family {
+  const selector = known<SelectorOptions>(value, argument, SELECTOR)
+  const { source, destination } = selector
+  if (source === undefined && destination === undefined) {
+    throw new InvalidArgument(argument, "given a source or a destination ('0.0.0.0/0' or '::/0' for any)")
+  }
+  let family = 0
+  if (source !== undefined) {
+    const prefix = parsePrefix(source, `${argument}.source`, address, 0)
+    into.address(Policy.source, addressWords, 0)
+    into.u8(Policy.sourcePrefix, prefix >> 8)
+    family = prefix & 0xff
+  }
+  if (destination !== undefined) {
+    const prefix = parsePrefix(destination, `${argument}.destination`, address, 0)
+    into.address(Policy.destination, addressWords, 0)
+    into.u8(Policy.destinationPrefix, prefix >> 8)
+    if (family !== 0) sameFamily(family, prefix & 0xff, `${argument}.destination`, `${argument}.source`)
+    family = prefix & 0xff
+  }
+  into.u8(Policy.family, family)
+  into.u8(Policy.protocol, parseProtocol(selector.protocol, `${argument}.protocol`))
+  const sourcePort = parsePort(selector.sourcePort, `${argument}.sourcePort`)
+  into.u16(Policy.sourcePort, sourcePort / 0x10000)
+  into.u16(Policy.sourcePortMask, sourcePort & U16)
+  const destinationPort = parsePort(selector.destinationPort, `${argument}.destinationPort`)
+  into.u16(Policy.destinationPort, destinationPort / 0x10000)
+  into.u16(Policy.destinationPortMask, destinationPort & U16)
+  if (selector.interfaceIndex !== undefined) {
+    into.u32(Policy.interfaceIndex, integer(selector.interfaceIndex, `${argument}.interfaceIndex`, 1, 0x7fffffff))
+  }
+  return family as Family
+}
+
+/** struct xfrm_selector. Ports are in network order, the rest in the host's. */
+export const SelectorLayout = {
+  destination: 0,
+  source: 16,
+  destinationPort: 32,
+  destinationPortMask: 34,
+  sourcePort: 36,
+  sourcePortMask: 38,
+  family: 40,
+  destinationPrefix: 42,
+  sourcePrefix: 43,
+  protocol: 44,
+  interfaceIndex: 48,
+  user: 52,
+  bytes: 56,
+} as const
+
+/** A state's selector, whose family may be another than the state's (one in the other, in a tunnel). */
+export function putStateSelector(into: RecordWriter, value: unknown, argument: string, family: Family): void {
+  const selector = known<SelectorOptions>(value, argument, SELECTOR)
+  const bytes = new Uint8Array(SelectorLayout.bytes)
+  const view = new DataView(bytes.buffer)
+  let inner = 0
+  for (const side of ['source', 'destination'] as const) {
+    if (selector[side] === undefined) continue
+    const prefix = parsePrefix(selector[side], `${argument}.${side}`, bytes, SelectorLayout[side])
+    bytes[SelectorLayout[`${side}Prefix`]] = prefix >> 8
+    if (inner !== 0) sameFamily(inner, prefix & 0xff, `${argument}.${side}`, `${argument}.source`)
+    inner = prefix & 0xff
+  }
+  view.setUint16(SelectorLayout.family, inner === 0 ? family : inner, LITTLE_ENDIAN)
+  for (const side of ['sourcePort', 'destinationPort'] as const) {
+    const port = parsePort(selector[side], `${argument}.${side}`)
+    view.setUint16(SelectorLayout[side], port / 0x10000)
+    view.setUint16(SelectorLayout[`${side}Mask`], port & U16)
+  }
+  bytes[SelectorLayout.protocol] = parseProtocol(selector.protocol, `${argument}.protocol`)
+  if (selector.interfaceIndex !== undefined) {
+    const index = integer(selector.interfaceIndex, `${argument}.interfaceIndex`, 1, 0x7fffffff)
+    view.setUint32(SelectorLayout.interfaceIndex, index, LITTLE_ENDIAN)
+  }
+  into.attribute(Tail.selector, bytes)
+}
+
+const MARK = new Set<keyof Mark>(['value', 'mask'])
+const pair = new Uint32Array(2)
+const pairBytes = new Uint8Array(pair.buffer)
+const first = pairBytes.subarray(0, 4)
+
+/** Leaves value and mask in `pair`. */
+function parseMark(value: unknown, argument: string): void {
+  if (typeof value === 'number') {
+    pair[0] = integer(value, argument, 0, U32)
+    pair[1] = U32
+    return
+  }
+  const mark = known<Mark>(value, argument, MARK)
+  pair[0] = integer(mark.value, `${argument}.value`, 0, U32)
+  pair[1] = integer(mark.mask, `${argument}.mask`, 0, U32)
+  if ((mark.value & ~mark.mask) !== 0) {
+    throw new InvalidArgument(`${argument}.value`, 'within the mask: bits outside of it can match nothing', mark.value)
+  }
+}
+
+/** struct xfrm_mark; absent and 0/0 are the same. */
+export function putMark(into: RecordWriter, value: unknown, argument: string): void {
+  if (value === undefined) return
+  parseMark(value, argument)
+  if (pair[1] !== 0) into.attribute(XFRMA.MARK, pairBytes)
+}
+
+/** The mark given to packets; its mask, where not all ones, is an attribute of its own. */
+export function putOutputMark(into: RecordWriter, value: unknown, argument: string): void {
+  if (value === undefined) return
+  parseMark(value, argument)
+  if (pair[1] === 0) return
+  const mask = pair[1]!
+  into.attribute(XFRMA.SET_MARK, first)
+  if (mask === U32) return
+  pair[0] = mask
+  into.attribute(XFRMA.SET_MARK_MASK, first)
+}
+
+export function putWord(into: RecordWriter, type: number, value: number): void {
+  pair[0] = value
+  into.attribute(type, first)
+}
+
+const ENCAP = new Set<keyof EncapOptions>(['type', 'sourcePort', 'destinationPort'])
+const encap = new Uint8Array(24)
+const encapView = new DataView(encap.buffer)
+
+/** struct xfrm_encap_tmpl; its original address is for the checksums of a NAT's other side and unused in the kernel. */
+export function putEncap(into: RecordWriter, value: unknown, argument: string): void {
+  const { type, sourcePort, destinationPort } = known<EncapOptions>(value, argument, ENCAP)
+  encapView.setUint16(0, codeOf(type, `${argument}.type`, encapTypes), LITTLE_ENDIAN)
+  encapView.setUint16(2, integer(sourcePort, `${argument}.sourcePort`, 1, U16))
+  encapView.setUint16(4, integer(destinationPort, `${argument}.destinationPort`, 1, U16))
+  into.attribute(XFRMA.ENCAP, encap)
+}
+
+/** The limits in the order of struct xfrm_lifetime_cfg: counts first, for which all ones is no limit, then times: 0. */
+export const limitNames = [
+  'byteSoft',
+  'byteHard',
+  'packetSoft',
+  'packetHard',
+  'timeSoft',
+  'timeHard',
+  'timeUseSoft',
+  'timeUseHard',
+] as const
+export const LIMIT_COUNTS = 4
+/** XFRM_INF */
+export const UNLIMITED = 0xffff_ffff_ffff_ffffn
+const LIMITS = new Set<keyof LimitOptions>(limitNames)
+
+export function putLimits(into: RecordWriter, value: unknown, argument: string): void {
+  if (value === undefined) return
+  const limits = known<LimitOptions>(value, argument, LIMITS)
+  const words = new BigUint64Array(limitNames.length)
+  let any = false
+  for (const [i, name] of limitNames.entries()) {
+    words[i] = i < LIMIT_COUNTS ? UNLIMITED : 0n
+    if (limits[name] === undefined) continue
+    words[i] = limit(limits[name], `${argument}.${name}`)
+    any = true
+  }
+  if (any) into.attribute(Tail.lifetime, new Uint8Array(words.buffer))
+}
+
+function limit(value: unknown, argument: string): bigint {
+  if (typeof value === 'number') return BigInt(integer(value, argument, 1, Number.MAX_SAFE_INTEGER))
+  if (typeof value === 'bigint' && value >= 1n && value < UNLIMITED) return value
+  throw new InvalidArgument(argument, 'an integer from 1 to 2^64 - 2 (a bigint from 2^53 up)', value)
+}
+
+/** struct xfrm_user_tmpl. The SPI is in network order. */
+export const TemplateLayout = {
+  destination: 0,
+  spi: 16,
+  protocol: 20,
+  family: 24,
+  source: 28,
+  reqid: 44,
+  mode: 48,
+  share: 49,
+  optional: 50,
+  authMask: 52,
+  encryptionMask: 56,
+  compressionMask: 60,
+  bytes: 64,
+} as const
+/** XFRM_MAX_DEPTH */
+const MOST_TEMPLATES = 6
+const TEMPLATE = new Set<keyof TemplateOptions>([
+  'source',
+  'destination',
+  'spi',
+  'protocol',
+  'mode',
+  'reqid',
+  'optional',
+])
+
+const templates = new Uint8Array(MOST_TEMPLATES * TemplateLayout.bytes)
+const templatesView = new DataView(templates.buffer)
+const firstTemplates = Array.from({ length: MOST_TEMPLATES + 1 }, (_, n) =>
+  templates.subarray(0, n * TemplateLayout.bytes),
+)
+
+/** The templates of a policy whose selector is of `family`. */
+export function putTemplates(into: RecordWriter, value: unknown, argument: string, family: Family): void {
+  const list = array(value, argument)
+  if (list.length > MOST_TEMPLATES) {
+    throw new InvalidArgument(argument, `an array of at most ${MOST_TEMPLATES} templates`, value)
+  }
+  let inner = family
+  for (let i = 0; i < list.length; i++) inner = fillTemplate(i, list[i], `${argument}[${i}]`, inner)
+  if (list.length > 0) into.attribute(XFRMA.TMPL, firstTemplates[list.length]!)
+}
+
+/** Returns the family of the packet as this template leaves it. */
+function fillTemplate(index: number, value: unknown, argument: string, inner: Family): Family {
+  const template = known<TemplateOptions>(value, argument, TEMPLATE)
+  const at = index * TemplateLayout.bytes
+  templates.fill(0, at, at + TemplateLayout.bytes)
+  const { source, destination, protocol, mode } = template
+  let family: Family | 0 = 0
+  if (source !== undefined) family = parse(source, `${argument}.source`, templates, at + TemplateLayout.source)
+  if (destination !== undefined) {
+    const other = parse(destination, `${argument}.destination`, templates, at + TemplateLayout.destination)
+    if (family !== 0) sameFamily(family, other, `${argument}.destination`, `${argument}.source`)
+    family = other
+  }
+  if (family === 0) family = inner
+  const code = mode === undefined ? MODE_TRANSPORT : codeOf(mode, `${argument}.mode`, modes)
+  if (code === MODE_TRANSPORT && family !== inner) {
+    throw new InvalidArgument(
+      argument,
+      `of the packet's own family (${inner === AF_INET6 ? 'IPv6' : 'IPv4'}) in transport mode`,
+    )
+  }
+  if (template.spi !== undefined) {
+    templatesView.setUint32(at + TemplateLayout.spi, integer(template.spi, `${argument}.spi`, 0, U32))
+  }
+  templates[at + TemplateLayout.protocol] =
+    protocol === undefined ? IPPROTO_ESP : codeOf(protocol, `${argument}.protocol`, templateProtocols)
+  templatesView.setUint16(at + TemplateLayout.family, family, LITTLE_ENDIAN)
+  if (template.reqid !== undefined) {
+    templatesView.setUint32(
+      at + TemplateLayout.reqid,
+      integer(template.reqid, `${argument}.reqid`, 0, U32),
+      LITTLE_ENDIAN,
+    )
+  }
+  templates[at + TemplateLayout.mode] = code
+  if (template.optional !== undefined) {
+    templates[at + TemplateLayout.optional] = boolean(template.optional, `${argument}.optional`) ? 1 : 0
+  }
+  // Any algorithm: the bit sets are all ones.
+  templates.fill(0xff, at + TemplateLayout.authMask, at + TemplateLayout.bytes)
+  return family
+}

@@ -8,10 +8,11 @@
         {
           "action_name": "cmake",
           "inputs": ["CMakeLists.txt"],
-          "outputs": ["build/Release/xfrmesh.node"],
+          "outputs": ["build/cmake/Release/xfrmesh.node"],
           "action": ["npx", "--no-install", "cmake-js", "build", "--out", "build/cmake", "--log-level", "error"]
         }
-      ]
+      ],
+      "copies": [{ "destination": "<(PRODUCT_DIR)", "files": ["build/cmake/Release/xfrmesh.node"] }]
     }
   ]
 }

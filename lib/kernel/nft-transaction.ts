@@ -91,7 +91,7 @@ const LONGEST_KEY = 64
  *
  * As in `nft`, adding a table, a chain, a set or an element that is there already changes nothing and is no failure, and
  * deleting what is not there fails. A rule is added each time. Its number is that of the change, from 0: failures
- * are named by it.
+ * are named by it. What was listed can be named by what the list gave.
  */
 export class NftTransaction {
   #records: Uint8Array[] = []
@@ -115,7 +115,6 @@ export class NftTransaction {
 
   /** With all that is in it. */
   deleteTable(table: TableName): this {
-    options<TableName>(table, 'table', ['family', 'table'])
     const attributes = tableAttributes(table, 'table')
     return this.#add(Message.deleteTable, 0, table.family, `table ${table.table}`, attributes)
   }
@@ -132,14 +131,12 @@ export class NftTransaction {
 
   /** Fails while it has rules, or others jump to it. */
   deleteChain(chain: ChainName): this {
-    options<ChainName>(chain, 'chain', ['family', 'table', 'chain'])
     const attributes = chainAttributes(chain, 'chain')
     return this.#add(Message.deleteChain, 0, chain.family, `chain ${chain.chain}`, attributes)
   }
 
   /** Deletes all its rules. */
   flushChain(chain: ChainName): this {
-    options<ChainName>(chain, 'chain', ['family', 'table', 'chain'])
     const attributes = ruleAttributes(chain, 'chain')
     return this.#add(Message.deleteRule, 0, chain.family, `rules of chain ${chain.chain}`, attributes)
   }
@@ -161,14 +158,12 @@ export class NftTransaction {
 
   /** Fails while a rule refers to it. */
   deleteSet(set: SetName): this {
-    options<SetName>(set, 'set', ['family', 'table', 'set'])
     const attributes = setAttributes(set, 'set')
     return this.#add(Message.deleteSet, 0, set.family, `set ${set.set}`, attributes)
   }
 
   /** Deletes all its elements. */
   flushSet(set: SetName): this {
-    options<SetName>(set, 'set', ['family', 'table', 'set'])
     const attributes = elementsAttributes(set, 'set')
     return this.#add(Message.deleteElements, 0, set.family, `elements of set ${set.set}`, attributes)
   }
@@ -205,7 +200,6 @@ export class NftTransaction {
   }
 
   deleteRule(rule: RuleName): this {
-    options<RuleName>(rule, 'rule', ['family', 'table', 'chain', 'handle'])
     const handle = integer(rule.handle, 'rule.handle', 1, Number.MAX_SAFE_INTEGER)
     const attributes = ruleAttributes(rule, 'rule').u64(RuleAttribute.handle, BigInt(handle))
     return this.#add(Message.deleteRule, 0, rule.family, `rule ${handle} of chain ${rule.chain}`, attributes)
@@ -298,29 +292,38 @@ function writeBase(attributes: AttributeWriter, value: BaseChain): void {
   attributes.u32(ChainAttribute.policy, Policies[oneOf(base.policy, 'chain.base.policy', namesOf(Policies))])
 }
 
+function checkObject(value: unknown, argument: string): void {
+  if (typeof value !== 'object' || value === null) throw new InvalidArgument(argument, 'an object', value)
+}
+
 function tableAttributes(table: TableName, argument: string): AttributeWriter {
+  checkObject(table, argument)
   return new AttributeWriter().text(TableAttribute.name, checkedName(table.table, `${argument}.table`))
 }
 
 function chainAttributes(chain: ChainName, argument: string): AttributeWriter {
+  checkObject(chain, argument)
   return new AttributeWriter()
     .text(ChainAttribute.table, checkedName(chain.table, `${argument}.table`))
     .text(ChainAttribute.name, checkedName(chain.chain, `${argument}.chain`))
 }
 
 function ruleAttributes(rule: ChainName, argument: string): AttributeWriter {
+  checkObject(rule, argument)
   return new AttributeWriter()
     .text(RuleAttribute.table, checkedName(rule.table, `${argument}.table`))
     .text(RuleAttribute.chain, checkedName(rule.chain, `${argument}.chain`))
 }
 
 function setAttributes(set: SetName, argument: string): AttributeWriter {
+  checkObject(set, argument)
   return new AttributeWriter()
     .text(SetAttribute.table, checkedName(set.table, `${argument}.table`))
     .text(SetAttribute.name, checkedName(set.set, `${argument}.set`))
 }
 
 function elementsAttributes(set: SetName, argument: string): AttributeWriter {
+  checkObject(set, argument)
   return new AttributeWriter()
     .text(ElementsAttribute.table, checkedName(set.table, `${argument}.table`))
     .text(ElementsAttribute.set, checkedName(set.set, `${argument}.set`))

@@ -22,8 +22,8 @@ const PayloadField = { description: 0, type: 1, base: 2, offset: 3, length: 4 } 
 const BIG_ENDIAN = 2
 /** A field that `nft` has no name for: it then prints `@th,96,24`. */
 const RAW_DESCRIPTION = 0
-/** What `nft` writes there for such a field, and passes over when it reads it. */
-const RAW_TYPE = 2
+/** `nft` passes over it when it reads such a field, and may write anything. */
+const RAW_TYPE = 0
 
 /** A field of a packet by its place in the transport header, in bits: what `nft` writes `@th,96,24`. */
 export interface TransportField {

@@ -174,23 +174,24 @@ export class Nft {
   /** The table's chains; none if there is no such table. */
   async chains({ family, table }: TableName): Promise<Chain[]> {
     const attributes = new AttributeWriter().text(ChainAttribute.table, checkedName(table, 'table'))
-    const messages = await this.#request(`chains of ${table}`, Message.getChain, family, NLM_F_DUMP, attributes)
+    const messages = await this.#dump(`chains of ${table}`, Message.getChain, family, attributes)
     // Not every kernel heeds the table here.
     return [...eachMessage(messages)]
       .map(([, bytes]) => readChain(bytes, family))
       .filter((chain) => chain.table === table)
   }
 
-  /** The table's rules, chain by chain, in the order in which they are run. */
+  /** The table's rules, chain by chain, in the order in which they are run; none if there is no such table. */
   async rules({ family, table }: TableName): Promise<Rule[]> {
     const attributes = new AttributeWriter().text(RuleAttribute.table, checkedName(table, 'table'))
-    const messages = await this.#request(`rules of ${table}`, Message.getRule, family, NLM_F_DUMP, attributes)
+    const messages = await this.#dump(`rules of ${table}`, Message.getRule, family, attributes)
     return [...eachMessage(messages)].map(([, bytes]) => readRule(bytes, family))
   }
 
+  /** The table's sets, its maps among them; none if there is no such table. */
   async sets({ family, table }: TableName): Promise<NftSet[]> {
     const attributes = new AttributeWriter().text(SetAttribute.table, checkedName(table, 'table'))
-    const messages = await this.#request(`sets of ${table}`, Message.getSet, family, NLM_F_DUMP, attributes)
+    const messages = await this.#dump(`sets of ${table}`, Message.getSet, family, attributes)
     return [...eachMessage(messages)].map(([, bytes]) => readSet(bytes, family))
   }
 
@@ -199,8 +200,7 @@ export class Nft {
     const attributes = new AttributeWriter()
       .text(ElementsAttribute.table, checkedName(table, 'table'))
       .text(ElementsAttribute.set, checkedName(set, 'set'))
-    const what = `elements of ${set}`
-    const messages = await unlessAbsent(this.#request(what, Message.getElements, family, NLM_F_DUMP, attributes))
+    const messages = await this.#dump(`elements of ${set}`, Message.getElements, family, attributes)
     const keys: Uint8Array[] = []
     for (const [, bytes] of eachMessage(messages)) readKeys(bytes, keys)
     return keys
@@ -213,6 +213,11 @@ export class Nft {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  /** What is listed of an object; nothing if it is not there. */
+  #dump(what: string, type: number, family: NftFamily, attributes: AttributeWriter): Promise<Uint8Array> {
+    return unlessAbsent(this.#request(what, type, family, NLM_F_DUMP, attributes))
   }
 
   async #request(

@@ -1,0 +1,234 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { InvalidArgument, InvalidState, Unsupported } from '../../lib/base/errors.js'
+import { cmp, counter, goto, meta, Nft, NftTransaction, payload, u16, u8, verdict, xfrm } from '../../lib/kernel/nft.js'
+import { feedNetns, inNetns, withNetns } from './netns.js'
+
+const table = { family: 'inet', table: 't' } as const
+const set = { ...table, set: 's' } as const
+
+/** `nft -j`'s objects of one kind, without what differs from one namespace to the next. */
+async function listed(netns: string, kind: string): Promise<Record<string, unknown>[]> {
+  const { nftables } = JSON.parse(await inNetns(netns, 'nft', '-j', 'list', 'ruleset')) as {
+    nftables: Record<string, Record<string, unknown>>[]
+  }
+  return nftables.flatMap((object) => (object[kind] === undefined ? [] : [object[kind]]))
+}
+
+/** An `Nft` in a namespace of its own. */
+async function withNft(work: (nft: Nft, netns: string) => Promise<void>): Promise<void> {
+  await withNetns(async (netns) => {
+    const nft = await Nft.open({ netns })
+    try {
+      await work(nft, netns)
+    } finally {
+      await nft.close()
+    }
+  })
+}
+
+describe('a transaction', () => {
+  test('is done whole, as nft lists it', () =>
+    withNft(async (nft, netns) => {
+      const transaction = new NftTransaction()
+        .addTable({ ...table, comment: 'a table' })
+        .addSet({ ...set, keyBytes: 3, typeof: { offset: 96, length: 24 }, comment: 'a set' })
+        .addChain({ ...table, chain: 'in', base: { type: 'filter', hook: 'input', priority: -300, policy: 'drop' } })
+        .addChain({ ...table, chain: 'plain', comment: 'a chain' })
+        .addRule({ ...table, chain: 'plain', expressions: [counter(5n, 400n), verdict('accept')], comment: 'second' })
+        .addRule({ ...table, chain: 'plain', expressions: [counter(), goto('other')], at: 'head' })
+        .addElements({ ...set, keyBytes: 3, keys: Uint8Array.of(0, 16, 0, 255, 255, 255) })
+      // A chain may be named before it is there only if it comes in the same transaction, and earlier.
+      const refused = await nft.commit(transaction)
+      expect(refused.failures).toEqual([
+        { index: 5, errno: 2, code: 'ENOENT', message: expect.any(String) as string, subject: 'rule of chain plain' },
+      ])
+      expect(await listed(netns, 'table')).toEqual([])
+
+      const { failures } = await nft.commit(
+        new NftTransaction()
+          .addTable({ ...table, comment: 'a table' })
+          .addSet({ ...set, keyBytes: 3, typeof: { offset: 96, length: 24 }, comment: 'a set' })
+          .addChain({ ...table, chain: 'in', base: { type: 'filter', hook: 'input', priority: -300, policy: 'drop' } })
+          .addChain({ ...table, chain: 'plain', comment: 'a chain' })
+          .addRule({ ...table, chain: 'plain', expressions: [counter(5n, 400n), verdict('accept')], comment: 'second' })
+          .addRule({ ...table, chain: 'plain', expressions: [counter(), verdict('return')], at: 'head' })
+          .addElements({ ...set, keyBytes: 3, keys: Uint8Array.of(0, 16, 0, 255, 255, 255) }),
+      )
+      expect(failures).toEqual([])
+      const text = await inNetns(netns, 'nft', 'list', 'ruleset')
+      expect(text.replace(/\s+/g, ' ').trim()).toBe(
+        'table inet t { comment "a table" set s { typeof @th,96,24 comment "a set" elements = { 0x1000, 0xffffff } } ' +
+          'chain in { type filter hook input priority raw; policy drop; } ' +
+          'chain plain { comment "a chain" counter packets 0 bytes 0 return ' +
+          'counter packets 5 bytes 400 accept comment "second" } }',
+      )
+    }))
+
+  test('names each change that the kernel refuses', () =>
+    withNft(async (nft) => {
+      const { failures } = await nft.commit(
+        new NftTransaction()
+          .deleteTable({ ...table, table: 'none' })
+          .addTable(table)
+          .deleteChain({ ...table, chain: 'none' }),
+      )
+      expect(failures.map(({ index, code, subject }) => [index, code, subject])).toEqual([
+        [0, 'ENOENT', 'table none'],
+        [2, 'ENOENT', 'chain none'],
+      ])
+    }))
+
+  test('of no changes asks nothing of the kernel', () =>
+    withNft(async (nft) => {
+      const before = await nft.generation()
+      expect(await nft.commit(new NftTransaction())).toEqual({ failures: [], elapsedMs: 0 })
+      expect(await nft.generation()).toBe(before)
+    }))
+
+  test('of 20,000 elements goes in, and out, at once', () =>
+    withNft(async (nft, netns) => {
+      const keys = new Uint8Array(60_000)
+      for (let i = 0; i < 20_000; i++) keys.set([i >> 16, i >> 8, i], i * 3)
+      await nft.commit(new NftTransaction().addTable(table).addSet({ ...set, keyBytes: 3 }))
+      const before = await nft.generation()
+      expect((await nft.commit(new NftTransaction().addElements({ ...set, keyBytes: 3, keys }))).failures).toEqual([])
+      expect(await nft.generation()).toBe(before + 1)
+      const [{ elem } = {}] = await listed(netns, 'set')
+      expect(new Set(elem as number[])).toEqual(new Set(Array.from({ length: 20_000 }, (_, i) => i)))
+      expect((await nft.keys(set)).length).toBe(20_000)
+
+      const most = keys.subarray(3)
+      await nft.commit(new NftTransaction().deleteElements({ ...set, keyBytes: 3, keys: most }))
+      expect(await nft.keys(set)).toEqual([Uint8Array.of(0, 0, 0)])
+      await nft.commit(new NftTransaction().flushSet(set))
+      expect(await nft.keys(set)).toEqual([])
+    }))
+
+  test('larger than a send is refused, by the name of the limit, and changes nothing', () =>
+    withNft(async (nft) => {
+      await nft.commit(new NftTransaction().addTable(table).addSet({ ...set, keyBytes: 4 }))
+      const keys = new Uint8Array(4 << 20)
+      const numbers = new DataView(keys.buffer)
+      for (let i = 0; i < keys.length; i += 4) numbers.setUint32(i, i)
+      const refusal = nft.commit(new NftTransaction().addElements({ ...set, keyBytes: 4, keys }))
+      await expect(refusal).rejects.toThrow(Unsupported)
+      await expect(refusal).rejects.toMatchObject({ missing: 'net.core.wmem_max' })
+      expect(await nft.keys(set)).toEqual([])
+    }))
+
+  test('for a generation is refused once the ruleset is of another', () =>
+    withNft(async (nft, netns) => {
+      const generation = await nft.generation()
+      await inNetns(netns, 'nft', 'add', 'table', 'ip', 'others')
+      const late = nft.commit(new NftTransaction().addTable(table), { generation })
+      await expect(late).rejects.toMatchObject({ code: 'ERR_XFRMESH_RULESET_CHANGED' })
+      expect(await nft.table(table)).toBeUndefined()
+      const now = await nft.generation()
+      await nft.commit(new NftTransaction().addTable(table), { generation: now })
+      expect(await nft.table(table)).toMatchObject({ ...table, flags: 0 })
+    }))
+})
+
+describe('what the kernel has is read', () => {
+  const ruleset = `
+    table inet t {
+      comment "theirs"
+      set s { typeof @th,96,24; elements = { 0x1000 }; }
+      chain base {
+        type route hook output priority -7; policy drop;
+        udp dport 4789 counter packets 3 bytes 1 goto plain
+      }
+      chain plain {
+        comment "c"
+        ipsec out spnum 2 reqid 7 return comment "r"
+        ct state new drop
+      }
+    }
+    table ip others {
+      chain plain {
+        accept
+      }
+    }
+  `
+
+  test('as nft made it, of one table alone', () =>
+    withNft(async (nft, netns) => {
+      await feedNetns(netns, ruleset, 'nft', '-f', '-')
+      expect(await nft.table(table)).toMatchObject({ ...table, flags: 0, comment: 'theirs' })
+      expect(await nft.chains(table)).toMatchObject([
+        { ...table, chain: 'base', base: { type: 'route', hook: 'output', priority: -7, policy: 'drop' } },
+        { ...table, chain: 'plain', base: undefined, comment: 'c' },
+      ])
+      expect(await nft.sets(table)).toMatchObject([{ ...set, keyBytes: 3, flags: 0 }])
+      const rules = await nft.rules(table)
+      expect(rules).toMatchObject([
+        {
+          chain: 'base',
+          expressions: [
+            meta('l4proto'),
+            cmp('==', u8(17)),
+            payload('transport', 2, 2),
+            cmp('==', u16(4789)),
+            counter(3n, 1n),
+            goto('plain'),
+          ],
+        },
+        { chain: 'plain', comment: 'r' },
+        { chain: 'plain' },
+      ])
+      expect(rules[1]!.expressions[0]).toEqual(xfrm('out', 'reqid', 2))
+      expect(rules[2]!.expressions[0]).toMatchObject({ kind: 'other', name: 'ct' })
+
+      // What is not known to us can be given back all the same.
+      const copy = { ...table, chain: 'plain', expressions: rules[2]!.expressions }
+      await nft.commit(new NftTransaction().addRule(copy).deleteRule(rules[2]!))
+      const [first, second] = (await nft.rules(table)).slice(1)
+      expect(first).toEqual(rules[1])
+      expect(second).toMatchObject({ expressions: rules[2]!.expressions })
+      expect(await inNetns(netns, 'nft', 'list', 'chain', 'inet', 't', 'plain')).toContain('ct state new drop')
+    }))
+
+  test('as nothing where there is nothing', () =>
+    withNft(async (nft) => {
+      expect(await nft.table(table)).toBeUndefined()
+      expect(await nft.chains(table)).toEqual([])
+      expect(await nft.rules(table)).toEqual([])
+      expect(await nft.sets(table)).toEqual([])
+      expect(await nft.keys(set)).toEqual([])
+    }))
+
+  test('again while it changes under the reading', () =>
+    withNft(async (nft) => {
+      let readings = 0
+      const { value, generation } = await nft.snapshot(async () => {
+        if (++readings < 3) await nft.commit(new NftTransaction().addTable({ ...table, table: `t${readings}` }))
+        return readings
+      })
+      expect(value).toBe(3)
+      expect(generation).toBe(await nft.generation())
+      const never = nft.snapshot(() => nft.commit(new NftTransaction().addTable({ ...table, table: `t${++readings}` })))
+      await expect(never).rejects.toMatchObject({ code: 'ERR_XFRMESH_BUSY' })
+    }))
+})
+
+describe('it says why it cannot', () => {
+  test('in a namespace that is not there', async () => {
+    await expect(Nft.open({ netns: '/run/netns/none' })).rejects.toThrow(InvalidArgument)
+  })
+
+  test('once closed', () =>
+    withNft(async (nft) => {
+      await nft.close()
+      await expect(nft.generation()).rejects.toThrow(InvalidState)
+    }))
+
+  describe('to an ordinary user', () => {
+    const NOBODY = 65534
+    beforeEach(() => process.seteuid!(NOBODY))
+    afterEach(() => process.seteuid!(0))
+
+    test('which capability it takes', async () => {
+      await expect(Nft.open()).rejects.toMatchObject({ missing: 'CAP_NET_ADMIN' })
+    })
+  })
+})

@@ -1,0 +1,362 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { XfrmeshError, InvalidArgument } from '../../lib/base/errors.js'
+import {
+  bitwise,
+  cmp,
+  counter,
+  goto,
+  hostU32,
+  immediate,
+  jump,
+  lookup,
+  meta,
+  payload,
+  rt,
+  setMeta,
+  u16,
+  u8,
+  verdict,
+  xfrm,
+  type Expression,
+} from '../../lib/kernel/nft-expressions.js'
+import { readChain, readKeys, readRule, readSet, readTable } from '../../lib/kernel/nft-lists.js'
+import { Message } from '../../lib/kernel/nft-names.js'
+import { NftTransaction } from '../../lib/kernel/nft-transaction.js'
+import { elementsOf, guardOf, replacing } from '../../lib/overlay/guard.js'
+import { capture, captures, heldBy, receivedBy, sentBy, type Message as Sent, type Tree } from './nft-wire.js'
+
+const table = { family: 'inet', table: 'xfrmesh_58464d' } as const
+const set = { ...table, set: 'encrypted-vnis' } as const
+const MARK = 0x58464d
+const VNI = { offset: 96, length: 24 }
+
+const HEADERS = 20
+const SET_NUMBER_OF_ELEMENTS = 4
+const SET_NUMBER_OF_LOOKUP = 4
+const LOOKUP = Buffer.from('lookup\0').toString('hex')
+const BITWISE = Buffer.from('bitwise\0').toString('hex')
+const BITWISE_OPERATION = 6
+const EXPRESSIONS = 4
+const ELEMENTS = 3
+
+/**
+ * nft names the sets of a transaction by number as well as by name, numbers elements where the kernel looks for no
+ * number, and sometimes says that a bitwise operation is the usual one. We do none of it.
+ */
+function asWeDo(message: Sent): Sent {
+  const attributes = message.attributes.map(([type, value]): Tree => {
+    if (typeof value === 'string') return [type, value]
+    if (message.type === Message.newRule && type === EXPRESSIONS) return [type, value.map(withoutDefaults)]
+    if (isElements(message) && type === ELEMENTS) return [type, value.map(([, element]): Tree => [1, element])]
+    return [type, value]
+  })
+  return {
+    ...message,
+    attributes: isElements(message) ? attributes.filter(([type]) => type !== SET_NUMBER_OF_ELEMENTS) : attributes,
+  }
+}
+
+function isElements({ type }: Sent): boolean {
+  return type === Message.newElements || type === Message.deleteElements
+}
+
+function withoutDefaults(element: Tree): Tree {
+  const [type, expression] = element
+  const [name, data] = expression as Tree[]
+  const without = (drop: (attribute: Tree) => boolean): Tree => [
+    type,
+    [name!, [data![0], (data![1] as Tree[]).filter((attribute) => !drop(attribute))]],
+  ]
+  if (name![1] === LOOKUP) return without(([number]) => number === SET_NUMBER_OF_LOOKUP)
+  if (name![1] === BITWISE) return without(([number, value]) => number === BITWISE_OPERATION && value === '00000000')
+  return element
+}
+
+function nft(name: string): Sent[] {
+  return sentBy(capture(name)).map(asWeDo)
+}
+
+const changes: Record<string, (transaction: NftTransaction) => NftTransaction> = {
+  'add a table with a comment': (t) => t.addTable({ ...table, comment: 'networks that xfrmesh encrypts' }),
+  'add a table that exists': (t) => t.addTable(table),
+  'delete a table': (t) => t.deleteTable(table),
+  'add a set with a comment': (t) => t.addSet({ ...set, keyBytes: 3, typeof: VNI, comment: 'VNIs' }),
+  'delete a set': (t) => t.deleteSet({ ...table, set: 'few' }),
+  'flush a set': (t) => t.flushSet(set),
+  'add elements': (t) => t.addElements(elementsOf(table, [0x1000, 0x1001])),
+  'delete elements': (t) => t.deleteElements(elementsOf(table, [0x1000, 0x1001])),
+  'add the base chain output': (t) =>
+    t.addChain({
+      ...table,
+      chain: 'output',
+      base: { type: 'route', hook: 'output', priority: -150, policy: 'accept' },
+    }),
+  'add the base chain input': (t) =>
+    t.addChain({ ...table, chain: 'input', base: { type: 'filter', hook: 'input', priority: -300, policy: 'accept' } }),
+  'add the base chain postrouting': (t) =>
+    t.addChain({
+      ...table,
+      chain: 'postrouting',
+      base: { type: 'filter', hook: 'postrouting', priority: 300, policy: 'accept' },
+    }),
+  'add a plain chain': (t) => t.addChain({ ...table, chain: 'guard-in' }),
+  'add a plain chain with a comment': (t) => t.addChain({ ...table, chain: 'guard-out', comment: 'out' }),
+  'delete a chain': (t) => t.deleteChain({ ...table, chain: 'output' }),
+  'flush a chain': (t) => t.flushChain({ ...table, chain: 'output' }),
+  'rule at the head of its chain': (t) =>
+    t.addRule({ ...table, chain: 'guard-in', expressions: [counter(), verdict('accept')], at: 'head' }),
+  'delete a rule that is not there: ENOENT': (t) => t.deleteRule({ ...table, chain: 'output', handle: 65535 }),
+}
+
+describe('a transaction holds what nft sends', () => {
+  for (const [name, change] of Object.entries(changes)) {
+    test(name, () => expect(heldBy(change(new NftTransaction()))).toEqual(nft(name)))
+  }
+
+  test('rule, output: comment', () => {
+    const rule = { ...table, chain: 'output', expressions: [...udpTo(4789), counter()], comment: 'set by xfrmesh' }
+    expect(heldBy(new NftTransaction().addRule(rule))).toEqual(nft('rule, output: comment'))
+  })
+})
+
+const udp = [meta('l4proto'), cmp('==', u8(17))]
+const udpTo = (port: number) => [...udp, payload('transport', 2, 2), cmp('==', u16(port))]
+const vni = payload('transport', 12, 3)
+const bytes = (hex: string) => Buffer.from(hex, 'hex')
+const port = payload('transport', 0, 2)
+
+const rules: Record<string, Record<string, Expression[]>> = {
+  output: {
+    'mark packets of encrypted networks': [
+      ...udpTo(4789),
+      vni,
+      lookup('encrypted-vnis'),
+      counter(),
+      immediate(hostU32(MARK)),
+      setMeta('mark'),
+    ],
+    'bits of the mark set, the rest kept': [meta('mark'), bitwise(hostU32(0xff000000), hostU32(MARK)), setMeta('mark')],
+    'bits of the mark compared': [
+      meta('mark'),
+      bitwise(hostU32(0xffffff), hostU32(0)),
+      cmp('==', hostU32(MARK)),
+      verdict('return'),
+    ],
+    'sender of the packet': [meta('skuid'), cmp('==', hostU32(0)), verdict('return')],
+    'any sender but one': [meta('skuid'), cmp('!=', hostU32(65534)), verdict('return')],
+    'index of the loopback interface': [meta('oif'), cmp('==', hostU32(1)), verdict('return')],
+  },
+  input: {
+    'jump for good': [...udpTo(4789), goto('guard-in')],
+    'jump and return': [...udpTo(4789), jump('guard-in')],
+    'port range': [...udp, port, cmp('>=', u16(49152)), cmp('<=', u16(65535)), verdict('accept')],
+    'any port but one': [...udp, payload('transport', 2, 2), cmp('!=', u16(4789)), verdict('accept')],
+    family: [meta('nfproto'), cmp('==', u8(10)), verdict('accept')],
+    'IPv4 address': [
+      meta('nfproto'),
+      cmp('==', u8(2)),
+      payload('network', 16, 4),
+      cmp('==', bytes('0a010001')),
+      verdict('accept'),
+    ],
+    'no IPsec at all': [meta('secpath'), cmp('==', u8(0)), verdict('drop')],
+  },
+  'guard-in': {
+    'not in the set': [vni, lookup('encrypted-vnis', true), verdict('return')],
+    'one VNI': [vni, cmp('==', bytes('001000')), verdict('return')],
+    'came under our reqid': [xfrm('in', 'reqid'), cmp('==', hostU32(MARK)), verdict('return')],
+    'came under our reqid, at depth 5': [xfrm('in', 'reqid', 5), cmp('==', hostU32(MARK)), verdict('return')],
+    'came under an SPI': [xfrm('in', 'spi'), cmp('==', bytes('00001000')), verdict('return')],
+    drop: [verdict('drop')],
+    'count and drop': [counter(), verdict('drop')],
+    'count from': [counter(5n, 400n), verdict('drop')],
+  },
+  'guard-out': {
+    'goes out under our reqid': [xfrm('out', 'reqid'), cmp('==', hostU32(MARK)), verdict('return')],
+    'no IPsec on the route': [rt('xfrm'), cmp('==', u8(0)), verdict('drop')],
+  },
+}
+
+describe('a rule is made of what nft makes it of', () => {
+  for (const [chain, named] of Object.entries(rules)) {
+    for (const [name, expressions] of Object.entries(named)) {
+      const held = () => heldBy(new NftTransaction().addRule({ ...table, chain, expressions }))
+      test(`${chain}: ${name}`, () => expect(held()).toEqual(nft(`rule, ${chain}: ${name}`)))
+    }
+  }
+})
+
+test('the whole guard is what nft makes of its text, and replaces whatever is there', () => {
+  const held = heldBy(replacing(table, guardOf(MARK, 4789), [0x1000, 0x1001]))
+  const byType = (messages: Sent[]) => messages.toSorted((a, b) => a.type - b.type)
+  const [first, second, ...rest] = nft('replace the table in one transaction')
+  expect(held.slice(0, 2)).toEqual([first, second])
+  expect(byType(held.slice(2))).toEqual(byType(rest))
+})
+
+/** What the kernel answered, by the message that it is a part of, of those with attributes. */
+function answers(name: string, type: number): Uint8Array[] {
+  const wanted = (message: Buffer) => message[4] === type && message[5] === 10 && message.length > HEADERS
+  return receivedBy(capture(name))
+    .map((message) => Buffer.from(message))
+    .filter(wanted)
+    .map((message) => message.subarray(HEADERS))
+}
+
+describe("the kernel's lists are read back as what was sent", () => {
+  /** The rules that nft sent until the list, per chain and in order, as the kernel should have them. */
+  function rulesSentBefore(name: string): Map<string, Expression[][]> {
+    const sent = new Map<string, Expression[][]>()
+    for (const one of captures.slice(0, captures.indexOf(capture(name)))) {
+      if (one.name.includes(': E')) continue
+      for (const [i, message] of sentBy(one).entries()) {
+        if (message.type !== Message.newRule) continue
+        const rule = readRule(withHandle(Buffer.from(one.sent[i + 1]!, 'hex').subarray(HEADERS)), 'inet')
+        const chain = sent.get(rule.chain) ?? []
+        if (one.name === 'rule at the head of its chain') chain.unshift([...rule.expressions])
+        else chain.push([...rule.expressions])
+        sent.set(rule.chain, chain)
+      }
+    }
+    return sent
+  }
+
+  /** nft sends none: the kernel gives it. */
+  function withHandle(attributes: Uint8Array): Uint8Array {
+    return Buffer.concat([attributes, Buffer.from('0c0003000000000000000001', 'hex')])
+  }
+
+  test('rules, and none of them as expressions that we do not know', () => {
+    const name = 'list every rule in JSON'
+    const found = new Map<string, Expression[][]>()
+    for (const rule of answers(name, Message.newRule).map((message) => readRule(message, 'inet'))) {
+      found.set(rule.chain, [...(found.get(rule.chain) ?? []), [...rule.expressions]])
+    }
+    expect(found).toEqual(rulesSentBefore(name))
+    expect([...found.values()].flat(2).map(({ kind }) => kind)).not.toContain('other')
+  })
+
+  test('chains', () => {
+    const chains = answers('list the whole guard', Message.newChain).map((message) => readChain(message, 'inet'))
+    const expected = guardOf(MARK, 4789).chains.map(({ chain, base }) => ({ ...table, chain, base }))
+    expect(chains).toHaveLength(expected.length)
+    for (const one of expected) expect(chains).toContainEqual(expect.objectContaining(one))
+  })
+
+  test('table, set and elements', () => {
+    const name = 'list the whole guard'
+    const tables = answers(name, Message.newTable).map((message) => readTable(message, 'inet'))
+    expect(tables).toContainEqual(
+      expect.objectContaining({ ...table, flags: 0, comment: 'networks that xfrmesh encrypts' }),
+    )
+    const [found] = answers(name, Message.newSet).map((message) => readSet(message, 'inet'))
+    expect(found).toMatchObject({ ...set, keyBytes: 3, flags: 0 })
+    const keys: Uint8Array[] = []
+    for (const message of answers('list 300 elements in JSON', Message.newElements)) readKeys(message, keys)
+    const numbers = keys.map((key) => Buffer.from(key).readUIntBE(0, 3)).sort((a, b) => a - b)
+    expect(numbers).toEqual(Array.from({ length: 300 }, (_, i) => 0x2000 + i))
+  })
+})
+
+test('whatever the kernel answers, reading it ends in a value or in an error of ours', () => {
+  const known = captures.flatMap(receivedBy).map((message) => message.subarray(HEADERS))
+  const readers: ((bytes: Uint8Array) => unknown)[] = [
+    ...[readTable, readChain, readRule, readSet].map((read) => (bytes: Uint8Array) => read(bytes, 'inet')),
+    (bytes) => readKeys(bytes, []),
+  ]
+  const damage = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 })
+  fc.assert(
+    fc.property(fc.constantFrom(...known), damage, fc.constantFrom(...readers), (message, changed, read) => {
+      const damaged = Uint8Array.from(message)
+      for (const [at, value] of changed) if (damaged.length > 0) damaged[at % damaged.length] = value
+      try {
+        read(damaged)
+      } catch (error) {
+        expect(error).toBeInstanceOf(XfrmeshError)
+      }
+    }),
+    { numRuns: 20_000 },
+  )
+})
+
+describe('what cannot be is refused before anything is sent', () => {
+  const refused = (change: (t: NftTransaction) => unknown) => {
+    try {
+      change(new NftTransaction())
+    } catch (error) {
+      expect(error).toBeInstanceOf(InvalidArgument)
+      return (error as InvalidArgument).message
+    }
+    return 'taken'
+  }
+  const rule = (...expressions: unknown[]) => ({ ...table, chain: 'c', expressions: expressions as Expression[] })
+
+  const cases: [string, (t: NftTransaction) => unknown, string][] = [
+    ['an unknown family', (t) => t.addTable({ family: 'inet6' as 'inet', table: 't' }), 'family must be one of'],
+    [
+      'an empty name',
+      (t) => t.addTable({ ...table, table: '' }),
+      'table.table must be a name of 1 to 255 bytes, not ""',
+    ],
+    ['a name too long in bytes', (t) => t.addTable({ ...table, table: 'é'.repeat(128) }), 'table.table must be'],
+    ['a NUL in a name', (t) => t.deleteTable({ ...table, table: 'a\0b' }), 'table.table must be'],
+    ['a comment too long', (t) => t.addTable({ ...table, comment: 'x'.repeat(128) }), 'up to 127 bytes'],
+    [
+      'a misspelled option',
+      (t) => t.addSet({ ...set, keyByte: 3 } as unknown as Parameters<typeof t.addSet>[0]),
+      "did you mean 'keyBytes'?",
+    ],
+    [
+      'a set of no key',
+      (t) => t.addSet({ ...set, keyBytes: 0 }),
+      'set.keyBytes must be an integer from 1 to 64, not 0',
+    ],
+    [
+      'a field unlike the keys',
+      (t) => t.addSet({ ...set, keyBytes: 4, typeof: VNI }),
+      'the 32 bits of the keys, not 24',
+    ],
+    ['half a key', (t) => t.addElements({ ...set, keyBytes: 3, keys: new Uint8Array(4) }), 'keys of 3 bytes each'],
+    [
+      'an unknown hook',
+      (t) => t.addChain({ ...table, chain: 'c', base: { type: 'filter', hook: 'ouput' as 'output', priority: 0 } }),
+      "did you mean 'output'?",
+    ],
+    ['no handle', (t) => t.deleteRule({ ...table, chain: 'c', handle: 0 }), 'rule.handle must be an integer from 1'],
+    ['no expression', (t) => t.addRule(rule({ kind: 'metta' })), 'rule.expressions[0] must be an expression'],
+    ['an unknown key', (t) => t.addRule(rule(counter(), meta('marc' as 'mark'))), 'expressions[1].key must be one of'],
+    [
+      'a register too high',
+      (t) => t.addRule(rule(meta('mark', 24))),
+      'expressions[0].register must be an integer from 1',
+    ],
+    [
+      'an empty value',
+      (t) => t.addRule(rule(cmp('==', new Uint8Array()))),
+      'expressions[0].data must be 1 to 64 bytes',
+    ],
+    [
+      'too deep a path',
+      (t) => t.addRule(rule(xfrm('in', 'reqid', 6))),
+      'expressions[0].depth must be an integer from 0 to 5',
+    ],
+    ['masks of two lengths', (t) => t.addRule(rule(bitwise(u8(1), u16(1)))), 'expressions[0].xor must be as long as'],
+    ['a rule too long', (t) => t.addRule(rule(...Array<Expression>(5000).fill(counter()))), 'less than 64 KiB'],
+  ]
+  for (const [name, change, message] of cases) {
+    test(name, () => expect(refused(change)).toContain(message))
+  }
+
+  test('a transaction a second time', () => {
+    const transaction = new NftTransaction().addTable(table)
+    transaction.take()
+    expect(() => transaction.take()).toThrow('was committed')
+    expect(() => transaction.addTable(table)).toThrow('was committed')
+  })
+
+  test('nothing is no change', () => {
+    const transaction = new NftTransaction().addElements(elementsOf(table, [])).deleteElements(elementsOf(table, []))
+    expect(transaction.size).toBe(0)
+  })
+})

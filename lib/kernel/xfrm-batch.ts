@@ -118,12 +118,7 @@ export class XfrmBatch {
     const state = known<StateOptions>(value, 'state', STATE)
     const { mode, reqid, esn = false, replayWindow = 0, flags, extraFlags } = state
     const family = putDestination(into, state)
-    sameFamily(
-      family,
-      putAddress(into, State.source, state.source, 'state.source'),
-      'state.source',
-      'state.destination',
-    )
+    sameFamily(family, putAddress(into, State.source, state.source, 'state', 'source'), 'state', 'source')
     into.u8(State.mode, mode === undefined ? MODE_TRANSPORT : codeOf(mode, 'state.mode', modes))
     if (reqid !== undefined) into.u32(State.reqid, integer(reqid, 'state.reqid', 0, U32))
     const bits = flags === undefined ? 0 : bitsOf(flags, 'state.flags', stateFlags)
@@ -295,7 +290,7 @@ function endsWith(key: Uint8Array, spi: number): boolean {
 
 /** Family, destination, SPI and protocol. */
 function putDestination(into: RecordWriter, { destination, spi, protocol }: StateId): Family {
-  const family = putAddress(into, State.destination, destination, 'state.destination')
+  const family = putAddress(into, State.destination, destination, 'state', 'destination')
   into.u8(State.family, family)
   into.u32(State.spi, integer(spi, 'state.spi', 1, U32))
   into.u8(State.protocol, codeOf(protocol, 'state.protocol', ipsecProtocols))
@@ -304,7 +299,7 @@ function putDestination(into: RecordWriter, { destination, spi, protocol }: Stat
 
 function putSource(into: RecordWriter, { source }: StateId, family: Family): void {
   if (source === undefined) return
-  sameFamily(family, putAddress(into, State.source, source, 'state.source'), 'state.source', 'state.destination')
+  sameFamily(family, putAddress(into, State.source, source, 'state', 'source'), 'state', 'source')
 }
 
 function putStateId(into: RecordWriter, value: unknown): void {
@@ -363,7 +358,7 @@ function putPolicy(into: RecordWriter, value: unknown): void {
   if (priority !== undefined) into.u32(Policy.priority, integer(priority, 'policy.priority', 0, U32))
   if (flags !== undefined) into.u8(Policy.flags, bitsOf(flags, 'policy.flags', policyFlags))
   if (policy.index !== undefined) into.u32(Policy.index, index(policy.index))
-  if (templates !== undefined) putTemplates(into, templates, 'policy.templates', family)
+  if (templates !== undefined) putTemplates(into, templates, family)
   putMark(into, policy.mark, 'policy.mark')
   putInterfaceId(into, policy.ifId, 'policy.ifId')
   putLimits(into, policy.limits, 'policy.limits')

@@ -32,22 +32,32 @@ export function known<T extends object>(value: unknown, argument: string, names:
 const address = new Uint8Array(16)
 const addressWords = new Uint32Array(address.buffer)
 
-/** Writes an address into the record. @throws InvalidArgument */
-export function putAddress(into: RecordWriter, offset: number, value: unknown, argument: string): Family {
-  const family = parse(value, argument, address, 0)
+/** Writes an address into the record. @throws InvalidArgument naming `parent.name`: paths are joined only if need be */
+export function putAddress(into: RecordWriter, offset: number, value: unknown, parent: string, name: string): Family {
+  const family = parse(value, parent, name, address, 0)
   into.address(offset, addressWords, 0)
   return family
 }
 
-function parse(value: unknown, argument: string, into: Uint8Array, offset: number): Family {
+function parse(value: unknown, parent: string, name: string, into: Uint8Array, offset: number): Family {
   const family = typeof value === 'string' ? parseAddress(value, into, offset) : 0
-  if (family === 0) throw new InvalidArgument(argument, whyNot(value), value)
+  if (family === 0) throw new InvalidArgument(`${parent}.${name}`, whyNot(value), value)
   return family
 }
 
-/** @throws InvalidArgument where two addresses that belong together are of two families */
-export function sameFamily(a: number, b: number, argument: string, other: string): void {
-  if (a !== b) throw new InvalidArgument(argument, `an ${a === AF_INET ? 'IPv4' : 'IPv6'} address, as ${other} is`)
+function word(value: unknown, parent: string, name: string, min: number, max: number): number {
+  const fits = typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max
+  return fits ? value : integer(value, `${parent}.${name}`, min, max)
+}
+
+/** @throws InvalidArgument where a source and a destination are of two families; `name` is the one to blame */
+export function sameFamily(a: number, b: number, parent: string, name: 'source' | 'destination'): void {
+  if (a === b) return
+  const other = name === 'source' ? 'destination' : 'source'
+  throw new InvalidArgument(
+    `${parent}.${name}`,
+    `an ${a === AF_INET ? 'IPv4' : 'IPv6'} address, as ${parent}.${other} is`,
+  )
 }
 
 /** The longest prefix of a family. */
@@ -56,29 +66,43 @@ function hostPrefix(family: Family): number {
 }
 
 /** An address with a prefix length as one number: the length in the upper bits, the family in the lower eight. */
-function parsePrefix(value: unknown, argument: string, into: Uint8Array, offset: number): number {
+function parsePrefix(value: unknown, parent: string, name: string, into: Uint8Array, offset: number): number {
   const slash = typeof value === 'string' ? value.indexOf('/') : -1
   if (slash < 0) {
-    const family = parse(value, argument, into, offset)
+    const family = parse(value, parent, name, into, offset)
     return (hostPrefix(family) << 8) | family
   }
   const text = value as string
   const family = parseAddress(text.slice(0, slash), into, offset)
   // Of an IPv4-mapped prefix the first 96 bits are the mapping.
   const mapped = family === AF_INET && text.includes(':') ? 96 : 0
-  const length = /^\d{1,3}$/.test(text.slice(slash + 1)) ? Number(text.slice(slash + 1)) - mapped : -1
+  const length = digits(text, slash + 1) - mapped
   if (family === 0 || length < 0 || length > hostPrefix(family)) {
-    throw new InvalidArgument(argument, "an address with a prefix length, as in '10.0.0.0/8' or '2001:db8::/32'", value)
+    const expected = "an address with a prefix length, as in '10.0.0.0/8' or '2001:db8::/32'"
+    throw new InvalidArgument(`${parent}.${name}`, expected, value)
   }
   return (length << 8) | family
+}
+
+/** The number of one to three digits that ends a text, or -1. */
+function digits(text: string, from: number): number {
+  if (from === text.length || text.length > from + 3) return -1
+  let number = 0
+  for (let i = from; i < text.length; i++) {
+    const digit = text.charCodeAt(i) - 0x30
+    if (digit < 0 || digit > 9) return -1
+    number = number * 10 + digit
+  }
+  return number
 }
 
 const PORT = new Set<keyof Port>(['value', 'mask'])
 
 /** A port and its mask as one number: the port in the upper sixteen bits. */
-function parsePort(value: unknown, argument: string): number {
+function parsePort(value: unknown, parent: string, name: string): number {
   if (value === undefined) return 0
-  if (typeof value === 'number') return integer(value, argument, 0, U16) * 0x10000 + U16
+  if (typeof value === 'number') return word(value, parent, name, 0, U16) * 0x10000 + U16
+  const argument = `${parent}.${name}`
   const port = known<Port>(value, argument, PORT)
   return integer(port.value, `${argument}.value`, 0, U16) * 0x10000 + integer(port.mask, `${argument}.mask`, 0, U16)
 }
@@ -92,9 +116,10 @@ const SELECTOR = new Set<keyof SelectorOptions>([
   'interfaceIndex',
 ])
 
-function parseProtocol(value: unknown, argument: string): number {
+function parseProtocol(value: unknown, parent: string): number {
   if (value === undefined) return 0
-  return typeof value === 'number' ? integer(value, argument, 1, 255) : codeOf(value, argument, ipProtocols)
+  if (typeof value === 'number') return word(value, parent, 'protocol', 1, 255)
+  return ipProtocols.codes.get(value as string) ?? codeOf(value, `${parent}.protocol`, ipProtocols)
 }
 
 /** The head's part of a policy that is its selector. */
@@ -106,28 +131,28 @@ export function putSelector(into: RecordWriter, value: unknown, argument: string
   }
   let family = 0
   if (source !== undefined) {
-    const prefix = parsePrefix(source, `${argument}.source`, address, 0)
+    const prefix = parsePrefix(source, argument, 'source', address, 0)
     into.address(Policy.source, addressWords, 0)
     into.u8(Policy.sourcePrefix, prefix >> 8)
     family = prefix & 0xff
   }
   if (destination !== undefined) {
-    const prefix = parsePrefix(destination, `${argument}.destination`, address, 0)
+    const prefix = parsePrefix(destination, argument, 'destination', address, 0)
     into.address(Policy.destination, addressWords, 0)
     into.u8(Policy.destinationPrefix, prefix >> 8)
-    if (family !== 0) sameFamily(family, prefix & 0xff, `${argument}.destination`, `${argument}.source`)
+    if (family !== 0) sameFamily(family, prefix & 0xff, argument, 'destination')
     family = prefix & 0xff
   }
   into.u8(Policy.family, family)
-  into.u8(Policy.protocol, parseProtocol(selector.protocol, `${argument}.protocol`))
-  const sourcePort = parsePort(selector.sourcePort, `${argument}.sourcePort`)
+  into.u8(Policy.protocol, parseProtocol(selector.protocol, argument))
+  const sourcePort = parsePort(selector.sourcePort, argument, 'sourcePort')
   into.u16(Policy.sourcePort, sourcePort / 0x10000)
   into.u16(Policy.sourcePortMask, sourcePort & U16)
-  const destinationPort = parsePort(selector.destinationPort, `${argument}.destinationPort`)
+  const destinationPort = parsePort(selector.destinationPort, argument, 'destinationPort')
   into.u16(Policy.destinationPort, destinationPort / 0x10000)
   into.u16(Policy.destinationPortMask, destinationPort & U16)
   if (selector.interfaceIndex !== undefined) {
-    into.u32(Policy.interfaceIndex, integer(selector.interfaceIndex, `${argument}.interfaceIndex`, 1, 0x7fffffff))
+    into.u32(Policy.interfaceIndex, word(selector.interfaceIndex, argument, 'interfaceIndex', 1, 0x7fffffff))
   }
   return family as Family
 }
@@ -157,20 +182,20 @@ export function putStateSelector(into: RecordWriter, value: unknown, argument: s
   let inner = 0
   for (const side of ['source', 'destination'] as const) {
     if (selector[side] === undefined) continue
-    const prefix = parsePrefix(selector[side], `${argument}.${side}`, bytes, SelectorLayout[side])
+    const prefix = parsePrefix(selector[side], argument, side, bytes, SelectorLayout[side])
     bytes[SelectorLayout[`${side}Prefix`]] = prefix >> 8
-    if (inner !== 0) sameFamily(inner, prefix & 0xff, `${argument}.${side}`, `${argument}.source`)
+    if (inner !== 0) sameFamily(inner, prefix & 0xff, argument, side)
     inner = prefix & 0xff
   }
   view.setUint16(SelectorLayout.family, inner === 0 ? family : inner, LITTLE_ENDIAN)
   for (const side of ['sourcePort', 'destinationPort'] as const) {
-    const port = parsePort(selector[side], `${argument}.${side}`)
+    const port = parsePort(selector[side], argument, side)
     view.setUint16(SelectorLayout[side], port / 0x10000)
     view.setUint16(SelectorLayout[`${side}Mask`], port & U16)
   }
-  bytes[SelectorLayout.protocol] = parseProtocol(selector.protocol, `${argument}.protocol`)
+  bytes[SelectorLayout.protocol] = parseProtocol(selector.protocol, argument)
   if (selector.interfaceIndex !== undefined) {
-    const index = integer(selector.interfaceIndex, `${argument}.interfaceIndex`, 1, 0x7fffffff)
+    const index = word(selector.interfaceIndex, argument, 'interfaceIndex', 1, 0x7fffffff)
     view.setUint32(SelectorLayout.interfaceIndex, index, LITTLE_ENDIAN)
   }
   into.attribute(Tail.selector, bytes)
@@ -189,8 +214,8 @@ function parseMark(value: unknown, argument: string): void {
     return
   }
   const mark = known<Mark>(value, argument, MARK)
-  pair[0] = integer(mark.value, `${argument}.value`, 0, U32)
-  pair[1] = integer(mark.mask, `${argument}.mask`, 0, U32)
+  pair[0] = word(mark.value, argument, 'value', 0, U32)
+  pair[1] = word(mark.mask, argument, 'mask', 0, U32)
   if ((mark.value & ~mark.mask) !== 0) {
     throw new InvalidArgument(`${argument}.value`, 'within the mask: bits outside of it can match nothing', mark.value)
   }
@@ -299,36 +324,38 @@ const TEMPLATE = new Set<keyof TemplateOptions>([
 
 const templates = new Uint8Array(MOST_TEMPLATES * TemplateLayout.bytes)
 const templatesView = new DataView(templates.buffer)
+const templatePaths = Array.from({ length: MOST_TEMPLATES }, (_, i) => `policy.templates[${i}]`)
 const firstTemplates = Array.from({ length: MOST_TEMPLATES + 1 }, (_, n) =>
   templates.subarray(0, n * TemplateLayout.bytes),
 )
 
 /** The templates of a policy whose selector is of `family`. */
-export function putTemplates(into: RecordWriter, value: unknown, argument: string, family: Family): void {
-  const list = array(value, argument)
+export function putTemplates(into: RecordWriter, value: unknown, family: Family): void {
+  const list = array(value, 'policy.templates')
   if (list.length > MOST_TEMPLATES) {
-    throw new InvalidArgument(argument, `an array of at most ${MOST_TEMPLATES} templates`, value)
+    throw new InvalidArgument('policy.templates', `an array of at most ${MOST_TEMPLATES} templates`, value)
   }
   let inner = family
-  for (let i = 0; i < list.length; i++) inner = fillTemplate(i, list[i], `${argument}[${i}]`, inner)
+  for (let i = 0; i < list.length; i++) inner = fillTemplate(i, list[i], inner)
   if (list.length > 0) into.attribute(XFRMA.TMPL, firstTemplates[list.length]!)
 }
 
 /** Returns the family of the packet as this template leaves it. */
-function fillTemplate(index: number, value: unknown, argument: string, inner: Family): Family {
+function fillTemplate(index: number, value: unknown, inner: Family): Family {
+  const argument = templatePaths[index]!
   const template = known<TemplateOptions>(value, argument, TEMPLATE)
   const at = index * TemplateLayout.bytes
   templates.fill(0, at, at + TemplateLayout.bytes)
   const { source, destination, protocol, mode } = template
   let family: Family | 0 = 0
-  if (source !== undefined) family = parse(source, `${argument}.source`, templates, at + TemplateLayout.source)
+  if (source !== undefined) family = parse(source, argument, 'source', templates, at + TemplateLayout.source)
   if (destination !== undefined) {
-    const other = parse(destination, `${argument}.destination`, templates, at + TemplateLayout.destination)
-    if (family !== 0) sameFamily(family, other, `${argument}.destination`, `${argument}.source`)
+    const other = parse(destination, argument, 'destination', templates, at + TemplateLayout.destination)
+    if (family !== 0) sameFamily(family, other, argument, 'destination')
     family = other
   }
   if (family === 0) family = inner
-  const code = mode === undefined ? MODE_TRANSPORT : codeOf(mode, `${argument}.mode`, modes)
+  const code = mode === undefined ? MODE_TRANSPORT : (modes.codes.get(mode) ?? codeOf(mode, `${argument}.mode`, modes))
   if (code === MODE_TRANSPORT && family !== inner) {
     throw new InvalidArgument(
       argument,
@@ -336,17 +363,15 @@ function fillTemplate(index: number, value: unknown, argument: string, inner: Fa
     )
   }
   if (template.spi !== undefined) {
-    templatesView.setUint32(at + TemplateLayout.spi, integer(template.spi, `${argument}.spi`, 0, U32))
+    templatesView.setUint32(at + TemplateLayout.spi, word(template.spi, argument, 'spi', 0, U32))
   }
   templates[at + TemplateLayout.protocol] =
-    protocol === undefined ? IPPROTO_ESP : codeOf(protocol, `${argument}.protocol`, templateProtocols)
+    protocol === undefined
+      ? IPPROTO_ESP
+      : (templateProtocols.codes.get(protocol) ?? codeOf(protocol, `${argument}.protocol`, templateProtocols))
   templatesView.setUint16(at + TemplateLayout.family, family, LITTLE_ENDIAN)
   if (template.reqid !== undefined) {
-    templatesView.setUint32(
-      at + TemplateLayout.reqid,
-      integer(template.reqid, `${argument}.reqid`, 0, U32),
-      LITTLE_ENDIAN,
-    )
+    templatesView.setUint32(at + TemplateLayout.reqid, word(template.reqid, argument, 'reqid', 0, U32), LITTLE_ENDIAN)
   }
   templates[at + TemplateLayout.mode] = code
   if (template.optional !== undefined) {

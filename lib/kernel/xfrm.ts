@@ -188,7 +188,8 @@ export class Xfrm {
         socketIn: word(spd, SpdInfo.counts, 3),
         socketOut: word(spd, SpdInfo.counts, 4),
         socketFwd: word(spd, SpdInfo.counts, 5),
-        buckets: word(spd, SpdInfo.hash),
+        // The kernel says the table's mask.
+        buckets: word(spd, SpdInfo.hash) + 1,
         maxBuckets: word(spd, SpdInfo.hash, 1),
       },
     }

@@ -192,6 +192,11 @@ export class Keyring {
     return new Keyring(this.suite, entries, this.slots)
   }
 
+  /** Wipes all keys, at the end of all use, for older Keyrings too. */
+  wipe(): void {
+    for (const entry of this.#entries) entry?.key.wipe()
+  }
+
   /** A key that could be added: a tag and bytes of a length that the suite takes, and no other value under that tag. */
   #check(input: unknown, argument: string): KeyInput {
     const { tag, value } = options<KeyInput>(veiled(input), argument, ['tag', 'value'])

@@ -180,6 +180,24 @@ describe('retired keys', () => {
   })
 })
 
+test('wipe() leaves no byte of any key, retired ones included', () => {
+  const keyring = empty.set(keys(1, 2)).set(keys(2, 3))
+  const views = keyring.sideTable()
+  keyring.wipe()
+  expect(views).toEqual([0, 1, 2].map(() => new Uint8Array(16)))
+})
+
+test('keys of one value are one key in records, under whatever tags', () => {
+  const keyring = empty.set([key(1), key(2, 50), key(3, 1), key(4, 50)])
+  expect(keyring.slots.map((slot) => keyring.index(slot))).toEqual([0, 1, 0, 1])
+  expect(
+    keyring
+      .set([key(4, 50)])
+      .forget(0b0111)
+      .index(3),
+  ).toBe(3)
+})
+
 describe('update', () => {
   const before = empty.set(keys(1, 2, 3))
 

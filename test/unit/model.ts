@@ -1,0 +1,241 @@
+import { type Address, address, formatAddress } from '../../lib/base/address.js'
+import { Operation, Policy, RecordReader, RecordWriter, State } from '../../lib/kernel/records.js'
+import { type Form } from '../../lib/overlay/form.js'
+import { Keyring } from '../../lib/overlay/keyring.js'
+import { PeerTable } from '../../lib/overlay/peers.js'
+import {
+  codeOf,
+  concernsPeer,
+  hasMessage,
+  type Is,
+  NO_PEER,
+  Op,
+  opName,
+  type PhaseName,
+  plan,
+  type Plan,
+  type Scope,
+  settle,
+  type Should,
+  without,
+} from '../../lib/overlay/plan.js'
+import { SpiDeriver } from '../../lib/overlay/spi.js'
+import { SpiIndex } from '../../lib/overlay/spi-index.js'
+import { suites } from '../../lib/overlay/suites.js'
+import { OpWriter } from '../../lib/overlay/writer.js'
+
+/** A simple model of the kernel's SAD and SPD, fed with records, and the least that carries a plan out on it. */
+
+export const LOCAL = '10.0.0.1'
+
+export function form(options: Partial<Omit<Form, 'local' | 'spis'>> & { local?: string } = {}): Form {
+  const local: Address = address(options.local ?? LOCAL, 'local')
+  return {
+    port: 4789,
+    mark: 0x58464d,
+    suite: suites['aes-gcm-64'],
+    esn: false,
+    replayWindow: 0,
+    policies: 'shared',
+    exclusive: false,
+    ...options,
+    local,
+    spis: new SpiDeriver(local),
+  }
+}
+
+/** The key of a tag, which no other has unless `fill` says so. */
+export function key(tag: number, fill = tag): { tag: number; value: Uint8Array } {
+  return { tag, value: new Uint8Array(16).fill((fill % 255) + 1) }
+}
+
+export interface World {
+  is: Is & { networks: ReadonlySet<number> }
+  should: Should
+  kernel: Kernel
+}
+
+export function world(of: Form, tags: readonly number[] = []): World {
+  const empty = Keyring.empty(of.suite)
+  const keyring = tags.length > 0 ? empty.set(tags.map((tag) => key(tag))) : empty
+  const is: World['is'] = {
+    peers: new PeerTable(of.local.family),
+    claims: new SpiIndex(),
+    sharedPolicies: 0,
+    networks: new Set(),
+  }
+  return { is, should: { form: of, keyring, networks: new Set() }, kernel: new Kernel() }
+}
+
+/** Adds references to peers and returns their slots. */
+export function wish({ is }: World, ...peers: string[]): number[] {
+  return peers.map((text) => {
+    is.peers.parse(text)
+    const slot = is.peers.insert()
+    is.peers.retain(slot)
+    return slot
+  })
+}
+
+/** A state as the kernel keeps it: its record, and its key by value. */
+export interface ModelState {
+  record: Uint8Array
+  key: string
+  source: string
+  destination: string
+  spi: number
+}
+
+export class Kernel {
+  /** By destination and SPI: the source takes no part. */
+  readonly states = new Map<string, ModelState>()
+  /** By direction, selector and mark. */
+  readonly policies = new Map<string, Uint8Array>()
+
+  /** Takes one record, and returns undefined or what it says against it. */
+  take(record: Uint8Array, keys: readonly Uint8Array[]): 'EEXIST' | 'ESRCH' | undefined {
+    const operation = record[State.operation]!
+    const [objects, id] =
+      operation >= Operation.addPolicy ? [this.policies, policyId(record)] : [this.states, stateId(record)]
+    const there = objects.has(id)
+    const isAddition = operation === Operation.addState || operation === Operation.addPolicy
+    if (isAddition && there) return 'EEXIST'
+    if (operation === Operation.deleteState || operation === Operation.deletePolicy) {
+      return objects.delete(id) ? undefined : 'ESRCH'
+    }
+    if (operation === Operation.addState) this.states.set(id, modelState(record, keys))
+    else this.policies.set(id, record.slice())
+    return undefined
+  }
+
+  /** What a dump gives: records naming keys by the first index, in `keys` or behind them, that has them. */
+  dump(keys: readonly Uint8Array[]): { states: Uint8Array; policies: Uint8Array } {
+    const known = keys.map((bytes) => Buffer.from(bytes).toString('hex'))
+    const states = new RecordWriter()
+    for (const state of this.states.values()) {
+      states.record(state.record, Operation.addState)
+      if (!known.includes(state.key)) known.push(state.key)
+      states.u32(State.cipherKey, known.indexOf(state.key))
+    }
+    const policies = new RecordWriter()
+    for (const policy of this.policies.values()) policies.record(policy, Operation.addPolicy)
+    return { states: states.take(), policies: policies.take() }
+  }
+
+  /** SAs from here to that peer. */
+  outboundTo(peer: string): ModelState[] {
+    return [...this.states.values()].filter((state) => state.destination === peer)
+  }
+
+  clone(): Kernel {
+    const copy = new Kernel()
+    for (const [id, state] of this.states) copy.states.set(id, state)
+    for (const [id, policy] of this.policies) copy.policies.set(id, policy)
+    return copy
+  }
+}
+
+function reader(record: Uint8Array): RecordReader {
+  const found = new RecordReader(record)
+  found.next()
+  return found
+}
+
+function text(record: Uint8Array, offset: number): string {
+  return formatAddress(record, offset, record[State.family]!)
+}
+
+function stateId(record: Uint8Array): string {
+  return `${text(record, State.destination)} ${reader(record).u32(State.spi)}`
+}
+
+export function policyId(record: Uint8Array): string {
+  const policy = reader(record)
+  const selector = Buffer.from(record.subarray(Policy.destination, Policy.flags)).toString('hex')
+  const mark = [...policy.attributes()].find(([type]) => type === 21)?.[1] ?? new Uint8Array()
+  return `${policy.u8(Policy.direction)} ${selector} ${Buffer.from(mark).toString('hex')}`
+}
+
+function modelState(record: Uint8Array, keys: readonly Uint8Array[]): ModelState {
+  const state = reader(record)
+  return {
+    record: record.slice(),
+    key: Buffer.from(keys[state.u32(State.cipherKey)]!).toString('hex'),
+    source: text(record, State.source),
+    destination: text(record, State.destination),
+    spi: state.u32(State.spi),
+  }
+}
+
+export interface Step {
+  phase: PhaseName
+  head: number
+  subject: number
+  /** What came of it, if it took a message. */
+  result: string | undefined
+}
+
+export interface Run {
+  plan: Plan
+  steps: Step[]
+  failed: Set<number>
+}
+
+/**
+ * Plans and carries out. `refuse` says of each message whether the kernel refuses it; `watch` is called after each
+ * operation, with the kernel as it then is.
+ */
+export function converge(
+  { is, should, kernel }: World,
+  scope: Scope = {},
+  refuse: () => boolean = () => false,
+  watch: (step: Step) => void = () => undefined,
+): Run {
+  const made = plan(is, should, scope)
+  const writer = new OpWriter(should.form)
+  const failed = new Set<number>()
+  const steps: Step[] = []
+  for (const planned of made.phases) {
+    const phase = without(planned, failed, is, should)
+    let refused = false
+    for (let i = 0; i < phase.ops.length; i += 2) {
+      const [head, subject] = [phase.ops[i]!, phase.ops[i + 1]!]
+      const code = codeOf(head)
+      const records = new RecordWriter()
+      const written = writer.write(records, head, subject, is, should, scope.damage)
+      if (written !== hasMessage(code)) throw new Error(`${opName(code)}: a message or none?`)
+      let result: string | undefined
+      if (written) result = refuse() ? 'refused' : (kernel.take(records.take(), should.keyring.sideTable()) ?? 'ok')
+      const ok = result === undefined || result === 'ok' || result === 'ESRCH'
+      if (!settle(is, should, head, subject, ok)) {
+        failed.add(concernsPeer(code) ? subject : NO_PEER)
+        refused = true
+      }
+      const step = { phase: phase.name, head, subject, result }
+      steps.push(step)
+      watch(step)
+    }
+    if (phase.name === 'guard' && refused) return { plan: made, steps, failed }
+  }
+  is.networks = new Set(should.networks)
+  return { plan: made, steps, failed }
+}
+
+/** Names of operations, in order, with the subject where it is a peer: `add inbound SA 7 10.0.0.2`. */
+export function told({ is, should }: World, steps: readonly { head: number; subject: number }[]): string[] {
+  return steps.map(({ head, subject }) => {
+    const code = codeOf(head)
+    if (!concernsPeer(code)) return `${opName(code)} ${subject}`
+    const tag = code === Op.deletePolicy ? '' : ` ${should.keyring.tag(head >>> 8)}`
+    return `${opName(code)}${tag} ${is.peers.text(subject)}`
+  })
+}
+
+/** Operations of a plan by phase, without the phases that have none. */
+export function phasesOf(of: World, made: Plan): Record<string, string[]> {
+  const entries = made.phases.map(({ name, ops }): [string, string[]] => {
+    const steps = Array.from({ length: ops.length / 2 }, (_, i) => ({ head: ops[i * 2]!, subject: ops[i * 2 + 1]! }))
+    return [name, told(of, steps)]
+  })
+  return Object.fromEntries(entries.filter(([, steps]) => steps.length > 0))
+}

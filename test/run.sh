@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 test/setup.sh build lab test
+# Docker's calls, for the kernel tests to compare with: out here, where compiling is quick.
+bench/peers/build.sh build/peers
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT

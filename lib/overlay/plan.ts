@@ -198,6 +198,9 @@ export class Planner {
   readonly #primary: number
   readonly #mayShare: boolean
   #next = 0
+  /** Peers looked at. */
+  #looked = 0
+  /** Peers that there is something to do for. */
   #peers = 0
   #shares = 0
 
@@ -219,7 +222,9 @@ export class Planner {
     const stop = Math.min(end, this.#next + peers)
     for (; this.#next < stop; this.#next++) {
       const slot = listed?.[this.#next] ?? this.#next
-      if (table.has(slot)) this.#peer(slot)
+      if (!table.has(slot)) continue
+      this.#looked++
+      this.#peer(slot)
     }
     return this.#next === end
   }
@@ -362,10 +367,12 @@ export class Planner {
     const installed = this.#is.sharedPolicies
     const differing = this.#scope.damage?.sharedPolicies ?? 0
     const wanted = networks.size > 0 || this.#is.peers.wanted > 0 ? sharedPolicies(form) : 0
+    // A peer that this plan is not for may still have what an earlier failure left: no policy goes from under it.
+    const removes = this.#looked === this.#is.peers.size
     for (const policy of Object.values(SharedPolicy)) {
       if ((wanted & differing & policy) !== 0) this.#phases.guard.push(Op.updateShared, policy)
       else if ((wanted & ~installed & policy) !== 0) this.#phases.guard.push(Op.addShared, policy)
-      else if (((installed | differing) & ~wanted & policy) !== 0) {
+      else if (removes && ((installed | differing) & ~wanted & policy) !== 0) {
         this.#phases['retire policies'].push(Op.deleteShared, policy)
       }
     }

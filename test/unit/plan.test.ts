@@ -114,6 +114,16 @@ describe('order', () => {
     expect(phasesOf(w, plan(w.is, w.should))).not.toHaveProperty('retire policies')
   })
 
+  test('shared policies stay while a peer out of scope has anything left', () => {
+    const w = world(form(), [1])
+    const [left, other] = wish(w, PEER, '10.0.0.3')
+    converge(w)
+    w.is.peers.drop(left!)
+    w.is.peers.drop(other!)
+    expect(phasesOf(w, plan(w.is, w.should, { peers: [other!] }))).not.toHaveProperty('retire policies')
+    expect(phasesOf(w, plan(w.is, w.should, { peers: [other!, left!] }))).toHaveProperty('retire policies')
+  })
+
   test('an entirely different keyring leaves no moment without an SA', () => {
     const w = world(form(), [1, 2])
     wish(w, PEER)

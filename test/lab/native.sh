@@ -7,14 +7,22 @@ native_serves() {
   [[ $(id -u) == 0 ]] && unshare --net bash -e "$here/probe.sh" >/dev/null 2>&1
 }
 
-# Replaces this process by one that ends COMMAND, and all that COMMAND started, when it ends itself.
+# Runs the command in namespaces of its own, and exits with its status. All that it started ends with it, or with us.
 native_run() {
   [[ $(id -u) == 0 ]] || die 'on this kernel the lab needs root'
   local environment=() name
   for name in "${pass[@]}"; do
-    [[ -v $name ]] && environment+=("$name=${!name}")
+    [[ ! -v $name ]] || environment+=("$name=${!name}")
   done
-  exec timeout --foreground --kill-after 5 "$limit" \
-    setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc \
-    env -i "${environment[@]}" XFRMESH_LAB=native bash "$here/inside.sh" "$root" "${command[@]}" </dev/null
+  local started=$SECONDS status=0
+  # Each dies with its parent, even if that is killed outright. KILL, because unshare ignores what is milder.
+  setpriv --pdeathsig KILL timeout --foreground --signal KILL "$limit" setpriv --pdeathsig KILL \
+    unshare --net --mount --pid --fork --kill-child --mount-proc \
+    env -i "${environment[@]}" XFRMESH_LAB=native bash "$here/inside.sh" "$root" "${command[@]}" </dev/null &
+  local place=$!
+  stop_on_signal "$place" KILL
+  # Bash would report the kill on standard error, which is the command's.
+  { wait "$place"; } 2>/dev/null || status=$?
+  [[ $status != 137 || $((SECONDS - started)) -lt $limit ]] || time_up
+  exit "$status"
 }

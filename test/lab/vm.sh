@@ -116,8 +116,7 @@ vm_run() {
     -chardev "file,id=status,path=/dev/fd/$status" -device virtserialport,nr=3,chardev=status \
     "${shares[@]}" </dev/null >&2 &
   local qemu=$!
-  trap 'vm_stop "$qemu" 130' INT
-  trap 'vm_stop "$qemu" 143' TERM HUP
+  stop_on_signal "$qemu" TERM
 
   tail -c +1 -s 0.05 -f --pid "$qemu" "/dev/fd/$output" 2>/dev/null &
   local followers=($!)
@@ -132,17 +131,9 @@ vm_run() {
   mapfile -t said <"/dev/fd/$status"
   [[ ! -v said[1] ]] || exit "${said[1]}"
   if [[ ${said[0]-} == started && $((SECONDS - started)) -ge $limit ]]; then
-    printf 'lab: the limit of %s s was reached\n' "$limit" >&2
-    exit 124
+    time_up
   fi
   tail -n 30 "/dev/fd/$log" >&2
   [[ -v said[0] ]] || die 'the virtual machine ended before it could start the command'
   die 'the virtual machine ended before the command did'
-}
-
-vm_stop() {
-  trap - INT TERM HUP
-  kill "$1" 2>/dev/null || true
-  wait || true
-  exit "$2"
 }

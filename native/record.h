@@ -28,16 +28,16 @@ struct StateRecord {
   std::uint8_t mode;             // XFRM_MODE_*
   std::uint8_t destination[16];  // as xfrm_address_t: IPv4 in the first four bytes, the rest zero
   std::uint8_t source[16];
-  std::uint32_t spi;    // host byte order, as every integer here
+  std::uint32_t spi;  // host byte order, as every integer here
   std::uint32_t reqid;
-  std::uint8_t flags;         // XFRM_STATE_*
-  std::uint8_t replayWindow;  // the old field, 0 to 32; larger ones are an XFRMA_REPLAY_ESN_VAL in the tail
-  std::uint8_t salted;        // 1: the cipher's key is followed by the SPI, big-endian, as salt
-  std::uint8_t cipher;        // Cipher
-  std::uint16_t cipherAlgorithm;  // index of its name
-  std::uint16_t icvBits;          // aead: length of the integrity check value
-  std::uint32_t cipherKey;        // index, or kNoKey, or kWithheldKey
-  std::uint16_t authAlgorithm;    // index, or kNoAlgorithm
+  std::uint8_t flags;              // XFRM_STATE_*
+  std::uint8_t replayWindow;       // the old field, 0 to 32; larger ones are an XFRMA_REPLAY_ESN_VAL in the tail
+  std::uint8_t salted;             // 1: the cipher's key is followed by the SPI, big-endian, as salt
+  std::uint8_t cipher;             // Cipher
+  std::uint16_t cipherAlgorithm;   // index of its name
+  std::uint16_t icvBits;           // aead: length of the integrity check value
+  std::uint32_t cipherKey;         // index, or kNoKey, or kWithheldKey
+  std::uint16_t authAlgorithm;     // index, or kNoAlgorithm
   std::uint16_t authTruncateBits;  // 0: the algorithm's own (XFRMA_ALG_AUTH); else XFRMA_ALG_AUTH_TRUNC
   std::uint32_t authKey;
   std::uint32_t reserved;
@@ -76,9 +76,9 @@ inline constexpr std::uint16_t kNoAlgorithm = 0xffff;
 
 // Tail attributes that are no attributes in the kernel's messages, but parts of its fixed structures.
 enum TailType : std::uint16_t {
-  kTailLifetime = 0x1001,  // struct xfrm_lifetime_cfg; left out where nothing is limited
-  kTailSelector = 0x1002,  // struct xfrm_selector of a state; left out where it selects all
-  kTailCurrent = 0x1003,   // struct xfrm_lifetime_cur; dumps with details
+  kTailLifetime = 0x1001,    // struct xfrm_lifetime_cfg; left out where nothing is limited
+  kTailSelector = 0x1002,    // struct xfrm_selector of a state; left out where it selects all
+  kTailCurrent = 0x1003,     // struct xfrm_lifetime_cur; dumps with details
   kTailStatistics = 0x1004,  // struct xfrm_stats; dumps with details
   kTailSequence = 0x1005,    // u32, xfrm_usersa_info.seq; dumps with details, where it is not 0
 };

@@ -83,7 +83,8 @@ class Commit {
         batch_(batch),
         control_(control),
         sentences_(outcome_.messages),
-        buffer_(std::min(socket.sendLimit(), std::max<std::size_t>(kLargestMessage, socket.chunk() * std::size_t{1024}))) {}
+        buffer_(
+            std::min(socket.sendLimit(), std::max<std::size_t>(kLargestMessage, socket.chunk() * std::size_t{1024}))) {}
 
   Outcome run() {
     sequence_ = socket_.sequences(batch_.size());
@@ -105,8 +106,9 @@ class Commit {
   }
 
   void refuse(std::uint32_t index, const Verdict& verdict) {
-    outcome_.failures.push_back(
-        {.index = index, .error = static_cast<std::uint32_t>(verdict.error), .message = sentences_.add(verdict.message)});
+    outcome_.failures.push_back({.index = index,
+                                 .error = static_cast<std::uint32_t>(verdict.error),
+                                 .message = sentences_.add(verdict.message)});
   }
 
   // Encodes operations from `first` on until the chunk is full; the last one asks for an ack. Returns their number.
@@ -193,6 +195,8 @@ class Commit {
       outcome_.readBack++;
       if (!recover(first + i)) return false;
     }
+    // An answer to a question about a state shows its keys.
+    socket_.wipe();
     return true;
   }
 
@@ -215,14 +219,16 @@ class Commit {
     }
     const std::uint32_t sequence = socket_.sequences(1);
     Verdict verdict;
-    if (!ask(batch_.encode(index, NLM_F_ACK, sequence, buffer_.all()), sequence, verdict, [](const Message&) {})) return false;
+    if (!ask(batch_.encode(index, NLM_F_ACK, sequence, buffer_.all()), sequence, verdict, [](const Message&) {}))
+      return false;
     const bool gone = verdict.error == ESRCH || verdict.error == ENOENT;
     if (verdict.error != 0 && !(gone && how == Batch::Recovery::kRepeatUntilGone)) refuse(index, verdict);
     return true;
   }
 
   // Sends the one message in the buffer and takes its answer. A single answer fits any receive buffer.
-  bool ask(std::size_t bytes, std::uint32_t sequence, Verdict& verdict, const std::function<void(const Message&)>& receive) {
+  bool ask(std::size_t bytes, std::uint32_t sequence, Verdict& verdict,
+           const std::function<void(const Message&)>& receive) {
     const int error = socket_.send(Bytes(buffer_.all()).first(bytes));
     if (error != 0) return fail(error);
     for (;;) {
@@ -270,7 +276,8 @@ class Reading {
     const bool dump = (flags & NLM_F_DUMP) == NLM_F_DUMP;
     std::vector<std::byte> buffer(sizeof(nlmsghdr) + align4(payload.size()));
     sequence_ = socket_.sequences(1);
-    MessageWriter writer(buffer, type, static_cast<std::uint16_t>(flags | NLM_F_REQUEST | (dump ? 0 : NLM_F_ACK)), sequence_);
+    MessageWriter writer(buffer, type, static_cast<std::uint16_t>(flags | NLM_F_REQUEST | (dump ? 0 : NLM_F_ACK)),
+                         sequence_);
     writer.append(payload);
     const int error = socket_.send(Bytes(buffer).first(writer.finish()));
     if (error != 0) return end(answer, Ending::kFailed, error);

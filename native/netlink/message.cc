@@ -12,7 +12,8 @@ constexpr std::uint16_t kTypeMask = 0x3fff;
 
 MessageWriter::MessageWriter(std::span<std::byte> room, std::uint16_t type, std::uint16_t flags, std::uint32_t sequence)
     : room_(room) {
-  appendValue(nlmsghdr{.nlmsg_len = 0, .nlmsg_type = type, .nlmsg_flags = flags, .nlmsg_seq = sequence, .nlmsg_pid = 0});
+  appendValue(
+      nlmsghdr{.nlmsg_len = 0, .nlmsg_type = type, .nlmsg_flags = flags, .nlmsg_seq = sequence, .nlmsg_pid = 0});
 }
 
 void MessageWriter::append(Bytes payload) {
@@ -22,7 +23,8 @@ void MessageWriter::append(Bytes payload) {
     return;
   }
   std::copy(payload.begin(), payload.end(), room_.begin() + static_cast<std::ptrdiff_t>(used_));
-  std::fill_n(room_.begin() + static_cast<std::ptrdiff_t>(used_ + payload.size()), padded - payload.size(), std::byte{0});
+  std::fill_n(room_.begin() + static_cast<std::ptrdiff_t>(used_ + payload.size()), padded - payload.size(),
+              std::byte{0});
   used_ += padded;
 }
 

@@ -48,7 +48,12 @@ int Namespace::run(const std::function<int()>& work, bool* entered) const {
         return;
       }
       if (entered != nullptr) *entered = true;
-      result = work();
+      try {
+        result = work();
+      } catch (...) {
+        // Out of memory: an exception that left the thread would end the process.
+        result = ENOMEM;
+      }
     });
     visitor.join();
   } catch (const std::system_error& error) {

@@ -68,8 +68,10 @@ void Socket::sizeBuffers(const Options& options) {
   // Both are refinements: without them answers are longer, or wordless.
   setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
   setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
-  const std::uint32_t received = grow(fd, SO_RCVBUFFORCE, SO_RCVBUF, options.receiveBuffer != 0 ? options.receiveBuffer : kReceiveBuffer);
-  const std::uint32_t sent = grow(fd, SO_SNDBUFFORCE, SO_SNDBUF, options.sendBuffer != 0 ? options.sendBuffer : kSendBuffer);
+  const std::uint32_t received =
+      grow(fd, SO_RCVBUFFORCE, SO_RCVBUF, options.receiveBuffer != 0 ? options.receiveBuffer : kReceiveBuffer);
+  const std::uint32_t sent =
+      grow(fd, SO_SNDBUFFORCE, SO_SNDBUF, options.sendBuffer != 0 ? options.sendBuffer : kSendBuffer);
   sendLimit_ = sent > kSendOverhead ? sent - kSendOverhead : 0;
   // An explicit chunk is taken at its word, so that a test can overrun a buffer.
   chunk_ = options.chunk != 0 ? options.chunk : std::clamp(received / kAnswerCost, 1U, kChunk);

@@ -20,10 +20,10 @@ using Clock = std::chrono::steady_clock;
 class Socket {
  public:
   struct Options {
-    int protocol = 0;                  // NETLINK_XFRM, NETLINK_NETFILTER, NETLINK_ROUTE
-    std::uint32_t receiveBuffer = 0;   // bytes to ask for; 0: kReceiveBuffer
-    std::uint32_t sendBuffer = 0;      // bytes to ask for; 0: kSendBuffer
-    std::uint32_t chunk = 0;           // most messages a send; 0: kChunk
+    int protocol = 0;                 // NETLINK_XFRM, NETLINK_NETFILTER, NETLINK_ROUTE
+    std::uint32_t receiveBuffer = 0;  // bytes to ask for; 0: kReceiveBuffer
+    std::uint32_t sendBuffer = 0;     // bytes to ask for; 0: kSendBuffer
+    std::uint32_t chunk = 0;          // most messages a send; 0: kChunk
   };
   // What opening failed at, for an error that says so.
   enum class Step { kNone, kNamespace, kSocket, kBind };

@@ -1,5 +1,5 @@
-// Tests: TEST(name) { … } registers one, CHECK and CHECK_EQ say what did not hold and let it go on. main() runs all, or
-// those whose name contains its argument.
+// Tests: TEST(name) { … } registers one, CHECK and CHECK_EQ say what did not hold and let it go on, SKIP(why) ends a
+// test that cannot run here. main() runs all, or those whose name contains its argument.
 #pragma once
 
 #include <functional>
@@ -22,6 +22,12 @@ inline std::vector<Case>& cases() {
 inline int& failures() {
   static int count = 0;
   return count;
+}
+
+// Why the present test was skipped; empty if it was not.
+inline std::string_view& skipped() {
+  static std::string_view why;
+  return why;
 }
 
 inline bool add(std::string_view name, void (*run)()) {
@@ -52,3 +58,8 @@ bool checkEqual(const A& a, const B& b, std::string_view what, std::string_view 
 
 #define CHECK(condition) xfrmesh::test::check((condition), #condition, __FILE__, __LINE__)
 #define CHECK_EQ(a, b) xfrmesh::test::checkEqual((a), (b), #a " == " #b, __FILE__, __LINE__)
+#define SKIP(why)                   \
+  do {                              \
+    xfrmesh::test::skipped() = why; \
+    return;                         \
+  } while (false)

@@ -48,7 +48,14 @@ bool XfrmBatch::confirms(std::uint32_t index, const Message& answer) {
   Tables tables;
   RecordDecoder decoder(tables, {.reqid = 0, .details = false});
   if (!decoder.decode(answer) || decoder.records().empty()) return false;
-  Bytes found = decoder.records();
+  std::vector<std::byte> shown = decoder.records();
+  if (!isPolicy(views_[index].operation()) && views_[index].state().authTruncateBits == 0) {
+    // The kernel says how it truncates even where that was left to it.
+    auto state = load<StateRecord>(shown);
+    state.authTruncateBits = 0;
+    std::memcpy(shown.data(), &state, sizeof state);
+  }
+  Bytes found = shown;
   const auto record = takeRecord(found, tables);
   if (!record) return false;
   constexpr std::size_t kRoom = 8192;

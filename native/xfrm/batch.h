@@ -17,7 +17,8 @@ class XfrmBatch final : public Batch {
   bool parse();
 
   [[nodiscard]] std::uint32_t size() const override { return static_cast<std::uint32_t>(views_.size()); }
-  std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence, std::span<std::byte> room) override;
+  std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence,
+                     std::span<std::byte> room) override;
   [[nodiscard]] Recovery recovery(std::uint32_t index) const override;
   std::size_t encodeQuestion(std::uint32_t index, std::uint32_t sequence, std::span<std::byte> room) override;
   bool confirms(std::uint32_t index, const Message& answer) override;

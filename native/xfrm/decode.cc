@@ -8,6 +8,8 @@
 namespace xfrmesh {
 namespace {
 
+constexpr std::uint32_t kWholeMask = 0xffffffff;
+
 bool isZero(Bytes bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
 }
@@ -34,8 +36,9 @@ bool splitAlgorithm(Bytes payload, T& head, std::string_view& name, Bytes& key) 
   if (payload.size() < sizeof(T)) return false;
   head = load<T>(payload);
   key = payload.subspan(sizeof(T));
-  if (key.size() < (head.alg_key_len + 7U) / 8U) return false;
-  key = key.first((head.alg_key_len + 7U) / 8U);
+  const std::size_t keyBytes = (std::size_t{head.alg_key_len} + 7) / 8;
+  if (key.size() < keyBytes) return false;
+  key = key.first(keyBytes);
   const auto* start = reinterpret_cast<const char*>(payload.data());
   name = std::string_view(start, strnlen(start, sizeof head.alg_name));
   return true;
@@ -170,6 +173,9 @@ void RecordDecoder::putTail() {
       case XFRMA_POLICY_TYPE:
       case XFRMA_IF_ID:
         if (isZero(payload)) continue;  // as good as absent
+        break;
+      case XFRMA_SET_MARK_MASK:
+        if (payload.size() == sizeof kWholeMask && load<std::uint32_t>(payload) == kWholeMask) continue;  // likewise
         break;
       case XFRMA_REPLAY_ESN_VAL:
         if (!options_.details && payload.size() >= sizeof(xfrm_replay_state_esn)) {

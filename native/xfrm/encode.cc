@@ -165,7 +165,8 @@ void putPolicyId(MessageWriter& writer, const RecordView& record) {
   Bytes tail = record.tail;
   Attribute attribute{};
   while (takeAttribute(tail, attribute)) {
-    const bool identity = attribute.type == XFRMA_MARK || attribute.type == XFRMA_IF_ID || attribute.type == XFRMA_POLICY_TYPE;
+    const bool identity =
+        attribute.type == XFRMA_MARK || attribute.type == XFRMA_IF_ID || attribute.type == XFRMA_POLICY_TYPE;
     if (identity) writer.rawAttribute(attribute.whole);
   }
 }
@@ -255,7 +256,8 @@ std::size_t encodeRecord(const RecordView& record, const Tables& tables, std::ui
   return writer.finish();
 }
 
-std::size_t encodeGet(const RecordView& record, std::uint16_t flags, std::uint32_t sequence, std::span<std::byte> room) {
+std::size_t encodeGet(const RecordView& record, std::uint16_t flags, std::uint32_t sequence,
+                      std::span<std::byte> room) {
   const bool policy = isPolicy(record.operation());
   const std::uint16_t type = policy ? XFRM_MSG_GETPOLICY : XFRM_MSG_GETSA;
   MessageWriter writer(room, type, static_cast<std::uint16_t>(NLM_F_REQUEST | flags), sequence);

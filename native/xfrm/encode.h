@@ -27,7 +27,8 @@ std::optional<RecordView> takeRecord(Bytes& records, const Tables& tables);
 std::size_t encodeRecord(const RecordView& record, const Tables& tables, std::uint16_t flags, std::uint32_t sequence,
                          std::span<std::byte> room);
 
-// The payload of the message that asks for the object a record names (XFRM_MSG_GETSA, XFRM_MSG_GETPOLICY), and its type.
+// The payload of the message that asks for the object a record names (XFRM_MSG_GETSA, XFRM_MSG_GETPOLICY), and its
+// type.
 std::size_t encodeGet(const RecordView& record, std::uint16_t flags, std::uint32_t sequence, std::span<std::byte> room);
 
 }  // namespace xfrmesh

@@ -41,7 +41,10 @@ export class Survey {
     this.#policies = new RecordReader(policies)
     this.#stale = { states: new List(states), policies: new List(policies) }
     const { slots, retired } = should.keyring
-    this.#keys = [...slots, ...Array.from({ length: 32 }, (_, slot) => slot).filter((slot) => ((retired >>> slot) & 1) !== 0)]
+    this.#keys = [
+      ...slots,
+      ...Array.from({ length: 32 }, (_, slot) => slot).filter((slot) => ((retired >>> slot) & 1) !== 0),
+    ]
     is.claims.clear()
     is.sharedPolicies = 0
   }
@@ -93,14 +96,19 @@ export class Survey {
     if (owners.length === 0) return false
     // An SA that several share bears the source of one, maybe of one that is gone: the kernel does not care.
     const source = this.#peerAt(state, State.source)
-    const owner = owners.find((packed) => claimant(packed) === source) ?? (owners.length > 1 ? owners[0]! : undefined)
+    const alone = owners.length === 1
+    const right = owners.filter(
+      (packed) =>
+        (!alone || claimant(packed) === source) &&
+        this.#isRight(state, opHead(Op.addInbound, claimedKey(packed)), claimant(packed), !alone),
+    )
     const wanted = owners.filter((packed) => this.#isWanted(packed))
-    const right = owner !== undefined && this.#isRight(state, opHead(Op.addInbound, claimedKey(owner)), claimant(owner), owners.length > 1)
-    if (wanted.length > 0 && !right) {
-      this.#differs(claimant(wanted[0]!)).inbound |= 1 << claimedKey(wanted[0]!)
+    // Where it is nobody's that wants it, it goes as if it were the others'. Whoever is planned for first replaces it.
+    if (right.length === 0 && wanted.length > 0) {
+      for (const packed of wanted) this.#differs(claimant(packed)).inbound |= 1 << claimedKey(packed)
       return true
     }
-    for (const packed of owners) {
+    for (const packed of right.length > 0 ? right : owners) {
       peers.inbound[claimant(packed)]! |= 1 << claimedKey(packed)
       claims.add(spi, claimant(packed), claimedKey(packed))
     }
@@ -118,7 +126,8 @@ export class Survey {
     const key = this.#keys.find((each) => this.#form.spis.forward(keyring.tag(each), peers.bytes, at) === spi)
     if (key === undefined) return false
     const wanted = key === keyring.primary && peers.references[slot]! > 0
-    if (wanted && !this.#isRight(state, opHead(Op.addOutbound, key), slot, false)) this.#differs(slot).outbound |= 1 << key
+    if (wanted && !this.#isRight(state, opHead(Op.addOutbound, key), slot, false))
+      this.#differs(slot).outbound |= 1 << key
     else peers.outbound[slot]! |= 1 << key
     return true
   }

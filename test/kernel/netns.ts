@@ -2,6 +2,7 @@ import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { basename } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
@@ -25,6 +26,10 @@ export async function withNetns<T>(work: (path: string) => Promise<T>): Promise<
 export async function withLink<T>(work: (one: string, other: string) => Promise<T>): Promise<T> {
   return withNetns((one) =>
     withNetns(async (other) => {
+      // No waiting for another host to claim the link-local addresses.
+      for (const path of [one, other]) {
+        await inNetns(path, 'sysctl', '-qw', 'net.ipv6.conf.all.accept_dad=0', 'net.ipv6.conf.default.accept_dad=0')
+      }
       const link = ['link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', basename(other)]
       await run('ip', ['-n', basename(one), ...link])
       for (const [i, path] of [one, other].entries()) {
@@ -36,9 +41,22 @@ export async function withLink<T>(work: (one: string, other: string) => Promise<
           await run('ip', ['-n', basename(path), ...words])
         }
       }
+      await settled(one)
+      await settled(other)
       return work(one, other)
     }),
   )
+}
+
+/** Waits until `eth0` carries IPv6: the kernel looks at a new link's carrier, and at its addresses, up to seconds later. */
+async function settled(path: string): Promise<void> {
+  for (;;) {
+    const { stdout } = await run('ip', ['-n', basename(path), '-j', 'address', 'show', 'dev', 'eth0'])
+    const [link] = JSON.parse(stdout) as [{ operstate: string; addr_info: { scope: string; tentative?: boolean }[] }]
+    const ready = link.addr_info.filter(({ tentative }) => tentative !== true)
+    if (link.operstate === 'UP' && ready.length === 3) return
+    await setTimeout(50)
+  }
 }
 
 /** Runs a command in a namespace and returns what it prints. Rejects, with `code` and `stderr`, if it fails. */

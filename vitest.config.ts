@@ -16,7 +16,14 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
-      { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 10 * minutes, hookTimeout: 2 * minutes } },
+      {
+        test: {
+          name: 'package',
+          include: ['test/package/**/*.test.ts'],
+          testTimeout: 10 * minutes,
+          hookTimeout: 2 * minutes,
+        },
+      },
       { test: { name: 'lab', include: ['test/lab/**/*.test.ts'], testTimeout: 10 * minutes, fileParallelism: false } },
     ],
   },

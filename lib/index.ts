@@ -18,15 +18,8 @@ export { Key } from './base/key.js'
 export { type KeyInput, type KeyUpdate, MAX_KEYS } from './overlay/keyring.js'
 export { overlayMtu, type OverlayMtuOptions } from './overlay/mtu.js'
 export type { OverlayOptions } from './overlay/options.js'
-export {
-  type CallOptions,
-  Overlay,
-  type OverlayStatus,
-  type Peers,
-  type PeerStatus,
-  type Progress,
-  type Reconciliation,
-} from './overlay/overlay.js'
+export { type CallOptions, Overlay, type OverlayStatus, type Progress, type Reconciliation } from './overlay/overlay.js'
+export type { Peers, PeerStatus } from './overlay/peers-view.js'
 export type { Step } from './overlay/plan.js'
 export { deriveSpi } from './overlay/spi.js'
 export type { SuiteName } from './overlay/suites.js'

@@ -97,6 +97,9 @@ export class XfrmChannel {
 const ENOENT = 2
 const EADDRINUSE = 98
 
+export { Ending } from '../native.js'
+export type { NativeOutcome } from '../native.js'
+
 /** One refused operation of a commit: its index in the batch, and why. */
 export interface Refusal {
   readonly index: number
@@ -106,7 +109,7 @@ export interface Refusal {
 }
 
 /** The refusals of an outcome, in order of index. */
-export function* refusals(outcome: NativeOutcome): Generator<Refusal> {
+export function* refusals(outcome: NativeOutcome): Generator<Refusal, undefined> {
   const { failures, messages } = outcome
   for (let i = 0; i < failures.length; i += 3) {
     const errno = failures[i + 1]!

@@ -2,8 +2,7 @@ import { setImmediate as breathe } from 'node:timers/promises'
 import type { Failure } from '../base/errors.js'
 import { checkEnding } from '../kernel/channel.js'
 import { RecordWriter } from '../kernel/records.js'
-import { refusals, type XfrmChannel } from '../kernel/xfrm-channel.js'
-import { Ending, type NativeOutcome } from '../native.js'
+import { Ending, type NativeOutcome, refusals } from '../kernel/xfrm-channel.js'
 import {
   codeOf,
   concernsPeer,
@@ -11,6 +10,7 @@ import {
   describeOp,
   hasMessage,
   type Is,
+  NO_PEER,
   Op,
   type Phase,
   type Plan,
@@ -18,6 +18,7 @@ import {
   type Should,
   without,
 } from './plan.js'
+import type { XfrmPort } from './ports.js'
 import { algorithms, OpWriter } from './writer.js'
 
 /** Operations encoded at a time: well under a millisecond of the JavaScript thread. */
@@ -48,6 +49,10 @@ export interface ExecutionOptions {
   onProgress?: ((done: number, total: number) => void) | undefined
 }
 
+export function nothingDone(): Execution {
+  return { operations: 0, added: 0, updated: 0, removed: 0, failures: [], failed: new Set(), aborted: false }
+}
+
 /**
  * Carries out the SAs and policies of a plan: phase after phase, each in slices, the next one encoded while the kernel
  * works on the one before. `is` follows what the kernel took.
@@ -55,7 +60,7 @@ export interface ExecutionOptions {
  * @throws XfrmeshError if it could not be carried to its end, other than by the signal; what the kernel then has is not known
  */
 export async function carryOut(
-  xfrm: XfrmChannel,
+  xfrm: XfrmPort,
   plan: Plan,
   is: Is,
   should: Should,
@@ -71,7 +76,7 @@ export async function carryOut(
 
 class Executor {
   readonly result: Execution
-  readonly #xfrm: XfrmChannel
+  readonly #xfrm: XfrmPort
   readonly #total: number
   readonly #is: Is
   readonly #should: Should
@@ -80,7 +85,7 @@ class Executor {
   readonly #writer: OpWriter
   #done = 0
 
-  constructor(xfrm: XfrmChannel, plan: Plan, is: Is, should: Should, damage: Damage, options: ExecutionOptions) {
+  constructor(xfrm: XfrmPort, plan: Plan, is: Is, should: Should, damage: Damage, options: ExecutionOptions) {
     this.#xfrm = xfrm
     this.#total = plan.operations
     this.#is = is
@@ -88,20 +93,9 @@ class Executor {
     this.#damage = damage
     this.#options = options
     this.#writer = new OpWriter(should.form)
-    this.result = {
-      operations: 0,
-      added: 0,
-      updated: 0,
-      removed: 0,
-      failures: plan.failures.map(({ subject, operation, errno, code, message }) => ({
-        subject,
-        operation,
-        errno,
-        code,
-        message,
-      })),
-      failed: new Set(),
-      aborted: false,
+    this.result = nothingDone()
+    for (const { subject, operation, errno, code, message } of plan.failures) {
+      this.result.failures.push({ subject, operation, errno, code, message })
     }
   }
 
@@ -176,7 +170,7 @@ class Executor {
     const step = describeOp(phase.name, head, subject, this.#is, this.#should, this.#damage)
     const { errno, code, message } = why
     this.result.failures.push({ subject: step.subject, operation: step.operation, errno, code, message })
-    if (concernsPeer(codeOf(head))) this.result.failed.add(subject)
+    this.result.failed.add(concernsPeer(codeOf(head)) ? subject : NO_PEER)
   }
 
   #count(code: number): void {

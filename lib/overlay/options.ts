@@ -85,7 +85,10 @@ export function settings(given: unknown): Settings {
   const esn = boolean(o.esn ?? false, 'esn')
   const replayWindow = integer(o.replayWindow ?? 0, 'replayWindow', 0, LARGEST_WINDOW)
   if (esn && replayWindow === 0) {
-    throw new InvalidArgument('replayWindow', `an integer from 1 to ${LARGEST_WINDOW} with esn: the kernel needs one for it`)
+    throw new InvalidArgument(
+      'replayWindow',
+      `an integer from 1 to ${LARGEST_WINDOW} with esn: the kernel needs one for it`,
+    )
   }
   refuse(o.nat, 'nat')
   refuse(o.boost, 'boost')
@@ -118,5 +121,6 @@ export function netns(value: unknown, argument = 'netns'): string | number | und
 }
 
 function refuse(value: unknown, argument: string): void {
-  if (value !== undefined && value !== false) throw new InvalidArgument(argument, 'false: this version has nothing else', value)
+  if (value !== undefined && value !== false)
+    throw new InvalidArgument(argument, 'false: this version has nothing else', value)
 }

@@ -2,8 +2,9 @@ import { AF_INET6 } from '../base/address.js'
 import { NetlinkError, Unsupported } from '../base/errors.js'
 import { checkEnding } from '../kernel/channel.js'
 import { Cipher, NO_ALGORITHM, NO_KEY, Operation, RecordWriter, State } from '../kernel/records.js'
-import { refusals, type XfrmChannel } from '../kernel/xfrm-channel.js'
+import { refusals } from '../kernel/xfrm-channel.js'
 import type { Form } from './form.js'
+import type { XfrmPort } from './ports.js'
 import { algorithms } from './writer.js'
 
 const EPERM = 1
@@ -19,7 +20,7 @@ const IPPROTO_ESP = 50
  *
  * @throws Unsupported naming the kernel option, or the capability
  */
-export async function probe(xfrm: XfrmChannel, form: Form): Promise<void> {
+export async function probe(xfrm: XfrmPort, form: Form): Promise<void> {
   const { suite, local } = form
   const writer = new RecordWriter(256)
   writer.begin(Operation.updateState)

@@ -54,12 +54,22 @@ test('beside a prebuild, a missing libmnl is named with its package when the add
   expect(library).toBeDefined()
   // In a mount namespace of its own, an empty file takes the library's place.
   const script = 'mount --bind /dev/null "$1" && exec node -e "import(process.argv[1])" "$2"'
-  const load = run('/usr/bin/unshare', ['-rm', 'sh', '-c', script, 'sh', await realpath(library!), join(root, 'dist/index.js')])
+  const load = run('/usr/bin/unshare', [
+    '-rm',
+    'sh',
+    '-c',
+    script,
+    'sh',
+    await realpath(library!),
+    join(root, 'dist/index.js'),
+  ])
   await expect(load).rejects.toThrow(/Unsupported: the system's libmnl is missing.*apt-get install libmnl0/s)
 })
 
 async function pack(directory: string, into: string): Promise<void> {
-  const { stdout } = await run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', base], { cwd: directory })
+  const { stdout } = await run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', base], {
+    cwd: directory,
+  })
   await cp(join(base, stdout.trim().split('\n').at(-1)!), into)
 }
 
@@ -91,7 +101,13 @@ async function offline(
   const home = await mkdtemp(join(base, 'home-'))
   const { stdout } = await run('/usr/bin/unshare', ['--user', '--map-root-user', '--net', command, ...args], {
     cwd,
-    env: { PATH: path, HOME: home, npm_config_userconfig: '/dev/null', npm_config_globalconfig: join(home, 'none'), ...more },
+    env: {
+      PATH: path,
+      HOME: home,
+      npm_config_userconfig: '/dev/null',
+      npm_config_globalconfig: join(home, 'none'),
+      ...more,
+    },
   })
   return stdout
 }
@@ -109,7 +125,13 @@ async function barePath(): Promise<string> {
 }
 
 async function expectLoads(consumer: string, path?: string): Promise<void> {
-  const imported = await offline(consumer, 'node', ['--input-type=module', '-e', smoke.replace('%', 'await import("xfrmesh")')], consumer, path)
+  const imported = await offline(
+    consumer,
+    'node',
+    ['--input-type=module', '-e', smoke.replace('%', 'await import("xfrmesh")')],
+    consumer,
+    path,
+  )
   const required = await offline(consumer, 'node', ['-e', smoke.replace('%', 'require("xfrmesh")')], consumer, path)
   expect(imported).toBe(required)
   expect(Number(imported)).toBeGreaterThan(255)

@@ -1,0 +1,61 @@
+import { setImmediate as breathe } from 'node:timers/promises'
+import { ADDRESS_BYTES, AF_INET, parseAddress, unusable, whyNot } from '../base/address.js'
+import { integer } from '../base/check.js'
+import { InvalidArgument } from '../base/errors.js'
+import { LAST_VNI } from './firewall.js'
+import type { Settings } from './options.js'
+
+/** Checks of what calls are about. A call is refused whole if any of it is wrong. */
+
+/** Addresses parsed between two turns of the event loop. */
+const SLICE = 4096
+
+/** Addresses packed, 16 bytes each. */
+export interface Packed {
+  readonly bytes: Uint8Array
+  readonly count: number
+}
+
+/** @throws InvalidArgument naming `networks[2]` */
+export function vnis(value: unknown): number[] {
+  return items(value, 'networks', 'an array of VNIs, as in [4096]').map((vni, i) =>
+    integer(vni, `networks[${i}]`, 0, LAST_VNI),
+  )
+}
+
+/** Packs the addresses of peers. @throws InvalidArgument naming `peers[2]`, if one can't be a peer of this overlay */
+export async function peerAddresses(value: unknown, { form, advertise, advertised }: Settings): Promise<Packed> {
+  const list = items(value, 'peers', "an array of addresses, as in ['192.0.2.1']")
+  const { family, text: own, bytes: ownBytes } = form.local
+  const bytes = new Uint8Array(list.length * ADDRESS_BYTES)
+  for (let i = 0; i < list.length; i++) {
+    const text = list[i]
+    const at = i * ADDRESS_BYTES
+    const found = typeof text === 'string' ? parseAddress(text, bytes, at) : 0
+    if (found === 0) throw new InvalidArgument(`peers[${i}]`, whyNot(text), text)
+    if (found !== family) {
+      const name = family === AF_INET ? 'IPv4' : 'IPv6'
+      throw new InvalidArgument(`peers[${i}]`, `an ${name} address, as local (${own}) is`, text)
+    }
+    const why = unusable(bytes, at, family)
+    if (why !== undefined) throw new InvalidArgument(`peers[${i}]`, `the address of a host; ${String(text)} is ${why}`)
+    if (same(bytes, at, ownBytes) || same(bytes, at, advertised)) {
+      const known = own === advertise ? own : `${own}, known as ${advertise}`
+      throw new InvalidArgument(`peers[${i}]`, `another node's address; ${String(text)} is this node's own (${known})`)
+    }
+    if (i % SLICE === SLICE - 1) await breathe()
+  }
+  return { bytes, count: list.length }
+}
+
+function same(bytes: Uint8Array, at: number, address: Uint8Array): boolean {
+  for (let i = 0; i < ADDRESS_BYTES; i++) if (bytes[at + i] !== address[i]) return false
+  return true
+}
+
+/** What an iterable holds. A string is one too, and never what was meant. */
+function items(value: unknown, argument: string, expected: string): readonly unknown[] {
+  if (Array.isArray(value)) return value
+  if (typeof value === 'object' && value !== null && Symbol.iterator in value) return [...(value as Iterable<unknown>)]
+  throw new InvalidArgument(argument, expected, value)
+}

@@ -1,0 +1,18 @@
+import type { XfrmChannel } from '../kernel/xfrm-channel.js'
+import type { Firewall } from './firewall.js'
+
+/** What an Overlay needs of the kernel. */
+
+/** The SAD and SPD, in batches of records. */
+export type XfrmPort = Pick<XfrmChannel, 'commit' | 'read' | 'close'>
+
+/** The guard of the encrypted networks. */
+export type FirewallPort = Pick<Firewall, 'apply' | 'read' | 'restore'>
+
+export interface Ports {
+  readonly xfrm: XfrmPort
+  /** Left out where somebody else guards. */
+  readonly firewall?: FirewallPort
+  /** Closes what the ports stand on. */
+  close(): Promise<void>
+}

@@ -3,44 +3,15 @@
 # checkout are there as they are. Sourced by lab.
 # shellcheck disable=SC2154 # here, root, command and the options are lab's, kernel_* are kernel.sh's
 
-# What the guest needs to reach its root and to report back; the rest it loads from there.
-boot_modules=(virtio_pci 9p 9pnet_virtio overlay virtio_console)
-
 # Sets initrd (made once for each recipe and kernel) and accelerator.
 vm_prepare() {
-  command -v qemu-system-x86_64 >/dev/null || die 'qemu-system-x86_64 is missing; npm run setup installs it'
   local recipe
-  recipe=$(cat "$here/init.sh" "$here/vm.sh" | sha256sum | cut -c1-16)
-  initrd=$kernel_dir/initrd-$recipe
-  [[ -f $initrd ]] || initrd_build "$initrd"
+  command -v qemu-system-x86_64 >/dev/null || die 'qemu-system-x86_64 is missing; npm run setup installs it'
+  recipe=$(cat "$here/init.sh" "$here/initrd.sh" | sha256sum)
+  initrd=$kernel_dir/initrd-${recipe:0:16}
+  [[ -f $initrd ]] || bash "$here/initrd.sh" "$kernel_dir" "$kernel_version" "$initrd" ||
+    die 'the initial file system could not be packed; npm run setup installs what it takes'
   accelerator_choose
-}
-
-# Packs the initial file system into $1, all at once.
-initrd_build() (
-  set -e
-  tree=$(mktemp -d "$kernel_dir/initrd.XXXXXX")
-  mkdir -p "$tree"/{bin,proc,dev,modules,lower,upper,new}
-  cp /bin/busybox "$tree/bin/"
-  for applet in sh mount insmod mkdir cp ln grep switch_root; do
-    ln -s busybox "$tree/bin/$applet"
-  done
-  number=100
-  for module in "${boot_modules[@]}"; do
-    modprobe -d "$kernel_dir" -S "$kernel_version" --show-depends "$module"
-  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
-    cp "$file" "$tree/modules/$number.ko"
-    number=$((number + 1))
-  done
-  cp "$here/init.sh" "$tree/init"
-  chmod +x "$tree/init"
-  archive "$tree" >"$tree.cpio"
-  mv "$tree.cpio" "$1"
-  rm -rf "$tree"
-)
-
-archive() {
-  (cd "$1" && find . | cpio --create --format newc --quiet)
 }
 
 # The machine, but for its accelerator and what it shares and runs.
@@ -57,7 +28,10 @@ accelerator_choose() {
   [[ -r /dev/kvm && -w /dev/kvm ]] || return 0
   local answer
   answer=$kernel_dir/kvm-$(uname -r)
-  [[ -f $answer ]] || kvm_probe >"$answer"
+  if [[ ! -f $answer ]]; then
+    kvm_probe >"$answer.$$"
+    mv "$answer.$$" "$answer"
+  fi
   [[ $(<"$answer") == no ]] || accelerator=(-accel kvm -cpu host)
 }
 
@@ -92,7 +66,7 @@ vm_run() {
   local scratch log output error status index shares=()
   scratch=$(mktemp -d)
   job_write "$scratch/tree/job"
-  { cat "$initrd"; archive "$scratch/tree"; } >"$scratch/initrd"
+  (cat "$initrd" && cd "$scratch/tree" && find . | cpio --create --format newc --quiet) >"$scratch/initrd"
   : | tee "$scratch"/{log,output,error,status}
   exec {boot}<"$scratch/initrd" {log}<"$scratch/log" {output}<"$scratch/output" \
     {error}<"$scratch/error" {status}<"$scratch/status"

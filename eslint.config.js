@@ -24,6 +24,7 @@ export default ts.config(
       '@typescript-eslint/prefer-for-of': 'off',
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       '@typescript-eslint/explicit-module-boundary-types': 'error',
+      '@typescript-eslint/no-unused-vars': ['error', { destructuredArrayIgnorePattern: '^_', argsIgnorePattern: '^_' }],
       eqeqeq: 'error',
       'no-console': 'error',
     },
@@ -31,7 +32,10 @@ export default ts.config(
   ...Object.entries(outOfReach).map(([room, rooms]) => ({
     files: [`lib/${room}/**/*.ts`],
     rules: {
-      'no-restricted-imports': ['error', { patterns: rooms.map((other) => ({ group: [`../${other}`, `../${other}/*`] })) }],
+      'no-restricted-imports': [
+        'error',
+        { patterns: rooms.map((other) => ({ group: [`../${other}`, `../${other}/*`] })) },
+      ],
     },
   })),
   { files: ['test/**/*.ts', 'bench/**/*.ts', 'lib/cli/**/*.ts'], rules: { 'no-console': 'off' } },

@@ -59,13 +59,17 @@ vitest_closing() {
     console.log(`${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests + numTodoTests} skipped`)' "$1"
 }
 
-closing_suite native npm run --silent test:native
+closing_suite native native/test/run.sh
+closing_suite fuzz native/test/fuzz.sh 10
 vitest_suite unit --project unit
+vitest_suite package --project package
 # What needs no ESP is tried on this machine's own kernel too: another version, and at full speed.
 if [[ -d test/kernel/anywhere && $(id -u) == 0 ]]; then
   vitest_suite kernel-here --project kernel test/kernel/anywhere -- test/lab/lab --native
 fi
-vitest_suite kernel --project kernel -- test/lab/lab --limit 1200 --writable "$results"
+vitest_suite kernel --project kernel -- test/lab/lab --limit 1800 --writable "$results"
+# A rotation is told by the kernel's choice among SAs, which later kernels cache: it is tried on one of those too.
+vitest_suite kernel-later --project kernel test/kernel/rotation.test.ts -- test/lab/lab --kernel trixie --limit 900 --writable "$results"
 vitest_suite lab --project lab
 
 printf '\n'

@@ -64,7 +64,11 @@ export class Channel {
    * Runs one job on the socket. `what` names it in errors. An abort ends the job at its next chunk; what it came to is
    * in its outcome. @throws InvalidState if closed; XfrmeshError ERR_XFRMESH_NAMESPACE_GONE
    */
-  async run<T>(what: string, work: (socket: NativeSocket, job: number) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  async run<T>(
+    what: string,
+    work: (socket: NativeSocket, job: number) => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
     if (this.#closed) throw closedError(what)
     this.#checkNamespace(what)
     const job = (this.#job = (this.#job % 0x7fffffff) + 1)
@@ -107,7 +111,10 @@ export function errnoText(errno: number): readonly [name: string, sentence: stri
 }
 
 /** Throws for an ending that is none of the caller's operations' fault. `complete` passes. */
-export function checkEnding(what: string, result: { ending: number; errno: number; message?: string | undefined }): void {
+export function checkEnding(
+  what: string,
+  result: { ending: number; errno: number; message?: string | undefined },
+): void {
   switch (result.ending) {
     case Ending.complete:
       return
@@ -157,7 +164,10 @@ function openError(error: unknown, protocol: number, netns: string | number | un
     }
     const why = errno === EINVAL ? 'it is no network namespace' : sentence
     const expected = 'a network namespace: its path, as in /run/netns/a, or an open descriptor of it'
-    return new InvalidArgument('netns', `${expected} (${String(netns)}: ${errno === EBADF ? 'no open descriptor' : why})`)
+    return new InvalidArgument(
+      'netns',
+      `${expected} (${String(netns)}: ${errno === EBADF ? 'no open descriptor' : why})`,
+    )
   }
   if (errno === EPROTONOSUPPORT) {
     const [name, option] =

@@ -1,11 +1,12 @@
 #include "addon/engine.h"
 
 #include <csignal>
+#include <utility>
 
 namespace xfrmesh {
 
-void Engine::start(Finished finished) {
-  finished_ = std::move(finished);
+void Engine::start(Wake wake) {
+  wake_ = std::move(wake);
   // Signals are the JavaScript thread's to handle.
   sigset_t all;
   sigset_t before;
@@ -25,7 +26,7 @@ void Engine::submit(std::unique_ptr<Job> job) {
     const std::lock_guard lock(mutex_);
     queue_.push_back(std::move(job));
   }
-  wake_.notify_one();
+  work_.notify_one();
 }
 
 void Engine::cancel(std::uint32_t id) {
@@ -41,7 +42,7 @@ void Engine::close() {
     const std::lock_guard lock(mutex_);
     closing_ = true;
   }
-  wake_.notify_one();
+  work_.notify_one();
 }
 
 void Engine::stop() {
@@ -49,36 +50,48 @@ void Engine::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+std::vector<std::unique_ptr<Job>> Engine::take(bool& ended) {
+  const std::lock_guard lock(mutex_);
+  ended = ended_;
+  return std::exchange(done_, {});
+}
+
 void Engine::work() {
+  // All that the thread holds is let go before it says that it has ended: a name it took is free by then.
+  workThrough();
   {
-    // All that the thread holds goes before it reports its end: a name taken is free once close() has resolved.
-    Socket socket;
-    std::vector<Descriptor> held;
-    Workplace place{.socket = socket, .where = where_, .options = options_, .held = held};
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      wake_.wait(lock, [this] { return closing_ || !queue_.empty(); });
-      if (queue_.empty()) break;
-      std::unique_ptr<Job> job = std::move(queue_.front());
-      queue_.pop_front();
-      running_ = job.get();
-      const bool skip = closing_;
-      lock.unlock();
-      if (skip) {
-        job->skip();
-      } else {
-        const auto now = Clock::now();
-        const auto limit = std::min<std::chrono::milliseconds>(job->limit(), std::chrono::hours(24 * 365));
-        job->run(place, {.deadline = now + limit, .cancelled = &job->cancelled, .closing = &closing_});
-      }
-      lock.lock();
-      running_ = nullptr;
-      lock.unlock();
-      finished_(std::move(job));
-      lock.lock();
-    }
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
   }
-  finished_(nullptr);
+  wake_();
+}
+
+void Engine::workThrough() {
+  Socket socket;
+  std::vector<Descriptor> held;
+  Workplace place{.socket = socket, .where = where_, .options = options_, .held = held};
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    work_.wait(lock, [this] { return closing_ || !queue_.empty(); });
+    if (queue_.empty()) return;
+    std::unique_ptr<Job> job = std::move(queue_.front());
+    queue_.pop_front();
+    running_ = job.get();
+    const bool skip = closing_;
+    lock.unlock();
+    if (skip) {
+      job->skip();
+    } else {
+      const auto limit = std::min<std::chrono::milliseconds>(job->limit(), std::chrono::hours(24 * 365));
+      job->run(place, {.deadline = Clock::now() + limit, .cancelled = &job->cancelled, .closing = &closing_});
+    }
+    lock.lock();
+    running_ = nullptr;
+    done_.push_back(std::move(job));
+    lock.unlock();
+    wake_();
+    lock.lock();
+  }
 }
 
 }  // namespace xfrmesh

@@ -1,4 +1,4 @@
-// A socket's native thread and its queue of jobs. Plain C++: what finished is handed to a callback on that thread.
+// A socket's native thread and its queues: of jobs to do, and of jobs done. Plain C++.
 #pragma once
 
 #include <atomic>
@@ -29,7 +29,8 @@ struct Workplace {
 // A piece of work in order. Made on the JavaScript thread, run on the socket's, then read on the JavaScript thread.
 class Job {
  public:
-  explicit Job(std::uint32_t id, std::chrono::milliseconds limit = std::chrono::milliseconds::max()) : id_(id), limit_(limit) {}
+  explicit Job(std::uint32_t id, std::chrono::milliseconds limit = std::chrono::milliseconds::max())
+      : id_(id), limit_(limit) {}
   virtual ~Job() = default;
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
@@ -49,8 +50,8 @@ class Job {
 
 class Engine {
  public:
-  // `finished` is called on the engine's thread: with each job that ran or was skipped, and with nothing at the very end.
-  using Finished = std::function<void(std::unique_ptr<Job>)>;
+  // Called on the engine's thread whenever there is something new to take().
+  using Wake = std::function<void()>;
 
   Engine(Namespace where, Socket::Options options) : where_(std::move(where)), options_(options) {}
   ~Engine() { stop(); }
@@ -58,7 +59,7 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // May throw std::system_error where no thread is to be had.
-  void start(Finished finished);
+  void start(Wake wake);
   void submit(std::unique_ptr<Job> job);
   void cancel(std::uint32_t id);
   // The job at work ends at its next chunk, those waiting are skipped, and the thread ends.
@@ -66,16 +67,22 @@ class Engine {
   // close(), and waits until the thread has ended.
   void stop();
 
+  // The jobs that ran or were skipped since the last take(), and whether the thread has let go of all it held.
+  std::vector<std::unique_ptr<Job>> take(bool& ended);
+
  private:
   void work();
+  void workThrough();
 
   Namespace where_;
   Socket::Options options_;
-  Finished finished_;
+  Wake wake_;
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable work_;
   std::deque<std::unique_ptr<Job>> queue_;
+  std::vector<std::unique_ptr<Job>> done_;
   Job* running_ = nullptr;
+  bool ended_ = false;
   std::atomic<bool> closing_ = false;
   std::thread thread_;
 };

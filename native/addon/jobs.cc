@@ -104,7 +104,9 @@ void CommitJob::run(Workplace& place, const Control& control) {
   outcome_.error = error;
 }
 
-void CommitJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) { deferred.Resolve(valueOf(env, outcome_)); }
+void CommitJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  deferred.Resolve(valueOf(env, outcome_));
+}
 
 void ReadJob::run(Workplace& place, const Control& control) {
   const int error = guarded([&] {

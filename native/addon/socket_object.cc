@@ -35,15 +35,15 @@ Namespace namespaceOf(const Napi::Value& value) {
 }  // namespace
 
 Napi::Function SocketObject::define(Napi::Env env) {
-  return DefineClass(env, "Socket",
-                     {InstanceMethod<&SocketObject::open>("open"), InstanceMethod<&SocketObject::commit>("commit"),
-                      InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::request>("request"),
-                      InstanceMethod<&SocketObject::transact>("transact"), InstanceMethod<&SocketObject::lock>("lock"),
-                      InstanceMethod<&SocketObject::readFile>("readFile"),
-                      InstanceMethod<&SocketObject::cancel>("cancel"), InstanceMethod<&SocketObject::close>("close"),
-                      InstanceAccessor<&SocketObject::chunk>("chunk"),
-                      InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
-                      InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
+  return DefineClass(
+      env, "Socket",
+      {InstanceMethod<&SocketObject::open>("open"), InstanceMethod<&SocketObject::commit>("commit"),
+       InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::request>("request"),
+       InstanceMethod<&SocketObject::transact>("transact"), InstanceMethod<&SocketObject::lock>("lock"),
+       InstanceMethod<&SocketObject::readFile>("readFile"), InstanceMethod<&SocketObject::cancel>("cancel"),
+       InstanceMethod<&SocketObject::close>("close"), InstanceAccessor<&SocketObject::chunk>("chunk"),
+       InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
+       InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
 }
 
 SocketObject::SocketObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
@@ -62,17 +62,18 @@ void SocketObject::start(Napi::Env env) {
   if (started_) return;
   callback_ = Napi::ThreadSafeFunction::New(env, Napi::Function(), "xfrmesh socket", 0, 1);
   callback_.Unref(env);
-  engine_->start([this](std::unique_ptr<Job> job) {
-    auto* done = static_cast<JsJob*>(job.release());
-    const napi_status status = callback_.NonBlockingCall(done, [this](Napi::Env inner, Napi::Function /*none*/, JsJob* finished) {
-      if (finished == nullptr) return ended(inner);
-      settle(inner, std::unique_ptr<JsJob>(finished));
+  try {
+    // Where the environment is going the call comes to nothing: nobody waits for the outcome any more.
+    engine_->start([this] {
+      callback_.NonBlockingCall([this](Napi::Env inner, Napi::Function /*none*/) { collect(inner); });
     });
-    // The environment is going: nobody waits for the outcome any more.
-    if (status != napi_ok) delete done;
-  });
+  } catch (const std::system_error& error) {
+    callback_.Abort();
+    throw Napi::Error::New(env, error.what());
+  }
   started_ = true;
-  // Hooks run last come, first served: this one, made after the callback's own, ends the thread before the callback goes.
+  // Hooks run last come, first served: this one, made after the callback's own, ends the thread before the callback
+  // goes.
   cleanup_ = [](void* self) {
     auto* object = static_cast<SocketObject*>(self);
     object->cleanup_ = nullptr;
@@ -112,13 +113,19 @@ Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, st
   return promise;
 }
 
-void SocketObject::settle(Napi::Env env, std::unique_ptr<JsJob> job) {
+void SocketObject::collect(Napi::Env env) {
   const Napi::HandleScope scope(env);
-  const auto found = waiting_.find(job->id());
+  bool finished = false;
+  for (const auto& job : engine_->take(finished)) settle(env, static_cast<JsJob&>(*job));
+  if (finished) ended(env);
+}
+
+void SocketObject::settle(Napi::Env env, JsJob& job) {
+  const auto found = waiting_.find(job.id());
   if (found == waiting_.end()) return;
   const Waiting waiting = std::move(found->second);
   waiting_.erase(found);
-  job->settle(env, waiting.deferred);
+  job.settle(env, waiting.deferred);
   if (!waiting_.empty()) return;
   if (closing_.empty()) callback_.Unref(env);
   Unref();
@@ -152,9 +159,10 @@ Napi::Value SocketObject::request(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SocketObject::transact(const Napi::CallbackInfo& info) {
-  return submit(info.Env(),
-                std::make_unique<TransactJob>(number(info[0]), milliseconds(info[3]), bytesOfArray(info[1]), number(info[2])),
-                {info[1]});
+  return submit(
+      info.Env(),
+      std::make_unique<TransactJob>(number(info[0]), milliseconds(info[3]), bytesOfArray(info[1]), number(info[2])),
+      {info[1]});
 }
 
 Napi::Value SocketObject::lock(const Napi::CallbackInfo& info) {
@@ -188,13 +196,14 @@ Napi::Value SocketObject::close(const Napi::CallbackInfo& info) {
 
 void SocketObject::ended(Napi::Env env) {
   if (ended_) return;
-  const Napi::HandleScope scope(env);
   shutDown();
   for (const auto& deferred : closing_) deferred.Resolve(env.Undefined());
   Unref();
 }
 
-Napi::Value SocketObject::chunk(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), granted_.chunk); }
+Napi::Value SocketObject::chunk(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), granted_.chunk);
+}
 
 Napi::Value SocketObject::sendLimit(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(granted_.sendLimit));

@@ -56,7 +56,9 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
 
   void start(Napi::Env env);
   Napi::Promise submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept);
-  void settle(Napi::Env env, std::unique_ptr<JsJob> job);
+  // Settles what the engine has done since.
+  void collect(Napi::Env env);
+  void settle(Napi::Env env, JsJob& job);
   void ended(Napi::Env env);
   // The thread's end, from whichever of close(), collection and the environment's end comes first.
   void shutDown();

@@ -116,8 +116,13 @@ Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, st
 void SocketObject::collect(Napi::Env env) {
   const Napi::HandleScope scope(env);
   bool finished = false;
-  for (const auto& job : engine_->take(finished)) settle(env, static_cast<JsJob&>(*job));
-  if (finished) ended(env);
+  const auto jobs = engine_->take(finished);
+  // A worker that is being ended runs no JavaScript any more, and every call says so by throwing. Nobody waits either.
+  try {
+    for (const auto& job : jobs) settle(env, static_cast<JsJob&>(*job));
+    if (finished) ended(env);
+  } catch (const Napi::Error&) {  // NOLINT(bugprone-empty-catch)
+  }
 }
 
 void SocketObject::settle(Napi::Env env, JsJob& job) {
@@ -125,7 +130,11 @@ void SocketObject::settle(Napi::Env env, JsJob& job) {
   if (found == waiting_.end()) return;
   const Waiting waiting = std::move(found->second);
   waiting_.erase(found);
-  job.settle(env, waiting.deferred);
+  try {
+    job.settle(env, waiting.deferred);
+  } catch (const Napi::Error& error) {
+    waiting.deferred.Reject(error.Value());
+  }
   if (!waiting_.empty()) return;
   if (closing_.empty()) callback_.Unref(env);
   Unref();

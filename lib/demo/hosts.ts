@@ -5,9 +5,9 @@ import { run } from './processes.js'
 import { Sniffer } from './sniffer.js'
 
 export interface FabricOptions {
-  /** 1 to 200. */
-  hosts: number
-  /** Family of the outer addresses: 192.0.2.k/24 or 2001:db8::k/64. Default: 4. */
+  /** How many, 1 to 200, or their outer addresses, of one family. */
+  hosts: number | readonly string[]
+  /** Family of the outer addresses made up: 192.0.2.k/24 or 2001:db8::k/64. Default: 4. */
   family?: 4 | 6
   /** What the namespaces' names begin with; the process's number follows. Default: 'xm'. */
   prefix?: string
@@ -84,16 +84,18 @@ export class Fabric implements AsyncDisposable {
   readonly switch: Namespace
   readonly #networks: number[] = []
 
-  private constructor(name: string, family: 4 | 6, hosts: number) {
-    this.family = family
+  private constructor(name: string, addresses: readonly string[]) {
+    this.family = addresses[0]!.includes(':') ? 6 : 4
     this.switch = new Namespace(`${name}-switch`)
-    this.hosts = Array.from({ length: hosts }, (_, i) => new Host(this, `${name}-${i + 1}`, i + 1))
+    this.hosts = addresses.map((address, i) => new Host(this, `${name}-${i + 1}`, i + 1, address))
   }
 
   static async create({ hosts, family = 4, prefix = 'xm' }: FabricOptions): Promise<Fabric> {
-    if (!Number.isInteger(hosts) || hosts < 1 || hosts > MOST_HOSTS) throw new RangeError(`hosts: 1 to ${MOST_HOSTS}`)
+    const addresses =
+      typeof hosts === 'number' ? Array.from({ length: hosts }, (_, i) => hostAddress(family, i + 1)) : hosts
+    if (addresses.length < 1 || addresses.length > MOST_HOSTS) throw new RangeError(`hosts: 1 to ${MOST_HOSTS}`)
     made++
-    const fabric = new Fabric(`${prefix}${process.pid}-${made}`, family, hosts)
+    const fabric = new Fabric(`${prefix}${process.pid}-${made}`, addresses)
     remember(fabric)
     try {
       await fabric.#build()
@@ -161,12 +163,13 @@ export class Fabric implements AsyncDisposable {
     ])
     for (const host of this.hosts) {
       const { device, address } = host
-      const prefix = this.family === 4 ? [`${address}/24`] : [`${address}/64`]
-      const nodad = this.family === 4 ? [] : ['nodad']
+      const prefix = this.family === 4 ? [`${address}/24`] : [`${address}/64`, 'nodad']
       await host.ip([
         ['link', 'set', 'lo', 'up'],
-        ['address', 'add', ...prefix, 'dev', device, ...nodad],
         ['link', 'set', device, 'up'],
+        ['address', 'add', 'dev', device, ...prefix],
+        // Addresses that a caller chose need not be of one prefix: all are on this link.
+        ['route', 'add', 'default', 'dev', device],
       ])
     }
   }
@@ -184,10 +187,10 @@ export class Host extends Namespace {
   readonly container: Namespace
   readonly #fabric: Fabric
 
-  constructor(fabric: Fabric, name: string, number: number) {
+  constructor(fabric: Fabric, name: string, number: number, address: string) {
     super(name)
     this.number = number
-    this.address = fabric.family === 4 ? `192.0.2.${number}` : `2001:db8::${number.toString(16)}`
+    this.address = address
     this.container = new Namespace(`${name}-container`)
     this.#fabric = fabric
   }
@@ -218,6 +221,11 @@ export class Host extends Namespace {
     await this.container.run('bridge', ['-batch', '-'], { input: floods.join('') })
     return { vni, device, address }
   }
+}
+
+/** The outer address of host k, from 1, where the caller has no wish (RFC 5737, RFC 3849). */
+export function hostAddress(family: 4 | 6, number: number): string {
+  return family === 4 ? `192.0.2.${number}` : `2001:db8::${number.toString(16)}`
 }
 
 function checksumWords(family: 4 | 6, checksum: boolean): string[] {

@@ -1,26 +1,13 @@
 /** What an Overlay leaves in the kernel is what Docker's calls leave there. */
 import { describe, expect, test } from 'vitest'
 import { Overlay } from '../../lib/index.js'
-import { Docker, type DockerKey } from './docker.js'
-import { inNetns, withNetns } from './netns.js'
+import { Docker } from './docker.js'
+import { objects } from './dump.js'
+import { keyOf } from './keys.js'
+import { withNetns } from './netns.js'
 
 const DOCKER_MARK = 0xd0c4e3
 const PEERS = 50
-
-const key = (tag: number): DockerKey => ({ tag, value: Uint8Array.from({ length: 16 }, (_, i) => tag * 16 + i) })
-
-/** The objects that `ip xfrm` lists, with limits and counters, but without times and the kernel's running numbers, sorted. */
-async function listed(netns: string, kind: 'state' | 'policy'): Promise<string[]> {
-  const text = await inNetns(netns, 'ip', '-s', 'xfrm', kind)
-  return text
-    .split(/^(?=src )/m)
-    .filter((object) => object !== '')
-    .map((object) => object.replace(/ add \S+ \S+ use .*/g, '').replace(/ index \d+/g, ''))
-    .sort()
-}
-
-const states = (netns: string) => listed(netns, 'state')
-const policies = (netns: string) => listed(netns, 'policy')
 
 describe.each([
   ['IPv4', '192.0.2.1', (n: number) => `198.51.100.${n}`],
@@ -35,13 +22,13 @@ describe.each([
 
         /** Both now have as many objects, and the same. */
         const same = async (counts: { states: number; policies: number }) => {
-          const [expectedStates, expectedPolicies] = [await states(theirs), await policies(theirs)]
+          const [expectedStates, expectedPolicies] = [await objects(theirs, 'state'), await objects(theirs, 'policy')]
           expect({ states: expectedStates.length, policies: expectedPolicies.length }).toEqual(counts)
-          expect(await states(ours)).toEqual(expectedStates)
-          expect(await policies(ours)).toEqual(expectedPolicies)
+          expect(await objects(ours, 'state')).toEqual(expectedStates)
+          expect(await objects(ours, 'policy')).toEqual(expectedPolicies)
         }
 
-        const keys = [key(1), key(2), key(3)]
+        const keys = [keyOf(1), keyOf(2), keyOf(3)]
         await docker.run({ op: 'setKeys', keys })
         await overlay.setKeys(keys)
         await same({ states: 0, policies: 0 })
@@ -50,8 +37,8 @@ describe.each([
         await overlay.addPeers(peers)
         await same({ states: PEERS * 4, policies: PEERS })
 
-        await docker.run({ op: 'updateKeys', add: key(4) })
-        await overlay.updateKeys({ add: key(4) })
+        await docker.run({ op: 'updateKeys', add: keyOf(4) })
+        await overlay.updateKeys({ add: keyOf(4) })
         await same({ states: PEERS * 5, policies: PEERS })
 
         await docker.run({ op: 'updateKeys', primary: 4 })

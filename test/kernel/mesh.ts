@@ -1,0 +1,127 @@
+import { Fabric, type FabricOptions, type Host, type VxlanLink } from '../../lib/demo/hosts.js'
+import type { Namespace } from '../../lib/demo/namespace.js'
+import { deriveSpi, Overlay, type OverlayOptions } from '../../lib/index.js'
+
+/** VXLAN's port, and the network that the tests encrypt. */
+export const PORT = 4789
+export const VNI = 4096
+
+/**
+ * Gives every host a link of each network. Who has which inner address is settled: what crosses the links is what was sent
+ * on purpose, and nothing waits for an answer to "who has".
+ */
+export async function linkAll(fabric: Fabric, vnis: readonly number[], port = PORT): Promise<void> {
+  for (const vni of vnis) {
+    const links = await Promise.all(fabric.hosts.map((host) => host.addVxlan({ vni, port })))
+    const hardware = await Promise.all(fabric.hosts.map((host, i) => hardwareAddress(host.container, links[i]!)))
+    for (const [i, host] of fabric.hosts.entries()) {
+      await host.container.ip(
+        links.flatMap(({ device, address }, j) =>
+          i === j ? [] : [['neigh', 'replace', address, 'lladdr', hardware[j]!, 'dev', device, 'nud', 'permanent']],
+        ),
+      )
+    }
+  }
+}
+
+async function hardwareAddress(where: Namespace, { device }: VxlanLink): Promise<string> {
+  const [link] = JSON.parse(await where.run('ip', ['-j', 'link', 'show', device])) as { address: string }[]
+  return link!.address
+}
+
+/** Inner address of a host in a network. */
+export function inner(fabric: Fabric, host: Host, vni = VNI): string {
+  return `10.0.${fabric.numberOf(vni)}.${host.number}`
+}
+
+/** Packets that a network's link has received in a host's container. */
+export async function received({ container }: Host, vni = VNI): Promise<number> {
+  const text = await container.run('ip', ['-j', '-s', 'link', 'show', `vx${vni}`])
+  const [link] = JSON.parse(text) as { stats64: { rx: { packets: number } } }[]
+  return link!.stats64.rx.packets
+}
+
+/** Hosts around a switch, and what else a test opens on them: all goes with it. */
+export async function withFabric(
+  options: FabricOptions,
+  work: (fabric: Fabric, open: (host: Host, more?: Partial<OverlayOptions>) => Promise<Overlay>) => Promise<void>,
+): Promise<void> {
+  await using fabric = await Fabric.create(options)
+  const overlays: Overlay[] = []
+  try {
+    await work(fabric, async (host, more) => {
+      const overlay = await Overlay.open({ local: host.address, netns: host.netns, ...more })
+      overlays.push(overlay)
+      return overlay
+    })
+  } finally {
+    await Promise.all(overlays.map((overlay) => overlay.close()))
+  }
+}
+
+/** SPIs of all SAs in a namespace, as `ip` lists them, in order. */
+export async function spis(where: Namespace): Promise<number[]> {
+  const text = await where.run('ip', ['xfrm', 'state'])
+  return Array.from(text.matchAll(/ spi (0x[0-9a-f]{8})/g), ([, spi]) => Number(spi)).sort((a, b) => a - b)
+}
+
+/** SPIs that a host should have SAs of, in order: from each peer under each key, and to each peer under the first. */
+export function expectedSpis(local: string, peers: readonly string[], [primary, ...more]: readonly number[]): number[] {
+  const reverse = peers.flatMap((peer) => [primary!, ...more].map((tag) => deriveSpi(peer, local, tag)))
+  return [...reverse, ...peers.map((peer) => deriveSpi(local, peer, primary!))].sort((a, b) => a - b)
+}
+
+/** The outer addresses of all other hosts. */
+export function others(fabric: Fabric, host: Host): string[] {
+  return fabric.hosts.filter((other) => other !== host).map(({ address }) => address)
+}
+
+/** Packets that one host has sent so far. */
+export interface Sent {
+  /** VXLAN of the encrypted network, in the clear. */
+  clear: number
+  esp: number
+}
+
+/** Counts, at the switch's port of each host, what comes from it: before anything of ours could look away. */
+export class Taps {
+  readonly #switch: Namespace
+
+  private constructor(where: Namespace) {
+    this.#switch = where
+  }
+
+  static async set(fabric: Fabric): Promise<Taps> {
+    const chains = fabric.hosts.map(
+      ({ number }) => `
+        counter clear${number} { }
+        counter esp${number} { }
+        chain port${number} {
+          type filter hook ingress device port${number} priority 0;
+          udp dport ${PORT} @th,96,24 ${VNI} counter name clear${number}
+          meta l4proto esp counter name esp${number}
+        }
+      `,
+    )
+    await fabric.switch.run('nft', ['-f', '-'], { input: `table netdev taps {${chains.join('')}}\n` })
+    return new Taps(fabric.switch)
+  }
+
+  /** What a host has sent so far. */
+  async sent({ number }: Host): Promise<Sent> {
+    const { nftables } = JSON.parse(await this.#switch.run('nft', ['-j', 'list', 'counters'])) as {
+      nftables: { counter?: { name: string; packets: number } }[]
+    }
+    const packets = (name: string) =>
+      nftables.find(({ counter }) => counter?.name === `${name}${number}`)!.counter!.packets
+    return { clear: packets('clear'), esp: packets('esp') }
+  }
+
+  /** What it sends while the work lasts. */
+  async sentDuring(host: Host, work: () => Promise<unknown>): Promise<Sent> {
+    const before = await this.sent(host)
+    await work()
+    const after = await this.sent(host)
+    return { clear: after.clear - before.clear, esp: after.esp - before.esp }
+  }
+}

@@ -200,14 +200,12 @@ describe('damage is seen, and mended for the networks that there are', () => {
       alone(async (firewall, netns) => {
         await firewall.apply({ add: [4096, 4097] })
         const whole = await ruleset(netns)
-        for (const mend of [() => firewall.restore([4096, 4097]), () => firewall.apply({ add: [4096] })]) {
-          await feedNetns(netns, `${commands}\n`, 'nft', '-f', '-')
-          const state = await firewall.read()
-          expect(state).toMatchObject({ exists: true, intact: false, networks: new Set([4096, 4097]) })
-          expect(state.differences.join('\n')).toContain(sentence)
-          await mend()
-          expect(await ruleset(netns)).toEqual(whole)
-        }
+        await feedNetns(netns, `${commands}\n`, 'nft', '-f', '-')
+        const state = await firewall.read()
+        expect(state).toMatchObject({ exists: true, intact: false, networks: new Set([4096, 4097]) })
+        expect(state.differences.join('\n')).toContain(sentence)
+        await firewall.restore([4096, 4097])
+        expect(await ruleset(netns)).toEqual(whole)
       }),
     )
   }
@@ -234,14 +232,13 @@ describe('damage is seen, and mended for the networks that there are', () => {
       expect(await ruleset(netns)).toEqual(whole)
     }))
 
-  test('what was only counted is no damage', () =>
-    withLink((one) =>
-      withFirewall(one, async (firewall) => {
-        await firewall.apply({ add: [ENCRYPTED] })
-        await packets(one, 'send', '192.0.2.2', PORT, ENCRYPTED, 3)
-        expect(await firewall.read()).toMatchObject({ intact: true, drops: { in: 0, out: 3 } })
-      }),
-    ))
+  test('by a change too, for the networks that the set still holds', () =>
+    alone(async (firewall, netns) => {
+      await firewall.apply({ add: [4096] })
+      await inNetns(netns, 'nft', 'flush', 'chain', ...TABLE, 'guard-out')
+      await firewall.apply({ add: [4097] })
+      expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set([4096, 4097]) })
+    }))
 })
 
 const script = fileURLToPath(new URL('packets.py', import.meta.url))
@@ -269,37 +266,35 @@ async function arrivedDuring(netns: string, work: () => Promise<void>): Promise<
   return counting.stop()
 }
 
-const peers = [
-  ['IPv4', '192.0.2.2'],
-  ['IPv6', '2001:db8::2'],
-] as const
+/** The second host of a link. */
+const ADDRESSES = ['192.0.2.2', '2001:db8::2']
+
+/** Five datagrams of either network to each address. */
+async function sendBoth(netns: string, addresses: readonly string[]): Promise<void> {
+  for (const address of addresses) {
+    for (const vni of [ENCRYPTED, PLAIN]) await packets(netns, 'send', address, PORT, vni, 5)
+  }
+}
 
 describe('without ESP, an encrypted network', () => {
-  for (const [version, address] of peers) {
-    test(`does not leave in the clear over ${version}; a plain one on the same port does`, () =>
-      withLink((one, other) =>
-        withFirewall(one, async (firewall) => {
-          await firewall.apply({ add: [ENCRYPTED] })
-          const arrived = await arrivedDuring(other, async () => {
-            for (const vni of [ENCRYPTED, PLAIN]) await packets(one, 'send', address, PORT, vni, 5)
-          })
-          expect(arrived).toEqual({ [PLAIN]: 5 })
-          expect((await firewall.read()).drops).toEqual({ in: 0, out: 5 })
-        }),
-      ))
+  test('does not leave in the clear, over IPv4 or IPv6; a plain one on the same port does', () =>
+    withLink((one, other) =>
+      withFirewall(one, async (firewall) => {
+        await firewall.apply({ add: [ENCRYPTED] })
+        expect(await arrivedDuring(other, () => sendBoth(one, ADDRESSES))).toEqual({ [PLAIN]: 10 })
+        // What was counted is no damage.
+        expect(await firewall.read()).toMatchObject({ intact: true, drops: { in: 0, out: 10 } })
+      }),
+    ))
 
-    test(`is not received in the clear over ${version}; a plain one on the same port is`, () =>
-      withLink((one, other) =>
-        withFirewall(other, async (firewall) => {
-          await firewall.apply({ add: [ENCRYPTED] })
-          const arrived = await arrivedDuring(other, async () => {
-            for (const vni of [ENCRYPTED, PLAIN]) await packets(one, 'send', address, PORT, vni, 5)
-          })
-          expect(arrived).toEqual({ [PLAIN]: 5 })
-          expect((await firewall.read()).drops).toEqual({ in: 5, out: 0 })
-        }),
-      ))
-  }
+  test('is not received in the clear, over IPv4 or IPv6; a plain one on the same port is', () =>
+    withLink((one, other) =>
+      withFirewall(other, async (firewall) => {
+        await firewall.apply({ add: [ENCRYPTED] })
+        expect(await arrivedDuring(other, () => sendBoth(one, ADDRESSES))).toEqual({ [PLAIN]: 10 })
+        expect(await firewall.read()).toMatchObject({ intact: true, drops: { in: 10, out: 0 } })
+      }),
+    ))
 
   test('neither leaves nor is received in IPv6 fragments whose first has no VNI', () =>
     withLink(async (one, other) => {
@@ -323,10 +318,7 @@ describe('without ESP, an encrypted network', () => {
         const nat = 'table ip nat { chain out { type nat hook postrouting priority srcnat; masquerade; }; }\n'
         await feedNetns(one, nat, 'nft', '-f', '-')
         await firewall.apply({ add: [ENCRYPTED] })
-        const arrived = await arrivedDuring(other, async () => {
-          for (const vni of [ENCRYPTED, PLAIN]) await packets(one, 'send', '192.0.2.2', PORT, vni, 5)
-        })
-        expect(arrived).toEqual({ [PLAIN]: 5 })
+        expect(await arrivedDuring(other, () => sendBoth(one, ['192.0.2.2']))).toEqual({ [PLAIN]: 5 })
       }),
     ))
 
@@ -345,10 +337,7 @@ describe('without ESP, an encrypted network', () => {
         await inNetns(router, 'sysctl', '-qw', 'net.ipv4.ip_forward=1')
         await withFirewall(router, async (firewall) => {
           await firewall.apply({ add: [ENCRYPTED] })
-          const arrived = await arrivedDuring(far, async () => {
-            for (const vni of [ENCRYPTED, PLAIN]) await packets(one, 'send', '198.51.100.2', PORT, vni, 5)
-          })
-          expect(arrived).toEqual({ [PLAIN]: 5 })
+          expect(await arrivedDuring(far, () => sendBoth(one, ['198.51.100.2']))).toEqual({ [PLAIN]: 5 })
         })
       }),
     ))
@@ -360,7 +349,7 @@ describe('without ESP, an encrypted network', () => {
         let tried: unknown
         const arrived = await arrivedDuring(other, async () => {
           const flooding = await packetsUntil(one, 'flood', '192.0.2.2', PORT, ENCRYPTED)
-          for (let i = 0; i < 100; i++) {
+          for (let i = 0; i < 50; i++) {
             await firewall.restore([ENCRYPTED, ...range(0, i)])
             await firewall.apply({ add: range(10_000, 100) })
             await firewall.apply({ remove: range(10_000, 100) })

@@ -7,7 +7,7 @@ import { stringify } from 'yaml'
 import { U16 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { hostAddress } from '../demo/hosts.js'
-import { count, number, runDemo, speed, type DemoInput, type DemoResult } from '../demo/demo.js'
+import { count, number, runDemo, speed, total, type DemoInput, type DemoResult } from '../demo/demo.js'
 import type { KeyInput, SuiteName } from '../index.js'
 import { suites } from '../overlay/suites.js'
 import { familyOf, loadCluster, type Cluster } from './cluster.js'
@@ -179,11 +179,7 @@ function document(cluster: Cluster, input: DemoInput, result: DemoResult): objec
 function table(cluster: Cluster, input: DemoInput, result: DemoResult): string {
   const { peers, through, rotation, left, cleartext } = result
   const { policies, exclusive, suite } = input
-  const turns = [rotation.add, rotation.primary, rotation.prune]
-  const turned = {
-    operations: turns.reduce((sum, { operations }) => sum + operations, 0),
-    elapsedMs: turns.reduce((sum, { elapsedMs }) => sum + elapsedMs, 0),
-  }
+  const turned = total([rotation.add, rotation.primary, rotation.prune])
   const kind = `IPv${familyOf(cluster.nodes[0]!.address)}, ${suite}, policies ${policies}${exclusive ? ', exclusive' : ''}`
   const rows: [string, string][] = [
     ['kernel', `${release()}; ${kind}`],

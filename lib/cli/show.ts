@@ -69,7 +69,7 @@ export class ProgressShow implements Show {
       this.#label = label
       this.#said = now
     }
-    if (now - this.#said < LINE_MS) return
+    if (now - this.#said < LINE_MS || done === total) return
     this.#said = now
     this.#bars.write(`  ${label}: ${done} of ${total}\n`)
   }

@@ -37,6 +37,7 @@ export interface Work {
   operations: number
   /** From calls to results, the hosts one after the other. */
   elapsedMs: number
+  operationsPerSecond: number
 }
 
 export interface DemoResult {
@@ -167,7 +168,9 @@ class Demo {
 
   async #addHosts(): Promise<DemoResult['hosts']> {
     const { keys } = this.#input
-    this.#show.part(`${count(keys.length, 'key')} on each host, and the hosts as each other's peers`)
+    this.#show.part(
+      `${count(keys.length, 'key')} on each host, and the hosts as each other's peers (now the kernel loads ESP)`,
+    )
     for (const { overlay } of this.#members) await overlay.setKeys(keys)
     const work = await this.#each('adding hosts', ({ overlay, others }, options) => overlay.addPeers(others, options))
     return { ...work, count: this.#members.length }
@@ -243,7 +246,7 @@ class Demo {
   async #leaked(sniffers: readonly Sniffer[]): Promise<Sniffed> {
     const seen = await stopAll(sniffers)
     this.#show.line(
-      `in the clear, on all links, since the encryption: ${packets(seen.packets)} (${seen.dropped} not seen)`,
+      `in the clear, on all links, since the encryption: ${packets(seen.packets)} (tcpdump missed ${seen.dropped})`,
     )
     return seen
   }
@@ -257,7 +260,7 @@ class Demo {
 
   /** Does something on each host in turn, showing how far it is. */
   async #each(label: string, work: (member: Member, options: CallOptions) => Promise<Report>): Promise<Work> {
-    const done: Work = { operations: 0, elapsedMs: 0 }
+    const done: Work[] = []
     for (const member of this.#members) {
       const shown = `${member.name}: ${label}`
       const started = performance.now()
@@ -266,12 +269,11 @@ class Demo {
           this.#show.progress(shown, done, total)
         },
       })
-      const elapsedMs = performance.now() - started
-      this.#show.line(`${shown}: ${speed({ operations, elapsedMs })}`)
-      done.operations += operations
-      done.elapsedMs += elapsedMs
+      const one = workOf(operations, performance.now() - started)
+      this.#show.line(`${shown}: ${speed(one)}`)
+      done.push(one)
     }
-    return done
+    return total(done)
   }
 
   async #xfrmErrors(): Promise<Record<string, number>> {
@@ -338,8 +340,21 @@ export function count(n: number, what: string): string {
   return `${number(n)} ${what}${n === 1 ? '' : 's'}`
 }
 
-/** As in 4,004 operations in 312 ms, 12,833 a second. */
-export function speed({ operations, elapsedMs }: Work): string {
-  const rate = elapsedMs > 0 ? (operations / elapsedMs) * 1000 : 0
-  return `${count(operations, 'operation')} in ${number(elapsedMs)} ms, ${number(rate)} a second`
+/** As in 4,004 operations in 312 ms, 12,833 a second; the rate where there was enough to measure one. */
+export function speed({ operations, elapsedMs, operationsPerSecond }: Work): string {
+  const work = `${count(operations, 'operation')} in ${number(elapsedMs)} ms`
+  return operations < 100 ? work : `${work}, ${number(operationsPerSecond)} a second`
+}
+
+/** Work done, with its rate; 0 for none. */
+export function workOf(operations: number, elapsedMs: number): Work {
+  return { operations, elapsedMs, operationsPerSecond: elapsedMs > 0 ? (operations / elapsedMs) * 1000 : 0 }
+}
+
+/** Work done one after the other. */
+export function total(all: readonly Work[]): Work {
+  return workOf(
+    all.reduce((sum, { operations }) => sum + operations, 0),
+    all.reduce((sum, { elapsedMs }) => sum + elapsedMs, 0),
+  )
 }

@@ -32,14 +32,17 @@ export interface NativeOutcome {
   readBack: number
 }
 
-export interface NativeDump {
-  ending: number
-  errno: number
-  message: string | undefined
+export interface NativeRecords {
   records: Uint8Array
   /** Raw key bytes: wrap them at once. The first are those that were passed in. */
   keys: Uint8Array[]
   algorithms: string[]
+}
+
+export interface NativeDump extends NativeRecords {
+  ending: number
+  errno: number
+  message: string | undefined
 }
 
 export interface NativeReply {
@@ -112,6 +115,10 @@ export interface NativeSocket {
 
 interface Addon {
   Socket: new (options: SocketOptions) => NativeSocket
+  /** The XFRM messages that records become, one after the other, as commit() sends them. Throws if they are malformed. */
+  encode(records: Uint8Array, keys: readonly Uint8Array[], algorithms: readonly string[]): Uint8Array
+  /** The records of the states and policies in XFRM messages, as read() gives them. Throws if they are malformed. */
+  decode(messages: Uint8Array, details: boolean): NativeRecords
   /** Offsets as the compiler sees them. */
   layout(): { state: Record<string, number>; policy: Record<string, number>; transaction: Record<string, number> }
 }

@@ -1,6 +1,6 @@
 import { formatAddress } from '../base/address.js'
 import { Key } from '../base/key.js'
-import type { NativeDump } from '../native.js'
+import type { NativeRecords } from '../native.js'
 import {
   Cipher,
   LITTLE_ENDIAN,
@@ -40,7 +40,7 @@ export class DumpReader {
   readonly #keys: (Key | undefined)[] = []
   readonly #algorithms: readonly string[]
 
-  constructor({ records, keys, algorithms }: NativeDump) {
+  constructor({ records, keys, algorithms }: NativeRecords) {
     this.#records = new RecordReader(records)
     this.#rawKeys = keys
     this.#algorithms = algorithms

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 
+#include "addon/values.h"
 #include "nft/transaction.h"
 
 namespace xfrmesh {
@@ -19,18 +20,6 @@ int guarded(const Work& work) {
   } catch (...) {
     return ENOMEM;
   }
-}
-
-Napi::Uint8Array copyOf(Napi::Env env, Bytes bytes) {
-  auto array = Napi::Uint8Array::New(env, bytes.size());
-  if (!bytes.empty()) std::memcpy(array.Data(), bytes.data(), bytes.size());
-  return array;
-}
-
-Napi::Array namesOf(Napi::Env env, const std::vector<std::string>& names) {
-  auto array = Napi::Array::New(env, names.size());
-  for (std::uint32_t i = 0; i < names.size(); i++) array.Set(i, Napi::String::New(env, names[i]));
-  return array;
 }
 
 Napi::Object valueOf(Napi::Env env, const Outcome& outcome) {
@@ -137,11 +126,7 @@ void ReadJob::run(Workplace& place, const Control& control) {
 void ReadJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
   auto value = Napi::Object::New(env);
   setAnswer(env, value, answer_);
-  value.Set("records", copyOf(env, decoder_.records()));
-  auto keys = Napi::Array::New(env, tables_.keys().size());
-  for (std::uint32_t i = 0; i < tables_.keys().size(); i++) keys.Set(i, copyOf(env, tables_.keys()[i].bytes()));
-  value.Set("keys", keys);
-  value.Set("algorithms", namesOf(env, tables_.algorithms()));
+  setRecords(env, value, decoder_.records(), tables_);
   deferred.Resolve(value);
 }
 

@@ -1,11 +1,17 @@
 #include <napi.h>
 
 #include "addon/socket_object.h"
+#include "addon/values.h"
 #include "nft/transaction.h"
 #include "record.h"
+#include "xfrm/decode.h"
+#include "xfrm/encode.h"
 
 namespace xfrmesh {
 namespace {
+
+// An attribute holds 64 KiB at most, and a state has three that may.
+constexpr std::size_t kLargestMessage = 256U << 10;
 
 #define FIELD(object, record, field) object.Set(#field, static_cast<double>(offsetof(record, field)))
 
@@ -74,9 +80,41 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
 
 #undef FIELD
 
+// The messages that a batch's records become, one after the other, numbered from 1.
+Napi::Value encode(const Napi::CallbackInfo& info) {
+  const Tables tables = tablesOf(info[1], info[2]);
+  Bytes records = bytesOfArray(info[0]);
+  std::vector<std::byte> messages;
+  std::vector<std::byte> room(kLargestMessage);
+  std::uint32_t sequence = 0;
+  while (!records.empty()) {
+    const auto record = takeRecord(records, tables);
+    const std::size_t size = record ? encodeRecord(*record, tables, 0, ++sequence, room) : 0;
+    if (size == 0) throw Napi::Error::New(info.Env(), "a record is malformed");
+    messages.insert(messages.end(), room.begin(), room.begin() + static_cast<std::ptrdiff_t>(size));
+  }
+  return copyOf(info.Env(), messages);
+}
+
+// The records of the states and policies that messages describe.
+Napi::Value decode(const Napi::CallbackInfo& info) {
+  Tables tables;
+  RecordDecoder decoder(tables, {.reqid = 0, .details = info[1].As<Napi::Boolean>().Value()});
+  Bytes messages = bytesOfArray(info[0]);
+  Message message{};
+  while (takeMessage(messages, message)) {
+    if (!decoder.decode(message)) throw Napi::Error::New(info.Env(), "a message is malformed");
+  }
+  auto value = Napi::Object::New(info.Env());
+  setRecords(info.Env(), value, decoder.records(), tables);
+  return value;
+}
+
 Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("Socket", SocketObject::define(env));
   exports.Set("layout", Napi::Function::New(env, layout, "layout"));
+  exports.Set("encode", Napi::Function::New(env, encode, "encode"));
+  exports.Set("decode", Napi::Function::New(env, decode, "decode"));
   return exports;
 }
 

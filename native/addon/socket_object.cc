@@ -1,29 +1,15 @@
 #include "addon/socket_object.h"
 
 #include "addon/jobs.h"
+#include "addon/values.h"
 
 namespace xfrmesh {
 namespace {
-
-// Arguments come from lib/, which has checked them: what is wrong here is a fault of ours.
-Bytes bytesOfArray(const Napi::Value& value) {
-  const auto array = value.As<Napi::Uint8Array>();
-  return {reinterpret_cast<const std::byte*>(array.Data()), array.ByteLength()};
-}
 
 std::uint32_t number(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
 
 std::chrono::milliseconds milliseconds(const Napi::Value& value) {
   return std::chrono::milliseconds(value.As<Napi::Number>().Int64Value());
-}
-
-Tables tablesOf(const Napi::Value& keys, const Napi::Value& algorithms) {
-  Tables tables;
-  const auto keyList = keys.As<Napi::Array>();
-  for (std::uint32_t i = 0; i < keyList.Length(); i++) tables.addKey(bytesOfArray(keyList.Get(i)));
-  const auto names = algorithms.As<Napi::Array>();
-  for (std::uint32_t i = 0; i < names.Length(); i++) tables.addAlgorithm(names.Get(i).As<Napi::String>().Utf8Value());
-  return tables;
 }
 
 Namespace namespaceOf(const Napi::Value& value) {
@@ -64,9 +50,8 @@ void SocketObject::start(Napi::Env env) {
   callback_.Unref(env);
   try {
     // Where the environment is going the call comes to nothing: nobody waits for the outcome any more.
-    engine_->start([this] {
-      callback_.NonBlockingCall([this](Napi::Env inner, Napi::Function /*none*/) { collect(inner); });
-    });
+    engine_->start(
+        [this] { callback_.NonBlockingCall([this](Napi::Env inner, Napi::Function /*none*/) { collect(inner); }); });
   } catch (const std::system_error& error) {
     callback_.Abort();
     throw Napi::Error::New(env, error.what());

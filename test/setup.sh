@@ -64,7 +64,10 @@ build() {
   say 'building'
   # Dated before the build: what is edited while it runs is younger.
   touch "$stamp.new"
-  npm run --silent build >&2 || die 'the build failed; see above'
+  npm run --silent build >"$stamp.log" 2>&1 || {
+    cat "$stamp.log" >&2
+    die 'the build failed; see above'
+  }
   mv "$stamp.new" "$stamp"
 }
 

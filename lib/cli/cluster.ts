@@ -91,7 +91,7 @@ export async function loadCluster(file: string): Promise<Cluster> {
 export function parseCluster(file: string, source: string): Cluster {
   const document = new SourceDocument(file, source, 'typed')
   const parsed = schema.safeParse(document.value)
-  if (!parsed.success) throw refusal(document, parsed.error.issues[0]!)
+  if (!parsed.success) throw refusal(document, parsed.error.issues)
   const { nodes, ...rest } = parsed.data
   const cluster: Cluster = {
     ...rest,
@@ -123,10 +123,15 @@ export function unreadable(file: string, error: unknown): FileError {
   return new FileError(file, sentences[code] ?? `not readable: ${code}`, { cause: error })
 }
 
-function refusal(document: SourceDocument, issue: z.core.$ZodIssue): FileError {
-  const path = issue.path as FieldPath
-  if (issue.code !== 'unrecognized_keys') return document.refuse(path, `must be ${issue.message}`)
-  const [name] = issue.keys as [string]
+function refusal(document: SourceDocument, issues: readonly z.core.$ZodIssue[]): FileError {
+  // A misspelled name is the reason why the right one is missing: it comes first.
+  const unknown = issues.find((issue) => issue.code === 'unrecognized_keys')
+  if (unknown === undefined) {
+    const { path, message } = issues[0]!
+    return document.refuse(path as FieldPath, `must be ${message}`)
+  }
+  const path = unknown.path as FieldPath
+  const [name] = unknown.keys as [string]
   const names = known[typeof path[0] === 'string' ? path[0] : '']!
   const near = nearest(name, names)
   const help = near === undefined ? `there are ${names.join(', ')}` : `did you mean '${near}'?`

@@ -109,8 +109,8 @@ export class Convergence {
     const mended = await this.networks.mend(look.firewall)
     const done = await this.#carryOut(look, undefined, options)
     if (mended) done.updated++
-    if (done.failures.length > 0 || done.aborted || this.networks.wanted.size > 0 || look.firewall?.exists !== true)
-      return done
+    const refused = done.failures.length > look.plan.failures.length
+    if (refused || done.aborted || this.networks.wanted.size > 0 || look.firewall?.exists !== true) return done
     // With nothing to guard, a table without networks goes too.
     done.failures.push(...(await this.networks.release([])))
     return done
@@ -200,9 +200,11 @@ export class Convergence {
       for (const slot of slots ?? this.#is.peers.slots()) this.#judge(slot)
     }
     done.added += add.length
-    if (done.failures.length > 0) this.#known = false
+    // What the plan itself found impossible is known, and stands in the way of nothing else.
+    const refused = done.failures.length > plan.failures.length
+    if (refused) this.#known = false
     this.#forgetKeys()
-    if (done.failures.length > 0 || done.aborted || remove.length === 0) return done
+    if (refused || done.aborted || remove.length === 0) return done
     const guarded = await this.networks.release(remove)
     done.failures.push(...guarded)
     if (guarded.length === 0) done.removed += remove.length

@@ -1,7 +1,8 @@
 """VXLAN packets made by hand, for tests of the guard: what a link of the kernel's would not send.
 
   packets.py count PORT                     counts datagrams by VNI; until SIGTERM, then prints them as JSON
-  packets.py send ADDRESS PORT VNI COUNT    sends datagrams from an ordinary UDP socket
+  packets.py send PORT COUNT VNI,… ADDRESS,…
+                                            sends datagrams of each VNI to each address from ordinary UDP sockets
   packets.py flood ADDRESS PORT VNI         the same without an end; until SIGTERM, then prints how many
   packets.py fragments SOURCE ADDRESS PORT VNI COUNT
                                             each in two IPv6 fragments, the first with the UDP header alone; needs root
@@ -55,13 +56,15 @@ def count(port):
     print(json.dumps(found))
 
 
-def send(address, port, vni, times):
-    sender = udp_socket(address)
-    for _ in range(times):
-        try:
-            sender.sendto(vxlan(vni), (address, port))
-        except PermissionError:  # what a drop on the way out is to the sender
-            pass
+def send(port, times, vnis, addresses):
+    for address in str(addresses).split(','):
+        sender = udp_socket(address)
+        for vni in str(vnis).split(','):
+            for _ in range(times):
+                try:
+                    sender.sendto(vxlan(int(vni)), (address, port))
+                except PermissionError:  # what a drop on the way out is to the sender
+                    pass
 
 
 def flood(address, port, vni):

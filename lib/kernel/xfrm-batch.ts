@@ -137,7 +137,8 @@ export class XfrmBatch {
     putOutputMark(into, state.outputMark, 'state.outputMark')
     putInterfaceId(into, state.ifId, 'state.ifId')
     putLimits(into, state.limits, 'state.limits')
-    if (state.selector !== undefined) putStateSelector(into, state.selector, 'state.selector', family)
+    if (state.selector !== undefined)
+      putStateSelector(into, state.selector, 'state.selector', bits & AF_UNSPEC ? 0 : family)
   }
 
   #algorithms(into: RecordWriter, { aead, auth, encryption, protocol, spi }: StateOptions): void {
@@ -272,6 +273,8 @@ const ENCRYPTION = new Set<keyof EncryptionOptions>(['name', 'key'])
 const POLICY_ID = new Set<keyof PolicyId>(['direction', 'selector', 'mark', 'ifId', 'index'])
 const POLICY = new Set<keyof PolicyOptions>([...POLICY_ID, 'priority', 'action', 'flags', 'limits', 'templates'])
 
+/** XFRM_STATE_AF_UNSPEC: a selector without addresses is of either family. */
+const AF_UNSPEC = stateFlags.codes.get('af-unspec')!
 const SALT_BYTES = 4
 const NULL_CIPHER = 'ecb(cipher_null)'
 const noKey = new Uint8Array(32)

@@ -174,8 +174,8 @@ export const SelectorLayout = {
   bytes: 56,
 } as const
 
-/** A state's selector, whose family may be another than the state's (one in the other, in a tunnel). */
-export function putStateSelector(into: RecordWriter, value: unknown, argument: string, family: Family): void {
+/** A state's selector. Its addresses may be of another family than the state's (in a tunnel); without any it is of `family`. */
+export function putStateSelector(into: RecordWriter, value: unknown, argument: string, family: Family | 0): void {
   const selector = known<SelectorOptions>(value, argument, SELECTOR)
   const bytes = new Uint8Array(SelectorLayout.bytes)
   const view = new DataView(bytes.buffer)

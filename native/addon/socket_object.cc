@@ -195,6 +195,8 @@ void SocketObject::ended(Napi::Env env) {
   Unref();
 }
 
+// Accessors of Node-API's are no const members.
+// NOLINTBEGIN(readability-make-member-function-const)
 Napi::Value SocketObject::chunk(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), granted_.chunk);
 }
@@ -206,5 +208,6 @@ Napi::Value SocketObject::sendLimit(const Napi::CallbackInfo& info) {
 Napi::Value SocketObject::namespaceInode(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(granted_.namespaceInode));
 }
+// NOLINTEND(readability-make-member-function-const)
 
 }  // namespace xfrmesh

@@ -25,9 +25,10 @@ bool isUnlimited(const xfrm_lifetime_cfg& lifetime) {
 
 // A state's selector that selects all: what the kernel makes of none, its family filled in.
 bool selectsAll(const xfrm_selector& selector, std::uint8_t family) {
-  xfrm_selector none{};
-  none.family = selector.family;
-  return (selector.family == 0 || selector.family == family) && std::memcmp(&none, &selector, sizeof none) == 0;
+  return (selector.family == 0 || selector.family == family) && selector.prefixlen_d == 0 &&
+         selector.prefixlen_s == 0 && isZero(bytesOf(selector.daddr)) && isZero(bytesOf(selector.saddr)) &&
+         selector.dport == 0 && selector.dport_mask == 0 && selector.sport == 0 && selector.sport_mask == 0 &&
+         selector.proto == 0 && selector.ifindex == 0 && selector.user == 0;
 }
 
 // Name and key of an algorithm attribute, whose structures differ between the two.

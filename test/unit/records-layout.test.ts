@@ -1,0 +1,11 @@
+import { expect, test } from 'vitest'
+import { TransactionRecord } from '../../lib/kernel/nft-transaction.js'
+import { Policy, State } from '../../lib/kernel/records.js'
+import { native } from '../../lib/native.js'
+
+test('records have their fields where the compiler has them', () => {
+  const { state, policy, transaction } = native.layout()
+  expect(State).toEqual(state)
+  expect(Policy).toEqual(policy)
+  expect(TransactionRecord).toEqual(transaction)
+})

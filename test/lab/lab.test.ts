@@ -141,7 +141,7 @@ describe('the virtual machine', () => {
   })
 
   it('ends at its time limit with status 124', async () => {
-    const machine = lab('--vm', '--limit', '30', 'bash', '-c', 'echo up; sleep 1000')
+    const machine = lab('--vm', '--limit', '45', 'bash', '-c', 'echo up; sleep 1000')
     expect(await machine.ended).toBe(124)
     expect(machine.stdout).toBe('up\n')
   })

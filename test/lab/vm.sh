@@ -17,7 +17,7 @@ vm_prepare() {
 # The machine, but for its accelerator and what it shares and runs.
 machine=(-nodefaults -no-user-config -display none -no-reboot)
 # Under emulation the kernel finds its processors' counters out of step and turns to a timer that costs a device access a
-# look; told that they are good, it is a quarter to a half faster. The crypto self-tests would run at each first use.
+# look, unless told that they are good. The crypto self-tests would run at each first use.
 arguments='console=ttyS0 panic=-1 quiet mitigations=off nokaslr nowatchdog audit=0 cryptomgr.notests tsc=reliable'
 
 emulation=(-accel 'tcg,thread=multi' -cpu max)

@@ -294,7 +294,8 @@ function difference(before: Record<string, number>, after: Record<string, number
   return Object.fromEntries(moved.filter(([, by]) => by !== 0))
 }
 
-function problems(result: Omit<DemoResult, 'problems'>): string[] {
+/** What a result has in it that should not be, a sentence each. */
+export function problems(result: Omit<DemoResult, 'problems'>): string[] {
   const { before, closed, through, rotation, removal, left, cleartext: clear } = result
   const moved = Object.entries(rotation.xfrmErrors).map(([name, by]) => `${name} ${by}`)
   const found: [boolean, string][] = [

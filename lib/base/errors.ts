@@ -107,12 +107,17 @@ export class Unsupported extends XfrmeshError {
   }
 }
 
+/** What a key looks like where it does not belong: hex, base64, bytes in decimal. Names and addresses do not. */
+const couldBeKey = /[0-9a-f]{12}|[\w+/-]{20}|(\d+[, ]+){5}/i
+
 /** A value as an error may show it: short, and never the content of something that could hold a secret. */
 function describe(value: unknown): string {
   if (value === null) return 'null'
   switch (typeof value) {
     case 'string':
-      return value.length > 64 ? `a string of ${value.length} characters` : JSON.stringify(value)
+      return value.length > 64 || couldBeKey.test(value)
+        ? `a string of ${value.length} characters`
+        : JSON.stringify(value)
     case 'number':
     case 'boolean':
       return String(value)

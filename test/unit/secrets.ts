@@ -8,7 +8,7 @@ export function secret(length: number, seed: number): Uint8Array {
 /** Everything that could be printed of a value: by inspect, with all that is hidden, by JSON, as text, and as an error. */
 export function everythingSaid(value: unknown): string {
   const said = [inspect(value, { depth: Infinity, showHidden: true, maxArrayLength: Infinity, getters: true })]
-  said.push(String(JSON.stringify(value, (_, each: unknown) => (typeof each === 'bigint' ? String(each) : each))))
+  said.push(JSON.stringify([value], (_, each: unknown) => (typeof each === 'bigint' ? String(each) : each)))
   if (value instanceof Error) said.push(value.message, value.stack ?? '', inspect(value.cause))
   said.push(String(value))
   return said.join('\n')

@@ -190,7 +190,7 @@ export interface TemplateOptions {
   optional?: boolean
 }
 
-/** What finds a policy: direction, selector, mark and interface id; or direction and index. */
+/** What finds a policy: direction, mark, interface id, and its selector or its index. */
 export interface PolicyId {
   direction: Direction
   /** At least one of its addresses: they say which family. */

@@ -1,5 +1,6 @@
 /** Says as JSON what an Overlay of the options in each argument comes to on this kernel: see without-esp.test.ts. */
 import { execFileSync } from 'node:child_process'
+import process from 'node:process'
 import { Overlay } from '../../dist/index.js'
 
 const tool = (...words) => execFileSync('nsenter', [`--net=${netns}`, ...words], { encoding: 'utf8' })
@@ -23,7 +24,8 @@ for (const text of process.argv.slice(2)) {
   )
   const { firewall } = await overlay.status()
   const after = kernel()
-  console.log(JSON.stringify({ applied, refusal, peers: overlay.peers.size, guarded: firewall.intact, before, after }))
+  const said = { applied, refusal, peers: overlay.peers.size, guarded: firewall.intact, before, after }
+  process.stdout.write(`${JSON.stringify(said)}\n`)
   await overlay.close()
   execFileSync('ip', ['netns', 'delete', 'without-esp'])
 }

@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest'
+import { take } from '../../lib/kernel/xfrm-batch.js'
+import { refusals, XfrmChannel } from '../../lib/kernel/xfrm-channel.js'
 import { Key, XfrmBatch, type StateId, type StateOptions } from '../../lib/kernel/xfrm.js'
 import { stateText } from '../unit/ip-text.js'
 import { withNetns } from './netns.js'
@@ -136,4 +138,29 @@ test("each refusal bears its operation and the kernel's own sentence, and the ot
     const listed = await ipList(netns, 'state')
     expect(listed.length).toBe(2)
     expect(listed.some((text) => text.includes(`spi 0x0000000${last}(`))).toBe(true)
+  }))
+
+test('of states whose answers were lost the kernel is asked, and each is told from another of its name', () =>
+  withXfrm(async (xfrm, netns) => {
+    // Every other is there in another form.
+    const before = new XfrmBatch()
+    const there = all.filter((_, i) => i % 2 === 0)
+    for (const { options } of there) before.addState({ ...options, reqid: 99 })
+    expect((await xfrm.commit(before)).failures).toEqual([])
+
+    // Refusals that fill a small receive buffer, in one send with what comes after them.
+    const batch = new XfrmBatch()
+    const refused = 200
+    for (let spi = 1; spi <= refused; spi++) batch.deleteState({ destination: '10.0.0.9', spi, protocol: 'esp' })
+    for (const { options } of all) batch.addState(options)
+    const { records, tables } = take(batch)
+    const channel = await XfrmChannel.open({ netns, chunk: 1000, receiveBuffer: 4096 })
+    const outcome = await channel.commit(records, tables)
+    await channel.close()
+
+    expect(outcome).toMatchObject({ ending: 0, sends: 1, sent: refused + all.length })
+    expect(outcome.readBack).toBeGreaterThan(all.length)
+    const failed = [...refusals(outcome)].filter(({ index }) => index >= refused)
+    expect(failed.map(({ index, code }) => [index, code])).toEqual(there.map((_, i) => [refused + i * 2, 'EEXIST']))
+    expect((await ipList(netns, 'state')).length).toBe(all.length)
   }))

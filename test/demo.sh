@@ -10,7 +10,7 @@ caller=${INIT_CWD:-$PWD}
 "$here/setup.sh" build lab
 
 options=()
-if [[ -t 2 ]]; then
+if [[ -t 1 && -t 2 ]]; then
   # The lab's streams are no terminal themselves.
   XFRMESH_TERMINAL=$(tput cols 2>/dev/null || echo 80)
   export XFRMESH_TERMINAL

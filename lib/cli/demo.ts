@@ -72,7 +72,7 @@ async function demo(
     }
   }
   const { stdout, stderr } = streams
-  const show = new ProgressShow(options.json ? stderr : stdout, stderr)
+  const show = new ProgressShow(options.json ? stderr : stdout)
   const path = file ?? generate(options)
   const cluster = await loadCluster(path)
   const input = { ...demoInput(cluster, options), ...(await demoKeys(cluster)) }
@@ -192,7 +192,7 @@ function table(cluster: Cluster, input: DemoInput, result: DemoResult): string {
     ['ping meanwhile', `${number(rotation.ping.sent)} sent, ${rotation.ping.lost} lost`],
     ['in the clear', `${cleartext.packets} packets`],
     ['left in the kernel', `${left.states} SAs, ${left.policies} policies, ${left.rulesets} nftables tables`],
-    ['verdict', result.problems.length === 0 ? 'nothing leaked, nothing lost, nothing left' : 'FAILED: see below'],
+    ['verdict', result.problems.length === 0 ? 'nothing leaked, nothing lost, nothing left' : 'FAILED'],
   ]
   const width = Math.max(...rows.map(([name]) => name.length))
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n')

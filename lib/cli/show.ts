@@ -8,46 +8,52 @@ export interface Output {
   readonly columns?: number
 }
 
+/** What is done sooner needs no bar. */
+const BAR_MS = 300
 /** Between two lines of progress, where there is no terminal to draw on. */
 const LINE_MS = 1000
 
-/**
- * Shows the demo as it goes: parts and lines on `text`; on `bars` a progress bar if it is a terminal, else a line now and
- * then.
- */
+/** Shows the demo as it goes; progress as a bar on a terminal, elsewhere as a line now and then. */
 export class ProgressShow implements Show {
-  readonly #text: Output
-  readonly #bars: Output
+  readonly #output: Output
   #bar: progress.SingleBar | undefined
   #label = ''
-  #said = 0
+  /** When the work of that label began, or when it was last told of. */
+  #since = 0
 
-  constructor(text: Output, bars: Output) {
-    this.#text = text
-    this.#bars = bars
+  constructor(output: Output) {
+    this.#output = output
   }
 
   part(title: string): void {
     this.#endBar()
-    this.#text.write(`\n${title}\n`)
+    this.#output.write(`\n${title}\n`)
   }
 
   line(text: string): void {
     this.#endBar()
-    this.#text.write(`  ${text}\n`)
+    this.#output.write(`  ${text}\n`)
   }
 
   progress(label: string, done: number, total: number): void {
-    if (this.#bars.isTTY === true) this.#draw(label, done, total)
-    else this.#say(label, done, total)
+    const now = performance.now()
+    if (label !== this.#label) {
+      this.#endBar()
+      this.#label = label
+      this.#since = now
+    }
+    if (this.#output.isTTY === true) {
+      if (now - this.#since >= BAR_MS) this.#draw(label, done, total)
+    } else if (now - this.#since >= LINE_MS && done < total) {
+      this.#since = now
+      this.#output.write(`  ${label}: ${done} of ${total}\n`)
+    }
   }
 
   #draw(label: string, done: number, total: number): void {
-    if (this.#bar === undefined || label !== this.#label) {
-      this.#endBar()
-      this.#label = label
+    if (this.#bar === undefined) {
       this.#bar = new progress.SingleBar({
-        format: '  {label} {bar} {value} of {total}, {eta_formatted} left',
+        format: '  {label} {bar} {value} of {total}',
         barCompleteChar: '#',
         barIncompleteChar: '.',
         barsize: 30,
@@ -56,26 +62,16 @@ export class ProgressShow implements Show {
         hideCursor: null,
         linewrap: null,
         gracefulExit: false,
-        stream: this.#bars as NodeJS.WritableStream,
+        stream: this.#output as NodeJS.WritableStream,
       })
       this.#bar.start(total, done, { label })
     }
     this.#bar.update(done)
   }
 
-  #say(label: string, done: number, total: number): void {
-    const now = performance.now()
-    if (label !== this.#label) {
-      this.#label = label
-      this.#said = now
-    }
-    if (now - this.#said < LINE_MS || done === total) return
-    this.#said = now
-    this.#bars.write(`  ${label}: ${done} of ${total}\n`)
-  }
-
   #endBar(): void {
     this.#bar?.stop()
     this.#bar = undefined
+    this.#label = ''
   }
 }

@@ -163,13 +163,13 @@ export class Fabric implements AsyncDisposable {
     ])
     for (const host of this.hosts) {
       const { device, address } = host
-      const prefix = this.family === 4 ? [`${address}/24`] : [`${address}/64`, 'nodad']
+      const [prefix, all] = this.family === 4 ? [[`${address}/24`], '0.0.0.0/0'] : [[`${address}/64`, 'nodad'], '::/0']
       await host.ip([
         ['link', 'set', 'lo', 'up'],
         ['link', 'set', device, 'up'],
         ['address', 'add', 'dev', device, ...prefix],
         // Addresses that a caller chose need not be of one prefix: all are on this link.
-        ['route', 'add', 'default', 'dev', device],
+        ['route', 'add', all, 'dev', device],
       ])
     }
   }

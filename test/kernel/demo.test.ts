@@ -70,7 +70,8 @@ it('the demo takes a cluster file, its first nodes the hosts and the others peer
   await writeFile(file, JSON.stringify(cluster))
   try {
     const { status, stdout, stderr } = await demo([file, '--hosts', '3', '--exclusive', '--policies', 'per-peer'])
-    expect({ status, problems: stderr.includes('xfrmesh: ') }).toEqual({ status: 0, problems: false })
+    expect(stderr).not.toContain('xfrmesh: ')
+    expect(status).toBe(0)
     expect(JSON.parse(stdout)).toMatchObject({
       ok: true,
       port: 8472,

@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { judge } from '../../lib/cli/errors.js'
@@ -91,12 +92,14 @@ describe('progress', () => {
   function show(isTTY: boolean): { written: string[]; progress: ProgressShow } {
     const written: string[] = []
     const output = { isTTY, columns: 80, write: (text: string) => written.push(text) }
-    return { written, progress: new ProgressShow(output, output) }
+    return { written, progress: new ProgressShow(output) }
   }
 
-  it('is a bar on a terminal, gone when the next line comes', () => {
+  it('is a bar on a terminal, where it takes a while, and gone when the next line comes', async () => {
     const { written, progress } = show(true)
     progress.progress('adding', 0, 10)
+    expect(written).toEqual([])
+    await sleep(400)
     progress.progress('adding', 5, 10)
     progress.line('done')
     expect(written.join('')).toContain('adding ')

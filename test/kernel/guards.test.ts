@@ -66,6 +66,35 @@ async function throughOtherVpn(from: Host, to: Host): Promise<void> {
   await from.run('ip', ['xfrm', 'policy', 'add', ...ends, 'dir', 'out', ...template])
 }
 
+/**
+ * Joins two hosts by a route-based VPN: what either sends to the other goes through a tunnel between addresses of its own,
+ * whose packets bear another reqid.
+ */
+async function joinByVpn(one: Host, other: Host): Promise<void> {
+  const aead = `aead rfc4106(gcm(aes)) 0x${'07'.repeat(20)} 128`
+  const inside = `src ${one.address}/24 dst ${other.address}/24`
+  const end = ({ number }: Host) => `198.51.100.${number}`
+  const tunnel = (from: Host, to: Host) => `src ${end(from)} dst ${end(to)} proto esp reqid 7 mode tunnel`
+  const state = (from: Host, to: Host) => tunnel(from, to).replace('proto esp', `proto esp spi 0x888${from.number}`)
+  for (const [here, there] of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    await here.ip(
+      [
+        `address add ${end(here)}/24 dev ${here.device}`,
+        `link add vpn type xfrm dev ${here.device} if_id 42`,
+        `link set vpn up`,
+        `route add ${there.address} dev vpn src ${here.address}`,
+        `xfrm state add ${state(here, there)} if_id 42 ${aead}`,
+        `xfrm state add ${state(there, here)} if_id 42 ${aead}`,
+        `xfrm policy add ${inside} dir out if_id 42 tmpl ${tunnel(here, there)}`,
+        `xfrm policy add ${inside} dir in if_id 42 tmpl ${tunnel(there, here)}`,
+      ].map((command) => command.split(' ')),
+    )
+  }
+}
+
 function flush(host: Host, what: 'state' | 'policy'): Promise<string> {
   return host.run('ip', ['xfrm', what, 'flush'])
 }
@@ -88,9 +117,9 @@ async function besidePlain(fabric: Fabric, work: () => Promise<void>): Promise<v
 }
 
 describe.each([
-  ['IPv4', 4],
-  ['IPv6', 6],
-] as const)('over %s', (_, family) => {
+  ['IPv4', 4, 'shared'],
+  ['IPv6', 6, 'per-peer'],
+] as const)('over %s', (_, family, policies) => {
   test('nothing enters before there is a peer: not in the clear, not through an SA of others', () =>
     withFabric({ hosts: 2, family }, async (fabric, open) => {
       const [victim, attacker] = fabric.hosts as [Host, Host]
@@ -154,12 +183,14 @@ describe.each([
       expect(await leaves()).toEqual(clear)
     }))
 
-  test('with `exclusive`, nothing enters or leaves with the whole ruleset flushed', () =>
+  test(`with \`exclusive\` and ${policies} policies, nothing enters or leaves with the whole ruleset flushed`, () =>
     withFabric({ hosts: 2, family }, async (fabric, open) => {
       const [here, there] = fabric.hosts as [Host, Host]
       await linkAll(fabric, [VNI])
       const taps = await Taps.set(fabric)
-      for (const host of fabric.hosts) await encrypt(fabric, host, await open(host, { exclusive: true }))
+      const [overlay, far] = [await open(here, { exclusive: true, policies }), await open(there, { exclusive: true })]
+      await encrypt(fabric, here, overlay)
+      await encrypt(fabric, there, far)
       for (const host of fabric.hosts) await host.run('nft', ['flush', 'ruleset'])
       const sent = await taps.sentDuring(here, async () => {
         expect(await ping(here.container, inner(fabric, there), few)).toEqual({ sent: COUNT, received: COUNT, lost: 0 })
@@ -167,6 +198,8 @@ describe.each([
       expect(sent).toEqual(esp)
 
       await flush(here, 'state')
+      expect(await left(taps, fabric, here, there)).toEqual(nothing)
+      await overlay.removePeers([there.address])
       expect(await left(taps, fabric, here, there)).toEqual(nothing)
 
       // The other host turns attacker: what it sends is in the clear from here on.
@@ -183,3 +216,23 @@ describe.each([
       expect(await arrived(fabric, there, here)).toBe(COUNT)
     }))
 })
+
+test('over a VPN, whose SAs come first, what is encrypted passes, and what is not is dropped', () =>
+  withFabric({ hosts: 2 }, async (fabric, open) => {
+    const [here, there] = fabric.hosts as [Host, Host]
+    await joinByVpn(here, there)
+    await linkAll(fabric, [VNI])
+    const [overlay, far] = [await open(here), await open(there)]
+    await encrypt(fabric, here, overlay)
+    await encrypt(fabric, there, far)
+    expect(await ping(here.container, inner(fabric, there), few)).toMatchObject({ lost: 0 })
+    const [{ stats64 }] = JSON.parse(await here.run('ip', ['-j', '-s', 'link', 'show', 'vpn'])) as [
+      { stats64: { rx: { packets: number }; tx: { packets: number } } },
+    ]
+    expect([stats64.rx.packets, stats64.tx.packets]).toEqual([COUNT, COUNT])
+    expect((await overlay.status()).drops).toEqual({ in: 0, out: 0 })
+
+    await far.close({ flush: true })
+    expect(await arrived(fabric, there, here)).toBe(0)
+    expect((await overlay.status()).drops).toEqual({ in: COUNT, out: 0 })
+  }))

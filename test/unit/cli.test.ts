@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { judge } from '../../lib/cli/errors.js'
 import { runProgram } from '../../lib/cli/program.js'
 import { ProgressShow } from '../../lib/cli/show.js'
+import { problems, workOf, type DemoResult } from '../../lib/demo/demo.js'
 import { InvalidArgument } from '../../lib/index.js'
 
 let directory: string
@@ -115,5 +116,49 @@ describe('progress', () => {
     expect(written.length).toBeLessThan(10)
     expect(written.join('')).not.toContain('\x1b')
     expect(written.at(-1)).toBe('  done\n')
+  })
+})
+
+describe('the demo', () => {
+  const all = { sent: 10, received: 10, lost: 0 }
+  const none = { sent: 3, received: 0, lost: 3 }
+  const work = workOf(100, 10)
+  const right: Omit<DemoResult, 'problems'> = {
+    before: { ping: all, cleartext: { packets: 40, dropped: 0 } },
+    closed: { ping: none },
+    hosts: { ...work, count: 2 },
+    peers: { ...work, perHost: 10 },
+    through: { ping: all, esp: { packets: 40, dropped: 0 } },
+    rotation: { add: work, primary: work, prune: work, ping: all, xfrmErrors: {} },
+    removal: { ...work, ping: none },
+    left: { states: 0, policies: 0, rulesets: 0 },
+    cleartext: { packets: 0, dropped: 0 },
+  }
+
+  it('is content if nothing leaked, was lost or left', () => {
+    expect(problems(right)).toEqual([])
+  })
+
+  const lost = { sent: 10, received: 9, lost: 1 }
+  const { before, through, rotation, removal, left } = right
+  it.each<[Partial<typeof right>, string]>([
+    [{ before: { ...before, ping: lost } }, 'before encryption 1 of 10 pings were lost'],
+    [{ before: { ...before, cleartext: { packets: 0, dropped: 0 } } }, 'the sniffers saw no VXLAN'],
+    [{ closed: { ping: lost } }, '9 pings came through before there were peers'],
+    [{ through: { ...through, ping: lost } }, '1 of 10 pings were lost'],
+    [{ through: { ...through, esp: { packets: 39, dropped: 0 } } }, 'less ESP on the links than pings came through'],
+    [{ rotation: { ...rotation, ping: lost } }, '1 of 10 pings were lost during the rotation'],
+    [{ rotation: { ...rotation, ping: { sent: 0, received: 0, lost: 0 } } }, 'nothing was sent during the rotation'],
+    [{ rotation: { ...rotation, xfrmErrors: { XfrmInNoStates: 2 } } }, 'errors during the rotation: XfrmInNoStates 2'],
+    [{ removal: { ...removal, ping: lost } }, '9 pings came through after the peers were removed'],
+    [{ left: { ...left, states: 1 } }, '1 SAs were left'],
+    [{ left: { ...left, policies: 1 } }, '1 policies were left'],
+    [{ left: { ...left, rulesets: 1 } }, 'nftables tables were left'],
+    [{ cleartext: { packets: 1, dropped: 0 } }, '1 packet of an encrypted network crossed the links in the clear'],
+    [{ cleartext: { packets: 0, dropped: 1 } }, 'tcpdump missed 1 packet'],
+  ])('finds fault with %j', (wrong, expected) => {
+    const found = problems({ ...right, ...wrong })
+    expect(found).toHaveLength(1)
+    expect(found[0]).toContain(expected)
   })
 })

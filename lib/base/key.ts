@@ -1,5 +1,6 @@
 import { timingSafeEqual } from 'node:crypto'
-import { inspect } from 'node:util'
+import { inspect, types } from 'node:util'
+import { InvalidArgument } from './errors.js'
 
 let bytesOf: (key: Key) => Uint8Array
 
@@ -14,9 +15,13 @@ export class Key {
     bytesOf = (key) => key.#bytes
   }
 
-  /** Copies `bytes`: what happens to them later changes nothing here, and they are the caller's to wipe. */
+  /**
+   * Copies `bytes`: what happens to them later changes nothing here, and they are the caller's to wipe.
+   * @throws InvalidArgument for anything but bytes: a number would be a key of zeros, that long
+   */
   constructor(bytes: Uint8Array) {
-    this.#bytes = new Uint8Array(bytes)
+    if (!types.isUint8Array(bytes)) throw new InvalidArgument('bytes', 'a Uint8Array')
+    this.#bytes = ownBytes(bytes)
   }
 
   /** In bytes; 0 once wiped. */
@@ -47,6 +52,17 @@ export class Key {
   [inspect.custom](): string {
     return this.toString()
   }
+}
+
+/**
+ * A copy of the first `length` bytes of a key, which can be wiped: overwritten, they are nowhere in this process. A Buffer's
+ * `slice` is no copy, and V8 keeps what a typed array of up to 64 bytes allocates for itself in its heap, where the
+ * garbage collector leaves copies behind; what an ArrayBuffer was made for stays in one place.
+ */
+export function ownBytes(bytes: Uint8Array, length = bytes.length): Uint8Array {
+  const own = new Uint8Array(new ArrayBuffer(length))
+  own.set(length === bytes.length ? bytes : bytes.subarray(0, length))
+  return own
 }
 
 /** The bytes themselves, not a copy: for handing to the addon, and nothing else. Empty once wiped. */

@@ -2,7 +2,7 @@ import { AF_INET, type Family } from '../base/address.js'
 import { boolean, integer, U16, U32 } from '../base/check.js'
 import { InvalidArgument, InvalidState } from '../base/errors.js'
 import { Cipher, NO_ALGORITHM, NO_KEY, Operation, Policy, RecordWriter, State } from './records.js'
-import { keyBytes, TableBuilder } from './xfrm-keys.js'
+import { keyBytes, SALT_BYTES, TableBuilder } from './xfrm-keys.js'
 import {
   actions,
   bitsOf,
@@ -275,7 +275,6 @@ const POLICY = new Set<keyof PolicyOptions>([...POLICY_ID, 'priority', 'action',
 
 /** XFRM_STATE_AF_UNSPEC: a selector without addresses is of either family. */
 const AF_UNSPEC = stateFlags.codes.get('af-unspec')!
-const SALT_BYTES = 4
 const NULL_CIPHER = 'ecb(cipher_null)'
 const noKey = new Uint8Array(32)
 

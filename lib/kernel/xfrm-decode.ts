@@ -12,6 +12,7 @@ import {
   Tail,
   WITHHELD_KEY,
 } from './records.js'
+import { SALT_BYTES } from './xfrm-keys.js'
 import {
   actions,
   directions,
@@ -135,7 +136,7 @@ export class DumpReader {
 
   #saltedKey(index: number, spi: number): Key {
     const base = this.#rawKeys[index]!
-    const whole = new Uint8Array(base.length + 4)
+    const whole = new Uint8Array(new ArrayBuffer(base.length + SALT_BYTES))
     whole.set(base)
     new DataView(whole.buffer).setUint32(base.length, spi)
     const key = new Key(whole)

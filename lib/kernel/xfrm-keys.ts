@@ -1,10 +1,12 @@
 import { InvalidArgument } from '../base/errors.js'
-import { Key, reveal } from '../base/key.js'
+import { Key, ownBytes, reveal } from '../base/key.js'
 import { NO_ALGORITHM } from './records.js'
 import type { SideTables } from './xfrm-channel.js'
 
 /** Longest key taken, in bytes. No algorithm of the kernel's comes near it. */
 const KEY_BYTES = 512
+/** At the end of a key of a combined-mode cipher (RFC 4106, 4; RFC 7634, 2). */
+export const SALT_BYTES = 4
 /** struct xfrm_algo's alg_name, without its zero. */
 const NAME_BYTES = 63
 
@@ -25,7 +27,7 @@ export class TableBuilder implements SideTables {
     const candidates = this.#keyIndices.get(hash)
     const known = candidates?.find((index) => startsWith(bytes, length, keys[index]!))
     if (known !== undefined) return (this.#latest = known)
-    this.#latest = keys.push(bytes.slice(0, length)) - 1
+    this.#latest = keys.push(ownBytes(bytes, length)) - 1
     if (candidates === undefined) this.#keyIndices.set(hash, [this.#latest])
     else candidates.push(this.#latest)
     return this.#latest

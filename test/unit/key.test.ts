@@ -1,6 +1,8 @@
 import { inspect } from 'node:util'
 import { expect, test } from 'vitest'
-import { Key, reveal } from '../../lib/base/key.js'
+import { InvalidArgument } from '../../lib/base/errors.js'
+import { Key, ownBytes, reveal } from '../../lib/base/key.js'
+import { offHeapBytes } from './off-heap.js'
 
 const secret = Uint8Array.from({ length: 16 }, (_, i) => 0xa0 + i)
 
@@ -34,6 +36,29 @@ test('a key is a copy of what it was made of', () => {
   bytes.fill(0)
   expect(reveal(key)).toEqual(secret)
   expect(key.length).toBe(16)
+})
+
+test.each([[32], [undefined], [null], ['00112233445566778899aabbccddeeff'], [[1, 2, 3]], [new ArrayBuffer(16)]])(
+  'a key is made of bytes alone, not of %j',
+  (value) => {
+    const make = () => new Key(value as unknown as Uint8Array)
+    expect(make).toThrow(InvalidArgument)
+    expect(make).toThrow(/^bytes must be a Uint8Array$/)
+  },
+)
+
+test('short keys lie where wiping leaves no copy of them', () => {
+  const count = 10_000
+  const keys = () => Array.from({ length: count }, () => new Key(secret))
+  expect(offHeapBytes(keys)).toBeGreaterThanOrEqual(count * secret.length)
+})
+
+test('bytes of its own are no view of a Buffer, nor of its pool', () => {
+  const bytes = Buffer.from(secret)
+  const own = ownBytes(bytes, 12)
+  bytes.fill(0)
+  expect(own).toEqual(secret.slice(0, 12))
+  expect(own.buffer.byteLength).toBe(12)
 })
 
 test('keys equal by their bytes, other keys and bytes alike', () => {

@@ -6,6 +6,7 @@ import { take } from '../../lib/kernel/xfrm-batch.js'
 import { DumpReader } from '../../lib/kernel/xfrm-decode.js'
 import { Key, XfrmBatch, type PolicyOptions, type StateOptions } from '../../lib/kernel/xfrm.js'
 import { native } from '../../lib/native.js'
+import { offHeapBytes } from './off-heap.js'
 
 const gcm = (key: Uint8Array | Key = new Uint8Array(20).fill(1)) => ({ name: 'rfc4106(gcm(aes))', key, icvBits: 64 })
 const state: StateOptions = { source: '10.0.0.1', destination: '10.0.0.2', spi: 0x1000, protocol: 'esp', aead: gcm() }
@@ -186,6 +187,34 @@ test('a key is copied when it is given, once however often, and the copies can b
   tables.wipe()
   expect(copies.every((key) => key.every((byte) => byte === 0))).toBe(true)
   expect(tables.keys).toEqual([])
+})
+
+test("a key given in a Buffer is copied too: neither's wiping is the other's", () => {
+  const batch = new XfrmBatch()
+  const bytes = Buffer.alloc(20, 1)
+  const kept = Buffer.alloc(20, 2)
+  batch.addState({ ...state, aead: gcm(bytes) })
+  batch.addState({ ...state, spi: 2, aead: gcm(kept) })
+  bytes.fill(0)
+  const { tables } = take(batch)
+  expect(tables.keys.map((key) => [...key])).toEqual([Array(20).fill(1), Array(20).fill(2)])
+  tables.wipe()
+  expect([...kept]).toEqual(Array(20).fill(2))
+})
+
+test('the copies lie where wiping leaves no others', () => {
+  const count = 10_000
+  const held = offHeapBytes(() => {
+    const batch = new XfrmBatch()
+    const bytes = new Uint8Array(20).fill(1)
+    for (let i = 0; i < count; i++) {
+      bytes[0] = i
+      bytes[1] = i >> 8
+      batch.addState({ ...state, aead: gcm(bytes) })
+    }
+    return take(batch).tables
+  })
+  expect(held).toBeGreaterThanOrEqual(count * 20)
 })
 
 test('a key whose salt is the SPI is held without it, once for all SAs of it', () => {

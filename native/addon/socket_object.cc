@@ -12,10 +12,16 @@ std::chrono::milliseconds milliseconds(const Napi::Value& value) {
   return std::chrono::milliseconds(value.As<Napi::Number>().Int64Value());
 }
 
+// What is none of the three must not pass for the process's own namespace, nor a number for the descriptor that is left
+// of it in 32 bits.
 Namespace namespaceOf(const Napi::Value& value) {
+  if (value.IsUndefined()) return {};
   if (value.IsString()) return Namespace::atPath(value.As<Napi::String>().Utf8Value());
-  if (value.IsNumber()) return Namespace::ofDescriptor(value.As<Napi::Number>().Int32Value());
-  return {};
+  if (value.IsNumber()) {
+    const auto descriptor = value.As<Napi::Number>();
+    if (descriptor.DoubleValue() == descriptor.Int32Value()) return Namespace::ofDescriptor(descriptor.Int32Value());
+  }
+  throw Napi::TypeError::New(value.Env(), "netns: neither a path nor a descriptor");
 }
 
 }  // namespace
@@ -74,6 +80,7 @@ void SocketObject::shutDown() {
   ended_ = true;
   engine_->stop();
   callback_.Abort();
+  engine_.reset();
 }
 
 Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept) {
@@ -99,6 +106,7 @@ Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, st
 }
 
 void SocketObject::collect(Napi::Env env) {
+  if (engine_ == nullptr) return;
   const Napi::HandleScope scope(env);
   bool finished = false;
   const auto jobs = engine_->take(finished);
@@ -176,6 +184,7 @@ Napi::Value SocketObject::close(const Napi::CallbackInfo& info) {
   auto deferred = Napi::Promise::Deferred::New(env);
   if (!started_ || ended_) {
     ended_ = true;
+    engine_.reset();
     deferred.Resolve(env.Undefined());
     return deferred.Promise();
   }

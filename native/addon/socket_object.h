@@ -63,7 +63,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   // The thread's end, from whichever of close(), collection and the environment's end comes first.
   void shutDown();
 
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Engine> engine_;  // until the end: with it goes its descriptor of the namespace
   Napi::ThreadSafeFunction callback_;
   bool started_ = false;
   bool ended_ = false;

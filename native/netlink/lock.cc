@@ -49,8 +49,9 @@ int takeName(const Namespace& where, const std::string& name, Descriptor& fd, Ho
       fd.reset();
       return error;
     }
-    // Listening lets whoever is refused the name ask whose it is. Nobody is ever accepted.
-    return listen(fd.get(), 1) == 0 ? 0 : errno;
+    // Listening lets whoever is refused the name ask whose it is. Nobody is ever accepted, so that each visitor's
+    // connection stays in the queue: once that is full, the next ones are not told.
+    return listen(fd.get(), SOMAXCONN) == 0 ? 0 : errno;
   });
 }
 

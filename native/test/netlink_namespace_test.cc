@@ -109,6 +109,19 @@ TEST(name_is_taken_once_in_a_namespace_and_free_when_its_holder_closes) {
   CHECK_EQ(takeName(Namespace::ofDescriptor(first.get()), "xfrmesh-test", held, holder), 0);
 }
 
+TEST(everybody_who_is_refused_a_name_is_told_whose_it_is) {
+  if (!enterFreshNamespace()) SKIP(kNoNamespace);
+  Descriptor held;
+  Holder holder;
+  CHECK_EQ(takeName(Namespace(), "xfrmesh-test", held, holder), 0);
+  for (int i = 0; i < 100; i++) {
+    Descriptor other;
+    Holder told;
+    CHECK_EQ(takeName(Namespace(), "xfrmesh-test", other, told), EADDRINUSE);
+    CHECK_EQ(told.pid, getpid());
+  }
+}
+
 TEST(file_is_read_as_its_namespace_has_it) {
   if (!enterFreshNamespace()) SKIP(kNoNamespace);
   std::string text;

@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs'
 import { getSystemErrorMap } from 'node:util'
+import { namespace } from '../base/check.js'
 import { InvalidArgument, InvalidState, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import { Ending, NETLINK_NETFILTER, NETLINK_XFRM, native, type NativeSocket } from '../native.js'
 
@@ -33,7 +34,7 @@ export class Channel {
 
   /** @throws InvalidArgument for a namespace that is not there or is none; Unsupported; NetlinkError */
   static async open(protocol: number, options: ChannelOptions): Promise<Channel> {
-    const { netns } = options
+    const netns = namespace(options.netns, 'netns')
     const socket = new native.Socket({
       protocol,
       netns,
@@ -89,15 +90,30 @@ export class Channel {
     return (this.#closed ??= this.#socket.close())
   }
 
-  /** A namespace that lost its name lives on while this socket is open; whoever asked for it by name must not be told otherwise. */
+  /**
+   * A namespace that lost its name lives on while this socket is open; whoever asked for it by name must not be told
+   * otherwise. Where the kernel does not say which one the socket is in (SIOCGSKNS takes CAP_NET_ADMIN), or this process
+   * may not look at the path any more, there is nothing to compare.
+   */
   #checkNamespace(what: string): void {
-    if (this.#path === undefined) return
-    const found = statSync(this.#path, { throwIfNoEntry: false })
-    if (found?.ino === this.#socket.namespaceInode) return
+    const inode = this.#socket.namespaceInode
+    if (this.#path === undefined || inode === 0) return
+    const found = inodeAt(this.#path)
+    if (found === inode || found === 'hidden') return
     throw new XfrmeshError(
       'ERR_XFRMESH_NAMESPACE_GONE',
       `${what}: the network namespace ${this.#path} is gone${found === undefined ? '' : ' (another bears its name now)'}: open it anew`,
     )
+  }
+}
+
+/** Of the file at a path, links followed; undefined where the path leads to none. */
+function inodeAt(path: string): number | 'hidden' | undefined {
+  try {
+    return statSync(path).ino
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'EACCES' || code === 'EPERM' ? 'hidden' : undefined
   }
 }
 

@@ -1,8 +1,9 @@
-/** Opens an Xfrm in this process's namespace and prints what that came to. */
+/** Opens an Xfrm, in the namespace of the path given or this process's own, and prints what that came to. */
 import process from 'node:process'
 import { Xfrm } from '../../../dist/kernel/xfrm.js'
 
-const { code, missing } = await Xfrm.open().then(
+const netns = process.argv[2]
+const { code, missing } = await Xfrm.open(netns === undefined ? {} : { netns }).then(
   (xfrm) => xfrm.close().then(() => ({})),
   (error) => error,
 )

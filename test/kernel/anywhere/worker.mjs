@@ -2,13 +2,16 @@
  * Work for the tests of the addon's life, in a process or thread of its own. Arguments: the kind, and a namespace's path.
  * Says what it has to say in one line.
  */
-import { readdirSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import { pbkdf2 } from 'node:crypto'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { URL } from 'node:url'
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
 import { Xfrm, XfrmBatch } from '../../../dist/kernel/xfrm.js'
+import { NETLINK_XFRM, native } from '../../../dist/native.js'
 
 const [kind, netns] = isMainThread ? process.argv.slice(2) : workerData
 
@@ -88,6 +91,43 @@ const kinds = {
       after: { descriptors: descriptors(), threads: threads() },
       grown: process.memoryUsage().rss - memory,
     })
+  },
+
+  /** Closes sockets that were given their namespace by descriptor, opened or never, and holds on to them all. */
+  async namespaces() {
+    const fd = openSync(netns)
+    const unopened = { protocol: NETLINK_XFRM, netns: fd, receiveBuffer: 0, sendBuffer: 0, chunk: 0 }
+    const kept = []
+    const before = descriptors()
+    for (let i = 0; i < 300; i++) {
+      const xfrm = await Xfrm.open({ netns: fd })
+      const socket = new native.Socket(unopened)
+      await Promise.all([xfrm.close(), socket.close()])
+      kept.push(xfrm, socket)
+    }
+    say({ kept: kept.length, left: descriptors() - before })
+    closeSync(fd)
+  },
+
+  /** What a call says when the path of its namespace leads in a circle, and when this process may not look at it. */
+  async unseen() {
+    const directory = mkdtempSync(join(tmpdir(), 'xfrmesh-'))
+    const [path, circle] = [join(directory, 'netns'), join(directory, 'circle')]
+    symlinkSync(netns, path)
+    const [one, other] = [await Xfrm.open({ netns: path }), await Xfrm.open({ netns: path })]
+    const code = (xfrm) =>
+      xfrm.info().then(
+        () => 'none',
+        (error) => error.code,
+      )
+    process.seteuid(65_534)
+    const hidden = await code(one)
+    process.seteuid(0)
+    rmSync(path)
+    symlinkSync(circle, path)
+    symlinkSync(path, circle)
+    say({ hidden, circular: await code(other) })
+    rmSync(directory, { recursive: true })
   },
 
   /** Several threads, each with sockets of its own, one ended at work. */

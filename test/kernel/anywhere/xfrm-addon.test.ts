@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
+import { NETLINK_XFRM, native } from '../../../lib/native.js'
 import { withNetns } from '../netns.js'
 import { ipList } from '../xfrm-oracle.js'
 
@@ -48,6 +49,24 @@ test('a hundred rounds of open, work and close leave no descriptor, no thread an
     expect(after).toEqual(before)
     // One socket's buffers alone are a third of a MiB.
     expect(grown).toBeLessThan(16 << 20)
+  }))
+
+test('a closed socket keeps no descriptor of its namespace, even while somebody holds it', () =>
+  withNetns(async (netns) => {
+    expect(await work('namespaces', netns)).toEqual({ kept: 600, left: 0 })
+  }))
+
+test("what names no namespace is never taken for the process's own", () => {
+  for (const netns of [null, {}, true, 0.5, 2 ** 32, -(2 ** 32), NaN]) {
+    const options = { protocol: NETLINK_XFRM, netns: netns as number, receiveBuffer: 0, sendBuffer: 0, chunk: 0 }
+    expect(() => new native.Socket(options)).toThrow(TypeError)
+  }
+})
+
+test('a path that cannot be followed any more is told of, one that may not be is left to the kernel', () =>
+  withNetns(async (netns) => {
+    const [hidden, circular] = ['ERR_XFRMESH_UNSUPPORTED', 'ERR_XFRMESH_NAMESPACE_GONE']
+    expect(await work('unseen', netns)).toEqual({ hidden, circular })
   }))
 
 test('worker threads have sockets of their own, and one may end at work', () =>

@@ -188,6 +188,12 @@ test("the namespace's counters are what /proc/net/xfrm_stat shows there", () =>
 
 test('without CAP_NET_ADMIN opening says what is missing', async () => {
   const script = fileURLToPath(new URL('open.mjs', import.meta.url))
+  const missing = { code: 'ERR_XFRMESH_UNSUPPORTED', missing: 'CAP_NET_ADMIN' }
   const { stdout } = await run('unshare', ['--user', process.execPath, script])
-  expect(JSON.parse(stdout)).toMatchObject({ code: 'ERR_XFRMESH_UNSUPPORTED', missing: 'CAP_NET_ADMIN' })
+  expect(JSON.parse(stdout)).toMatchObject(missing)
+  // In a namespace that it may enter, too.
+  await withNetns(async (netns) => {
+    const { stdout } = await run('setpriv', ['--bounding-set=-net_admin', process.execPath, script, netns])
+    expect(JSON.parse(stdout)).toMatchObject(missing)
+  })
 })

@@ -4,6 +4,8 @@ import { InvalidArgument } from './errors.js'
 
 /** Largest unsigned 32-bit integer. */
 export const U32 = 0xffffffff
+/** Largest signed 32-bit integer. */
+const I32 = 0x7fffffff
 /** Largest unsigned 16-bit integer. */
 export const U16 = 0xffff
 
@@ -19,6 +21,14 @@ export function boolean(value: unknown, argument: string): boolean {
   return value
 }
 
+/** A network namespace as callers name it; undefined: the process's own. Whether there is one, opening it tells. */
+export function namespace(value: unknown, argument: string): string | number | undefined {
+  if (value === undefined) return undefined
+  if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= I32) return value
+  throw new InvalidArgument(argument, "a network namespace's path, as in '/run/netns/a', or an open descriptor", value)
+}
+
 export function oneOf<T extends string>(value: unknown, argument: string, names: readonly T[]): T {
   const found = names.find((name) => name === value)
   if (found !== undefined) return found
@@ -27,12 +37,15 @@ export function oneOf<T extends string>(value: unknown, argument: string, names:
   throw new InvalidArgument(argument, `one of ${list}${near === undefined ? '' : ` (did you mean '${near}'?)`}`, value)
 }
 
-/** An object with no property but the known ones: a misspelled option must not be an option ignored. */
+/**
+ * An object with no property but the known ones: a misspelled option must not be an option ignored, and is none where it is
+ * inherited. A copy: each property is read once, for a getter or a Proxy may say something else to whoever asks again.
+ */
 export function options<T extends object>(value: unknown, argument: string, known: readonly (keyof T & string)[]): T {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new InvalidArgument(argument, 'an object', value)
   }
-  for (const name of Object.keys(value)) {
+  for (const name in value) {
     if ((known as readonly string[]).includes(name)) continue
     const near = nearest(name, known)
     throw new InvalidArgument(
@@ -40,7 +53,13 @@ export function options<T extends object>(value: unknown, argument: string, know
       `left out: there is no such option${near === undefined ? `; there are ${known.join(', ')}` : ` (did you mean '${near}'?)`}`,
     )
   }
-  return value as T
+  const given = value as Partial<T>
+  const copy: Partial<T> = {}
+  for (const name of known) {
+    const property = given[name]
+    if (property !== undefined) copy[name] = property
+  }
+  return copy as T
 }
 
 export function array(value: unknown, argument: string): readonly unknown[] {

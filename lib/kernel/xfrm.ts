@@ -93,7 +93,6 @@ export class Xfrm {
   static async open(xfrmOptions: XfrmOptions = {}): Promise<Xfrm> {
     const { netns, timeoutMs } = options<XfrmOptions>(xfrmOptions, 'options', ['netns', 'timeoutMs'])
     if (timeoutMs !== undefined) integer(timeoutMs, 'options.timeoutMs', 1, 0x7fffffff)
-    checkNamespace(netns)
     const channel = await XfrmChannel.open({ netns, timeoutMs })
     try {
       // The kernel answers to nobody without the capability: learn it now, not at the first commit.
@@ -251,13 +250,6 @@ export class Xfrm {
     }
     return found
   }
-}
-
-function checkNamespace(netns: unknown): void {
-  if (netns === undefined) return
-  if (typeof netns === 'string' && netns !== '' && !netns.includes('\0')) return
-  if (typeof netns === 'number' && Number.isInteger(netns) && netns >= 0 && netns <= 0x7fffffff) return
-  throw new InvalidArgument('options.netns', "a path, as in '/run/netns/a', or an open descriptor", netns)
 }
 
 function reqidOf(filter: unknown): number {

@@ -1,5 +1,5 @@
 import { hostAddress } from '../base/address.js'
-import { boolean, integer, oneOf, options, U16, U32 } from '../base/check.js'
+import { boolean, integer, namespace, oneOf, options, U16, U32 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import type { Form } from './form.js'
 import { SpiDeriver } from './spi.js'
@@ -106,18 +106,10 @@ export function settings(given: unknown): Settings {
     },
     advertise: advertise.text,
     advertised: advertise.bytes,
-    netns: netns(o.netns),
+    netns: namespace(o.netns, 'netns'),
     firewall: oneOf(o.firewall ?? 'nftables', 'firewall', ['nftables', 'none']),
     timeoutMs: integer(o.timeoutMs ?? 10_000, 'timeoutMs', 1, 0x7fffffff),
   }
-}
-
-/** A namespace's name as callers give it: whether there is one, opening it tells. */
-export function netns(value: unknown, argument = 'netns'): string | number | undefined {
-  if (value === undefined) return undefined
-  if (typeof value === 'number') return integer(value, argument, 0, 0x7fffffff)
-  if (typeof value === 'string' && value.length > 0 && !value.includes('\0')) return value
-  throw new InvalidArgument(argument, "a network namespace's path, as in '/run/netns/a', or an open descriptor", value)
 }
 
 function refuse(value: unknown, argument: string): void {

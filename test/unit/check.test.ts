@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { array, boolean, integer, nearest, oneOf, options, U32 } from '../../lib/base/check.js'
+import { array, boolean, integer, namespace, nearest, oneOf, options, U32 } from '../../lib/base/check.js'
 import { InvalidArgument } from '../../lib/base/errors.js'
 
 function refusal(check: () => unknown): string {
@@ -61,7 +61,7 @@ describe('options', () => {
   const known = ['local', 'exclusive'] as const
   test('gives back an object of known options', () => {
     const given = { local: 'x' }
-    expect(options<{ local?: string; exclusive?: boolean }>(given, 'options', known)).toBe(given)
+    expect(options<{ local?: string; exclusive?: boolean }>(given, 'options', known)).toEqual(given)
   })
   test('refuses an unknown one, with the nearest or the list', () => {
     expect(refusal(() => options({ exclusiv: true }, 'options', known as never))).toBe(
@@ -71,9 +71,46 @@ describe('options', () => {
       'options.zzzzzz must be left out: there is no such option; there are local, exclusive',
     )
   })
+  test('refuses an unknown one that is inherited', () => {
+    const given = Object.create({ exclusiv: true }) as object
+    expect(refusal(() => options(given, 'options', known as never))).toContain("(did you mean 'exclusive'?)")
+  })
+  test('reads each property once, inherited ones too', () => {
+    class Given {
+      asked = 0
+      get local() {
+        return `answer ${++this.asked}`
+      }
+    }
+    const copy = options<{ local?: string; asked?: number }>(new Given(), 'options', ['local', 'asked'])
+    expect([copy.local, copy.local]).toEqual(['answer 1', 'answer 1'])
+  })
   test.each([[null], [[]], ['x'], [undefined]])('refuses %j', (value) => {
     expect(refusal(() => options(value, 'options', []))).toMatch(/^options must be an object/)
   })
+})
+
+describe('a network namespace', () => {
+  test.each([['/run/netns/a'], [0], [3], [undefined]])('may be %j', (value) =>
+    expect(namespace(value, 'netns')).toBe(value),
+  )
+  test.each([
+    [null],
+    [''],
+    ['/run/netns/a\0'],
+    [{}],
+    [[]],
+    [-1],
+    [NaN],
+    [0.5],
+    [2 ** 31],
+    [2 ** 32 + 3.5],
+    [3n],
+    [true],
+    [Buffer.from('/run/netns/a')],
+  ])('is refused as %s, lest it be taken for our own', (value) =>
+    expect(refusal(() => namespace(value, 'netns'))).toMatch(/^netns must be a network namespace's path/),
+  )
 })
 
 test('array takes arrays alone', () => {

@@ -79,7 +79,7 @@ export class PartialFailure extends XfrmeshError {
     super(
       'ERR_XFRMESH_PARTIAL_FAILURE',
       first
-        ? `${first.subject}: ${first.operation}: ${first.message}${many}; what was refused stays closed, reconcile() tries it again`
+        ? `${first.subject}: ${first.operation}: ${first.message}${many}; reconcile() tries again`
         : 'not all of it was applied',
     )
     this.report = report

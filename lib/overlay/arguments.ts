@@ -1,14 +1,20 @@
 import { setImmediate as breathe } from 'node:timers/promises'
+import { types } from 'node:util'
 import { ADDRESS_BYTES, AF_INET, parseAddress, unusable, whyNot } from '../base/address.js'
 import { integer } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { LAST_VNI } from './firewall.js'
 import type { Settings } from './options.js'
 
-/** Checks of what calls are about. A call is refused whole if any of it is wrong. */
+/**
+ * Arguments of calls. They are taken when the call is made, since its turn may come later, and what the caller does with
+ * them meanwhile changes nothing; they are checked in their turn. A call is refused whole if any of it is wrong.
+ */
 
 /** Addresses parsed between two turns of the event loop. */
 const SLICE = 4096
+/** As deep as keys lie in an argument. */
+const DEPTH = 3
 
 /** Addresses packed, 16 bytes each. */
 export interface Packed {
@@ -16,16 +22,44 @@ export interface Packed {
   readonly count: number
 }
 
+/** A copy of keys as a caller gives them, whatever else is in it. To be wiped by {@link wipe}. */
+export function taken<T>(value: T, depth = DEPTH): T {
+  if (types.isUint8Array(value)) {
+    // Memory outside the heap, where wiping reaches all of it.
+    const copy = new Uint8Array(new ArrayBuffer(value.length))
+    copy.set(value)
+    return copy as T
+  }
+  if (typeof value !== 'object' || value === null || depth === 0) return value
+  if (Array.isArray(value)) return value.map((each) => taken<unknown>(each, depth - 1)) as T
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, taken<unknown>(each, depth - 1)])) as T
+}
+
+/** Overwrites the bytes in what {@link taken} returned. */
+export function wipe(value: unknown, depth = DEPTH): void {
+  if (types.isUint8Array(value)) value.fill(0)
+  else if (typeof value === 'object' && value !== null && depth > 0) {
+    for (const each of Object.values(value)) wipe(each, depth - 1)
+  }
+}
+
+/** What an iterable holds. A string is one too, and never what was meant. @throws InvalidArgument */
+export function items(value: unknown, argument: string, expected: string): readonly unknown[] {
+  if (Array.isArray(value)) return value.slice()
+  if (typeof value === 'object' && value !== null && Symbol.iterator in value) return [...(value as Iterable<unknown>)]
+  throw new InvalidArgument(argument, expected, value)
+}
+
 /** @throws InvalidArgument naming `networks[2]` */
-export function vnis(value: unknown): number[] {
-  return items(value, 'networks', 'an array of VNIs, as in [4096]').map((vni, i) =>
-    integer(vni, `networks[${i}]`, 0, LAST_VNI),
-  )
+export function vnis(list: readonly unknown[]): number[] {
+  return list.map((vni, i) => integer(vni, `networks[${i}]`, 0, LAST_VNI))
 }
 
 /** Packs the addresses of peers. @throws InvalidArgument naming `peers[2]`, if one can't be a peer of this overlay */
-export async function peerAddresses(value: unknown, { form, advertise, advertised }: Settings): Promise<Packed> {
-  const list = items(value, 'peers', "an array of addresses, as in ['192.0.2.1']")
+export async function peerAddresses(
+  list: readonly unknown[],
+  { form, advertise, advertised }: Settings,
+): Promise<Packed> {
   const { family, text: own, bytes: ownBytes } = form.local
   const bytes = new Uint8Array(list.length * ADDRESS_BYTES)
   for (let i = 0; i < list.length; i++) {
@@ -51,11 +85,4 @@ export async function peerAddresses(value: unknown, { form, advertise, advertise
 function same(bytes: Uint8Array, at: number, address: Uint8Array): boolean {
   for (let i = 0; i < ADDRESS_BYTES; i++) if (bytes[at + i] !== address[i]) return false
   return true
-}
-
-/** What an iterable holds. A string is one too, and never what was meant. */
-function items(value: unknown, argument: string, expected: string): readonly unknown[] {
-  if (Array.isArray(value)) return value
-  if (typeof value === 'object' && value !== null && Symbol.iterator in value) return [...(value as Iterable<unknown>)]
-  throw new InvalidArgument(argument, expected, value)
 }

@@ -1,27 +1,24 @@
 import { setImmediate as breathe } from 'node:timers/promises'
-import { Policy, RecordReader, State } from '../kernel/records.js'
+import { RecordReader } from '../kernel/records.js'
 import { carryOut, type Execution, type ExecutionOptions, nothingDone } from './executor.js'
 import type { FirewallState } from './firewall.js'
+import { sharedPolicies } from './form.js'
 import { Keyring } from './keyring.js'
-import { Networks } from './networks.js'
+import { Leftovers } from './leftovers.js'
+import { isBroken, NETWORK, Networks } from './networks.js'
 import type { Settings } from './options.js'
 import { PeerTable } from './peers.js'
-import { type Damage, describe, type Is, type Plan, Planner, type RecordList, type Should, type Step } from './plan.js'
+import { type Damage, describe, type Is, NO_PEER, type Plan, Planner, type Should, type Step } from './plan.js'
 import type { Ports } from './ports.js'
 import { SpiIndex } from './spi-index.js'
 import { Survey } from './survey.js'
 import { algorithms } from './writer.js'
 
-/** Peers planned for, or looked at, between two turns of the event loop. */
+/** Peers planned for, looked at or described between two turns of the event loop. */
 const SLICE = 2048
 
-/** What of the wish changed. */
-export interface Change {
-  /** Slots of the peers concerned; default: all. */
-  readonly peers?: readonly number[]
-  /** Networks to guard no more. */
-  readonly unguard?: ReadonlySet<number>
-}
+/** Slots of the peers whose wish changed, none for networks alone; 'keys': all, for other keys. */
+export type Change = readonly number[] | 'keys'
 
 /** What a look at the kernel came to: what is to be done, and with what. */
 export interface Look {
@@ -29,7 +26,6 @@ export interface Look {
   readonly damage: Damage
   readonly firewall: FirewallState | undefined
   readonly plan: Plan
-  readonly steps: Step[]
 }
 
 /**
@@ -41,20 +37,21 @@ export interface Look {
  */
 export class Convergence {
   readonly networks: Networks
+  /** The keys wanted. Those that went stay in it, retired, until no SA is left that bears them. */
+  keyring: Keyring
   readonly #settings: Settings
   readonly #ports: Ports
   readonly #is: Omit<Is, 'networks'> & { networks: ReadonlySet<number> }
-  #keyring: Keyring
   #known = false
-  /** The last look found something of ours that is nobody's. */
-  #strangers = false
+  /** What the last look found that was nobody's. */
+  #leftovers: Leftovers | undefined
 
   constructor(settings: Settings, ports: Ports) {
     const { form } = settings
     this.#settings = settings
     this.#ports = ports
     this.networks = new Networks(ports.firewall)
-    this.#keyring = Keyring.empty(form.suite)
+    this.keyring = Keyring.empty(form.suite)
     this.#is = {
       peers: new PeerTable(form.local.family),
       claims: new SpiIndex(),
@@ -67,31 +64,43 @@ export class Convergence {
     return this.#is.peers
   }
 
-  get keyring(): Keyring {
-    return this.#keyring
+  /** Whether the policies that are not a peer's own are known to be there. */
+  get isUnderPolicies(): boolean {
+    const all = sharedPolicies(this.#settings.form)
+    return this.#known && (this.#is.sharedPolicies & all) === all
   }
 
-  /** Turns to other keys. Those that went stay, retired, until no SA is left that bears them. */
-  set keyring(next: Keyring) {
-    this.#keyring = next
+  /** What is not as it should be, as far as that is known without a look, a sentence each. */
+  lacks(): string[] {
+    const { peers } = this.#is
+    const lacking: string[] = []
+    const isWanted = peers.wanted > 0 || this.networks.wanted.size > 0
+    if (!this.#known && (isWanted || peers.size > 0))
+      lacking.push('a call failed, and what the kernel has is not known')
+    else if (isWanted && !this.isUnderPolicies) lacking.push('policies are missing')
+    if (peers.size > peers.wanted) lacking.push(`${peers.size - peers.wanted} removed peers are not all gone`)
+    if (this.networks.releasing.size > 0)
+      lacking.push(`${this.networks.releasing.size} removed networks are still guarded`)
+    return lacking
   }
 
-  /** Makes the kernel follow a change of the wish. */
+  /** Makes the kernel follow a change of the wish. Failures are those that concern it. */
   async follow(change: Change, options: ExecutionOptions): Promise<Execution> {
     const { peers } = this.#is
     // Without peers keys concern nobody, and what an earlier process left must not be touched for their sake.
-    if (change.peers === undefined && peers.size === 0) {
-      this.#keyring = this.#keyring.forget(this.#keyring.retired)
+    if (change === 'keys' && peers.size === 0) {
+      this.keyring = this.keyring.forget(this.keyring.retired)
       return nothingDone()
     }
-    // Peers that are new may have what an earlier process left.
-    const look = !this.#known || (this.#strangers && change.peers !== undefined && change.peers.length > 0)
+    const look = !this.#known
     if (look) await this.networks.read()
-    const should = this.#should(this.#guardedUnless(change.unguard))
-    const damage = look ? this.#ofPeers(await this.#survey(should)) : {}
-    const slots = look ? undefined : change.peers
+    const should = this.#should(this.networks.kept())
+    const damage = look ? await this.#lookForPeers(should) : await this.#adopt(should, change)
+    const slots = look || change === 'keys' ? undefined : change
     const plan = await this.#plan(should, damage, slots)
-    return this.#carryOut({ plan, should, damage }, slots, options)
+    const done = await this.#carryOut({ plan, should, damage }, { slots, looked: look }, options)
+    done.failures = concerning(change, done.failures)
+    return done
   }
 
   /** Looks at all of the kernel that is ours, and plans how it becomes what should be and nothing else. */
@@ -100,19 +109,29 @@ export class Convergence {
     const should = this.#should(this.networks.wanted)
     const damage = await this.#survey(should)
     const plan = await this.#plan(should, damage)
-    const steps = [...this.networks.repairs(firewall), ...describe(plan, this.#is, should, damage)]
-    return { should, damage, firewall, plan, steps }
+    return { should, damage, firewall, plan }
+  }
+
+  /** The steps that a repair would take, in order. */
+  async steps({ plan, should, damage, firewall }: Look): Promise<Step[]> {
+    const steps = this.networks.repairs(firewall)
+    for (const step of describe(plan, this.#is, should, damage)) {
+      if (steps.push(step) % SLICE === 0) await breathe()
+    }
+    return steps
   }
 
   /** Does what a look found is to be done. Nothing may have happened since. */
   async repair(look: Look, options: ExecutionOptions): Promise<Execution> {
-    const mended = await this.networks.mend(look.firewall)
-    const done = await this.#carryOut(look, undefined, options)
-    if (mended) done.updated++
-    const refused = done.failures.length > look.plan.failures.length
-    if (refused || done.aborted || this.networks.wanted.size > 0 || look.firewall?.exists !== true) return done
-    // With nothing to guard, a table without networks goes too.
-    done.failures.push(...(await this.networks.release([])))
+    const broken = isBroken(look.firewall) ? await this.networks.mend(look.firewall) : []
+    const done = await this.#carryOut(look, { looked: true, whole: true }, options)
+    done.failures.unshift(...broken)
+    if (isBroken(look.firewall) && broken.length === 0) done.updated++
+    this.#leftovers = undefined
+    if (!this.networks.isLeft(look.firewall) || done.aborted || done.failures.length > 0) return done
+    const left = await this.networks.release([])
+    done.failures.push(...left)
+    if (left.length === 0) done.removed++
     return done
   }
 
@@ -124,54 +143,49 @@ export class Convergence {
   }
 
   #should(networks: ReadonlySet<number>): Should {
-    return { form: this.#settings.form, keyring: this.#keyring, networks }
-  }
-
-  /** The networks wanted, and those that an earlier process left. */
-  #guardedUnless(unguard: ReadonlySet<number> | undefined): Set<number> {
-    const networks = new Set(this.networks.wanted)
-    for (const vni of this.networks.guarded) if (!unguard?.has(vni)) networks.add(vni)
-    return networks
+    return { form: this.#settings.form, keyring: this.keyring, networks }
   }
 
   /** Reads what the kernel has of ours, makes `is` that, and returns what else was found. */
   async #survey(should: Should): Promise<Damage> {
     this.#known = false
-    const { form, keyring } = should
-    const query = { keys: keyring.sideTable(), algorithms: algorithms(form), reqid: form.mark, details: false }
-    const [states, policies] = await Promise.all([
-      this.#ports.xfrm.read({ ...query, policies: false }),
-      this.#ports.xfrm.read({ ...query, policies: true }),
-    ])
-    for (const dump of [states, policies]) for (const key of dump.keys) key.fill(0)
-    const survey = new Survey(states.records, policies.records, this.#is, should)
+    const states = await this.#read(should, false)
+    const policies = await this.#read(should, true)
+    const survey = new Survey(states, policies, this.#is, should)
     while (!survey.step(SLICE)) await breathe()
-    const damage = survey.finish()
     this.#known = true
-    this.#strangers = (damage.stale?.states.at.length ?? 0) + (damage.stale?.policies.at.length ?? 0) > 0
-    return damage
+    return survey.finish()
   }
 
-  /** Without what is stale but of no peer wanted. */
-  #ofPeers(damage: Damage): Damage {
-    if (damage.stale === undefined) return damage
+  async #read({ form, keyring }: Should, policies: boolean): Promise<Uint8Array> {
+    const query = { keys: keyring.sideTable(), algorithms: algorithms(form), reqid: form.mark, details: false }
+    const dump = await this.#ports.xfrm.read({ ...query, policies })
+    for (const key of dump.keys) key.fill(0)
+    return dump.records
+  }
+
+  /** A look that keeps what is nobody's for later, but for what is stale of the peers wanted. */
+  async #lookForPeers(should: Should): Promise<Damage> {
+    const damage = await this.#survey(should)
+    const { stale } = damage
+    if (stale === undefined) return damage
+    this.#leftovers = await Leftovers.sort(stale.states, stale.policies, this.#settings.form.local.bytes)
     const { peers } = this.#is
-    const { bytes: local } = this.#settings.form.local
-    const isPeers = (list: RecordList, start: number, offsetOf: (reader: RecordReader) => number): boolean => {
-      const reader = new RecordReader(list.records.subarray(start))
-      reader.next()
-      peers.load(reader.buffer, offsetOf(reader))
-      const slot = peers.find()
-      return slot >= 0 && peers.references[slot]! > 0
-    }
-    const remote = (reader: RecordReader) =>
-      Buffer.compare(reader.address(State.destination), local) === 0 ? State.source : State.destination
-    const keep = (list: RecordList, offsetOf: (reader: RecordReader) => number): RecordList => ({
-      records: list.records,
-      at: Array.from(list.at).filter((start) => isPeers(list, start, offsetOf)),
-    })
-    const { states, policies } = damage.stale
-    return { ...damage, stale: { states: keep(states, remote), policies: keep(policies, () => Policy.destination) } }
+    const wanted = [...peers.slots()].filter((slot) => peers.references[slot]! > 0)
+    const found = this.#leftovers.take(peers.bytes, wanted)
+    return { ...damage, stale: listsOf(found) }
+  }
+
+  /** For peers just added: makes `is` what an earlier process left of theirs, and returns what of that is not right. */
+  async #adopt(should: Should, change: Change): Promise<Damage> {
+    if (change === 'keys' || this.#leftovers === undefined || this.#leftovers.isEmpty) return {}
+    const { peers } = this.#is
+    const fresh = change.filter((slot) => peers.references[slot]! > 0)
+    const found = this.#leftovers.take(peers.bytes, fresh)
+    if (found === undefined) return {}
+    const survey = new Survey(found.states, found.policies, this.#is, should, fresh)
+    while (!survey.step(SLICE)) await breathe()
+    return survey.finish()
   }
 
   async #plan(should: Should, damage: Damage, peers?: readonly number[]): Promise<Plan> {
@@ -184,52 +198,78 @@ export class Convergence {
   /** Guards first, then SAs and policies in the plan's order, and last of all the end of guards. */
   async #carryOut(
     { plan, should, damage }: Pick<Look, 'plan' | 'should' | 'damage'>,
-    slots: readonly number[] | undefined,
+    how: { slots?: readonly number[] | undefined; looked: boolean; whole?: boolean },
     options: ExecutionOptions,
   ): Promise<Execution> {
     const { add, remove } = plan.networks
-    const unguarded = await this.networks.guard(add, should.networks)
-    if (unguarded.length > 0) return { ...nothingDone(), failures: unguarded }
     let done: Execution
+    let unguarded
     try {
+      unguarded = await this.networks.guard(add, should.networks)
       done = await carryOut(this.#ports.xfrm, plan, this.#is, should, damage, options)
     } catch (error) {
       this.#known = false
       throw error
     } finally {
-      for (const slot of slots ?? this.#is.peers.slots()) this.#judge(slot)
+      await this.#judge(how.slots ?? this.#is.peers.slots())
     }
-    done.added += add.length
-    // What the plan itself found impossible is known, and stands in the way of nothing else.
+    // What is refused right after a look leaves nothing unknown; nor does what the plan itself found impossible.
     const refused = done.failures.length > plan.failures.length
-    if (refused) this.#known = false
+    if (refused && !how.looked) this.#known = false
     this.#forgetKeys()
-    if (refused || done.aborted || remove.length === 0) return done
+    done.failures.unshift(...unguarded)
+    if (unguarded.length === 0) done.added += add.length
+    const hold = how.whole === true ? refused : done.failed.has(NO_PEER)
+    if (hold || done.aborted || remove.length === 0) return done
     const guarded = await this.networks.release(remove)
     done.failures.push(...guarded)
     if (guarded.length === 0) done.removed += remove.length
     return done
   }
 
-  /** Says whether a peer lacks anything, and lets go of one of which nothing is wanted or left. */
-  #judge(slot: number): void {
+  /** Says of peers whether they lack anything, and lets go of those of which nothing is wanted or left. */
+  async #judge(slots: Iterable<number>): Promise<void> {
     const { peers } = this.#is
-    if (peers.isGone(slot)) {
-      peers.release(slot)
-      return
-    }
-    const { all, primary } = this.#keyring
-    const wanted = peers.references[slot]! > 0
+    const { all, primary } = this.keyring
     const encrypt = primary < 0 ? 0 : (1 << primary) >>> 0
     const select = this.#settings.form.policies === 'per-peer' ? primary + 1 : 0
-    const right = peers.inbound[slot] === all && peers.outbound[slot] === encrypt && peers.policy[slot] === select
-    peers.degraded[slot] = wanted && right ? 0 : 1
+    let count = 0
+    for (const slot of slots) {
+      if (++count % SLICE === 0) await breathe()
+      if (peers.isGone(slot)) {
+        peers.release(slot)
+        continue
+      }
+      const right = peers.inbound[slot] === all && peers.outbound[slot] === encrypt && peers.policy[slot] === select
+      peers.degraded[slot] = peers.references[slot]! > 0 && right ? 0 : 1
+    }
   }
 
   /** Lets go of the retired keys that no SA bears any more. */
   #forgetKeys(): void {
-    const { retired } = this.#keyring
+    const { retired } = this.keyring
     if (retired === 0 || !this.#known) return
-    this.#keyring = this.#keyring.forget(retired & ~this.#is.peers.keysInUse())
+    this.keyring = this.keyring.forget(retired & ~this.#is.peers.keysInUse())
   }
+}
+
+/** Of what failed, what has to do with the change: others' failures show in their state. */
+function concerning(change: Change, failures: Execution['failures']): Execution['failures'] {
+  if (change === 'keys') return failures.filter(({ peer }) => peer !== NETWORK)
+  const slots = new Set(change)
+  return failures.filter(({ peer }) => peer === NO_PEER || (change.length === 0 ? peer === NETWORK : slots.has(peer)))
+}
+
+/** All of some records, as a list. */
+function listsOf(found: { states: Uint8Array; policies: Uint8Array } | undefined): NonNullable<Damage['stale']> {
+  const nothing = new Uint8Array(0)
+  const list = (records: Uint8Array) => ({ records, at: startsOf(records) })
+  return { states: list(found?.states ?? nothing), policies: list(found?.policies ?? nothing) }
+}
+
+function startsOf(records: Uint8Array): number[] {
+  const reader = new RecordReader(records)
+  const at: number[] = []
+  while (reader.next()) at.push(reader.start)
+  return at
 }

@@ -14,6 +14,7 @@ import {
   Op,
   type Phase,
   type Plan,
+  type PlanFailure,
   settle,
   type Should,
   without,
@@ -36,7 +37,8 @@ export interface Execution {
   added: number
   updated: number
   removed: number
-  failures: Failure[]
+  /** With the slot of the peer that each is about, NO_PEER, or NETWORK. */
+  failures: PlanFailure[]
   /** Slots of the peers that a failure concerns. */
   failed: Set<number>
   /** The signal's abort ended it before its end. */
@@ -94,9 +96,7 @@ class Executor {
     this.#options = options
     this.#writer = new OpWriter(should.form)
     this.result = nothingDone()
-    for (const { subject, operation, errno, code, message } of plan.failures) {
-      this.result.failures.push({ subject, operation, errno, code, message })
-    }
+    this.result.failures.push(...plan.failures)
   }
 
   /** False if nothing may follow. */
@@ -114,7 +114,7 @@ class Executor {
         this.#writer.write(writer, phase.ops[i]!, phase.ops[i + 1]!, this.#is, this.#should, this.#damage)
       }
       const outcome = writer.count > 0 ? this.#xfrm.commit(writer.take(), tables, this.#options.signal) : undefined
-      const settled = this.#settleLater(phase, at, end, outcome)
+      const settled = this.#settleLater(phase, at, end, outcome, waiting.at(-1))
       // The loop awaits it; until then a rejection is not unhandled.
       settled.catch(() => undefined)
       waiting.push(settled)
@@ -130,8 +130,11 @@ class Executor {
     at: number,
     end: number,
     committed: Promise<NativeOutcome> | undefined,
+    before: Promise<boolean> | undefined,
   ): Promise<boolean> {
     const outcome = await committed
+    // In order, also where a slice takes no message: what shares an SA comes after what adds it.
+    await before?.catch(() => undefined)
     if (outcome !== undefined && outcome.ending !== Ending.cancelled) checkEnding('commit', outcome)
     const refused = outcome === undefined ? undefined : refusals(outcome)
     let refusal = refused?.next().value
@@ -169,8 +172,9 @@ class Executor {
   #fail(phase: Phase, head: number, subject: number, why: Pick<Failure, 'errno' | 'code' | 'message'>): void {
     const step = describeOp(phase.name, head, subject, this.#is, this.#should, this.#damage)
     const { errno, code, message } = why
-    this.result.failures.push({ subject: step.subject, operation: step.operation, errno, code, message })
-    this.result.failed.add(concernsPeer(codeOf(head)) ? subject : NO_PEER)
+    const peer = concernsPeer(codeOf(head)) ? subject : NO_PEER
+    this.result.failures.push({ peer, subject: step.subject, operation: step.operation, errno, code, message })
+    this.result.failed.add(peer)
   }
 
   #count(code: number): void {

@@ -1,5 +1,5 @@
 import { array, integer, options, U16, U32 } from '../base/check.js'
-import { NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
+import { InvalidState, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import type { Nft, TableName } from '../kernel/nft.js'
 import { NftTransaction } from '../kernel/nft-transaction.js'
 import {
@@ -9,6 +9,7 @@ import {
   guardOf,
   holdsNetworks,
   networkOf,
+  portOf,
   replacing,
   vniSet,
   type Found,
@@ -48,6 +49,8 @@ export interface FirewallState {
   differences: string[]
   /** The VNIs that the kernel's set holds. They are guarded if it is intact. */
   networks: Set<number>
+  /** Another port than ours, for which the table is as it should be: an Overlay with other options made it. */
+  otherPort: number | undefined
   /** Packets dropped on the way in and out since the table was made. */
   drops: { in: number; out: number }
 }
@@ -63,12 +66,16 @@ export class Firewall {
   readonly table: TableName
   readonly #nft: Nft
   readonly #guard: Guard
+  readonly #mark: number
+  readonly #port: number
 
   constructor(firewallOptions: FirewallOptions) {
     const { nft, mark, port } = options<FirewallOptions>(firewallOptions, 'options', ['nft', 'mark', 'port'])
     integer(mark, 'options.mark', 1, U32)
     integer(port, 'options.port', 1, U16)
     this.#nft = nft
+    this.#mark = mark
+    this.#port = port
     this.#guard = guardOf(mark, port)
     this.table = { family: 'inet', table: `xfrmesh_${mark.toString(16)}` }
   }
@@ -123,11 +130,26 @@ export class Firewall {
   #stateOf(found: (Found & { keys: readonly Uint8Array[] }) | undefined): FirewallState {
     if (found === undefined) {
       const said = [`there is no table ${this.table.table}`]
-      return { exists: false, intact: false, differences: said, networks: new Set(), drops: { in: 0, out: 0 } }
+      const nothing = { networks: new Set<number>(), otherPort: undefined, drops: { in: 0, out: 0 } }
+      return { exists: false, intact: false, differences: said, ...nothing }
     }
     const said = differences(this.#guard, found)
     const networks = new Set(found.keys.map(networkOf))
-    return { exists: true, intact: said.length === 0, differences: said, networks, drops: drops(found.rules) }
+    const otherPort = said.length > 0 ? this.#otherPort(found) : undefined
+    return {
+      exists: true,
+      intact: said.length === 0,
+      differences: said,
+      networks,
+      otherPort,
+      drops: drops(found.rules),
+    }
+  }
+
+  #otherPort(found: Found): number | undefined {
+    const port = portOf(found.rules)
+    if (port === undefined || port === this.#port) return undefined
+    return differences(guardOf(this.#mark, port), found).length === 0 ? port : undefined
   }
 
   async #found(): Promise<(Found & { keys: readonly Uint8Array[] }) | undefined> {
@@ -149,6 +171,8 @@ export class Firewall {
       if (state.exists) await this.remove()
     } else if (state.intact) {
       await this.#changeElements(without(networks, state.networks), without(state.networks, networks))
+    } else if (state.otherPort !== undefined && state.networks.size > 0) {
+      throw otherPortError(this.table.table, state.otherPort, this.#port)
     } else {
       await this.#rebuild(networks, generation)
     }
@@ -178,6 +202,14 @@ export class Firewall {
       throw new NetlinkError(`firewall: ${first.subject} of ${this.table.table}`, first.errno, first.message)
     }
   }
+}
+
+/** To take the table over would leave the networks that are encrypted on the other port without a guard. */
+function otherPortError(table: string, other: number, port: number): InvalidState {
+  return new InvalidState(
+    `table ${table} guards VXLAN on port ${other}, not ${port}, and has networks: open an Overlay with that port and close it with { flush: true }, or reconcile() to give them up, or use another mark`,
+    'ERR_XFRMESH_OTHER_PORT',
+  )
 }
 
 /** Whether a change failed because somebody else's came between reading and writing. */

@@ -112,6 +112,13 @@ export function guardOf(mark: number, port: number): Guard {
   }
 }
 
+/** The VXLAN port that a table found is for, if it has a marking rule as a guard has. */
+export function portOf(rules: readonly Rule[]): number | undefined {
+  const marking = rules.find(({ chain }) => chain === 'output')?.expressions[3]
+  if (marking?.kind !== 'cmp' || marking.data.length !== 2) return undefined
+  return (marking.data[0]! << 8) | marking.data[1]!
+}
+
 /** The name of the set in a table. */
 export function vniSet(table: TableName): SetName {
   return { ...table, set: VNI_SET }

@@ -1,14 +1,19 @@
-import { type Failure, NetlinkError } from '../base/errors.js'
+import { NetlinkError } from '../base/errors.js'
 import { errnoText } from '../kernel/channel.js'
 import type { FirewallState } from './firewall.js'
-import type { Step } from './plan.js'
+import type { PlanFailure, Step } from './plan.js'
 import type { FirewallPort } from './ports.js'
+
+/** In a failure, for a peer's slot: it is about a network. */
+export const NETWORK = -2
 
 /** The networks of an Overlay: those wanted, those guarded as far as is known, and the firewall that guards them. */
 export class Networks {
   readonly wanted = new Set<number>()
   /** VNIs in the kernel's set; where somebody else guards, those that were asked for. */
   guarded: ReadonlySet<number> = new Set()
+  /** VNIs that were wanted, and are still guarded: ending that failed. */
+  readonly releasing = new Set<number>()
   readonly #firewall: FirewallPort | undefined
 
   constructor(firewall: FirewallPort | undefined) {
@@ -22,47 +27,70 @@ export class Networks {
     return state
   }
 
+  /** The networks to guard: those wanted, and what else is guarded but not given up, such as what an earlier process left. */
+  kept(): Set<number> {
+    const networks = new Set(this.wanted)
+    for (const vni of this.guarded) if (!this.releasing.has(vni)) networks.add(vni)
+    return networks
+  }
+
   /**
    * Guards `add`, and, since another tool may have emptied our set, all the others again. What the kernel refuses is
    * returned, what it lacks is thrown.
    */
-  async guard(add: readonly number[], all: ReadonlySet<number>): Promise<Failure[]> {
+  async guard(add: readonly number[], all: ReadonlySet<number>): Promise<PlanFailure[]> {
     if (add.length === 0) return []
     try {
       await this.#firewall?.apply({ add: [...all] })
     } catch (error) {
-      return refused(add, 'guard network', error)
+      return add.map((vni) => failure(`vni ${vni}`, 'guard network', error))
     }
     this.guarded = new Set([...this.guarded, ...all])
     return []
   }
 
   /** Guards these no more. The table goes with the last one. */
-  async release(remove: readonly number[]): Promise<Failure[]> {
+  async release(remove: readonly number[]): Promise<PlanFailure[]> {
     try {
       await this.#firewall?.apply({ remove, removeEmpty: true })
     } catch (error) {
-      return refused(remove, 'end guarding network', error)
+      if (remove.length === 0) return [failure('firewall', 'remove table', error)]
+      return remove.map((vni) => failure(`vni ${vni}`, 'end guarding network', error))
     }
     const left = new Set(this.guarded)
-    for (const vni of remove) left.delete(vni)
+    for (const vni of remove) {
+      left.delete(vni)
+      this.releasing.delete(vni)
+    }
     this.guarded = left
     return []
   }
 
   /** Rebuilds a table that was tampered with, whole and at once, for what is wanted and what it still guards. */
-  async mend(state: FirewallState | undefined): Promise<boolean> {
-    if (state === undefined || !this.#isBroken(state)) return false
+  async mend(state: FirewallState): Promise<PlanFailure[]> {
     const all = new Set([...state.networks, ...this.wanted])
-    await this.#firewall!.restore(all)
+    try {
+      await this.#firewall?.restore(all)
+    } catch (error) {
+      return [failure('firewall', 'update firewall', error)]
+    }
     this.guarded = all
-    return true
+    return []
   }
 
-  /** The step that {@link mend} would take, beside the networks that a plan adds and removes. */
+  /** The steps of mending what is there, and of removing a table without networks, beside those that a plan has. */
   repairs(state: FirewallState | undefined): Step[] {
-    if (state === undefined || !state.exists || !this.#isBroken(state)) return []
-    return [{ phase: 'guard', operation: 'update firewall', subject: state.differences.join('; ') }]
+    if (isBroken(state)) {
+      return [{ phase: 'guard', operation: 'update firewall', subject: state.differences.join('; ') }]
+    }
+    return this.isLeft(state)
+      ? [{ phase: 'unguard', operation: 'remove firewall', subject: 'table without networks' }]
+      : []
+  }
+
+  /** Whether a table is there for no network. */
+  isLeft(state: FirewallState | undefined): boolean {
+    return state !== undefined && state.exists && this.wanted.size === 0 && state.networks.size === 0
   }
 
   /** What keeps the kernel's table from guarding what is wanted, a sentence each. */
@@ -73,14 +101,16 @@ export class Networks {
     const some = `${missing.slice(0, 3).join(', ')}${missing.length > 3 ? ', …' : ''}`
     return [...state.differences, `${missing.length} networks are not in its set (${some})`]
   }
-
-  #isBroken(state: FirewallState): boolean {
-    return !state.intact && (state.exists || this.wanted.size > 0)
-  }
 }
 
-function refused(networks: readonly number[], operation: string, error: unknown): Failure[] {
+/** Whether a table is there that was tampered with. One that is not there is made with its networks. */
+export function isBroken(state: FirewallState | undefined): state is FirewallState {
+  return state !== undefined && state.exists && !state.intact
+}
+
+/** What the kernel refused as a failure; anything else is thrown. */
+function failure(subject: string, operation: string, error: unknown): PlanFailure {
   if (!(error instanceof NetlinkError)) throw error
   const [code] = errnoText(error.errno)
-  return networks.map((vni) => ({ subject: `vni ${vni}`, operation, errno: error.errno, code, message: error.message }))
+  return { peer: NETWORK, subject, operation, errno: error.errno, code, message: error.message }
 }

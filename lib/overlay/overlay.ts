@@ -12,8 +12,8 @@ import {
 } from '../base/errors.js'
 import { Nft } from '../kernel/nft.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
-import { peerAddresses, vnis } from './arguments.js'
-import { type Change, Convergence } from './converge.js'
+import { items, peerAddresses, taken, vnis, wipe } from './arguments.js'
+import { Convergence } from './converge.js'
 import { type Execution, type ExecutionOptions, nothingDone } from './executor.js'
 import { Firewall } from './firewall.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
@@ -126,29 +126,40 @@ export class Overlay implements AsyncDisposable {
     return new Overlay(settings(options), ports)
   }
 
-  /** VNIs of the networks that are encrypted: of those added, not of those that an earlier process left. */
+  /** VNIs of the networks that are encrypted: a copy, of those added, not of those that an earlier process left. */
   get networks(): ReadonlySet<number> {
-    return this.#mesh.networks.wanted
+    return new Set(this.#mesh.networks.wanted)
   }
 
   /**
    * Encrypts networks from here on: without an SA of ours nothing of them leaves or enters this namespace. Needs no key,
-   * no peer, and no ESP in the kernel. Unsupported if it lacks nftables; nothing has changed then.
+   * no peer, and no ESP in the kernel. Unsupported if it lacks nftables; nothing has changed then. Where it fails
+   * otherwise the network is not encrypted: add it again, or `reconcile()`.
    *
    * @param networks VNIs, integers from 0 to 2^24 - 1
-   * @throws InvalidArgument; Unsupported; PartialFailure
+   * @throws InvalidArgument; Unsupported; PartialFailure; InvalidState ERR_XFRMESH_OTHER_PORT if an earlier process
+   *   encrypts networks on another port under this mark
    */
   addNetworks(networks: Iterable<number>, options?: CallOptions): Promise<Report> {
-    return this.#call('addNetworks', options, async (call) => {
-      const list = vnis(networks)
-      const { wanted } = this.#mesh.networks
-      const fresh = new Set(list.filter((vni) => !wanted.has(vni)))
-      for (const vni of fresh) wanted.add(vni)
+    const take = () => items(networks, 'networks', 'an array of VNIs, as in [4096]')
+    return this.#call('addNetworks', options, take, async (call, given) => {
+      const list = vnis(given)
+      const mesh = this.#mesh
+      const { wanted, releasing } = mesh.networks
+      const isSafe = (vni: number) => wanted.has(vni) && mesh.networks.guarded.has(vni) && mesh.isUnderPolicies
+      const fresh = new Set(list.filter((vni) => !isSafe(vni)))
+      const before = new Set(wanted)
+      for (const vni of fresh) {
+        wanted.add(vni)
+        releasing.delete(vni)
+      }
       try {
-        const done = fresh.size === 0 ? nothingDone() : await this.#follow(call, { peers: [] })
-        return this.#report(call, done, list.length, fresh.size)
+        const done = fresh.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
+        const applied = [...fresh].filter((vni) => mesh.networks.guarded.has(vni)).length
+        return this.#report(call, done, list.length, fresh.size, done.failed.size > 0 ? 0 : applied)
       } catch (error) {
-        if (error instanceof Unsupported) for (const vni of fresh) wanted.delete(vni)
+        const refused = error instanceof Unsupported || error instanceof InvalidState
+        if (refused) for (const vni of fresh) if (!before.has(vni)) wanted.delete(vni)
         throw error
       }
     })
@@ -161,11 +172,16 @@ export class Overlay implements AsyncDisposable {
    * @throws InvalidArgument; PartialFailure
    */
   removeNetworks(networks: Iterable<number>, options?: CallOptions): Promise<Report> {
-    return this.#call('removeNetworks', options, async (call) => {
-      const list = vnis(networks)
-      const gone = new Set(list.filter((vni) => this.#mesh.networks.wanted.delete(vni)))
-      const done = gone.size === 0 ? nothingDone() : await this.#follow(call, { peers: [], unguard: gone })
-      return this.#report(call, done, list.length, gone.size)
+    const take = () => items(networks, 'networks', 'an array of VNIs, as in [4096]')
+    return this.#call('removeNetworks', options, take, async (call, given) => {
+      const list = vnis(given)
+      const mesh = this.#mesh
+      const { wanted, releasing } = mesh.networks
+      const gone = new Set(list.filter((vni) => wanted.delete(vni) || releasing.has(vni)))
+      for (const vni of gone) releasing.add(vni)
+      const done = gone.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
+      for (const vni of gone) if (!mesh.networks.guarded.has(vni)) releasing.delete(vni)
+      return this.#report(call, done, list.length, gone.size, [...gone].filter((vni) => !releasing.has(vni)).length)
     })
   }
 
@@ -176,12 +192,12 @@ export class Overlay implements AsyncDisposable {
    * @throws InvalidArgument; PartialFailure
    */
   setKeys(keys: readonly KeyInput[], options?: CallOptions): Promise<Report> {
-    return this.#call('setKeys', options, (call) => {
+    return this.#callWithKeys('setKeys', keys, options, (call, given) => {
       const before = this.#mesh.keyring
-      const next = before.set(keys)
+      const next = before.set(given)
       const first = next.tag(next.primary)
       const same = next.tags.filter((tag) => before.find(tag) >= 0 && (tag !== first || tag === before.tags[0]))
-      return this.#turn(call, next, keys.length, keys.length - same.length)
+      return this.#turn(call, next, next.size, next.size - same.length)
     })
   }
 
@@ -192,14 +208,14 @@ export class Overlay implements AsyncDisposable {
    * @throws InvalidArgument; InvalidState before `setKeys()`; PartialFailure
    */
   updateKeys(change: KeyUpdate, options?: CallOptions): Promise<Report> {
-    return this.#call('updateKeys', options, (call) => {
+    return this.#callWithKeys('updateKeys', change, options, (call, given) => {
       const before = this.#mesh.keyring
-      const next = before.update(change)
-      const asked = [change.add, change.primary, change.prune].filter((part) => part !== undefined).length
+      const next = before.update(given)
+      const asked = [given.add, given.primary, given.prune].filter((part) => part !== undefined).length
       const took = [
-        change.add !== undefined && before.find(change.add.tag) < 0,
-        change.primary !== undefined && change.primary !== before.tags[0],
-        change.prune !== undefined,
+        given.add !== undefined && before.find(given.add.tag) < 0,
+        given.primary !== undefined && given.primary !== before.tags[0],
+        given.prune !== undefined,
       ].filter(Boolean).length
       return this.#turn(call, next, asked, took)
     })
@@ -214,45 +230,56 @@ export class Overlay implements AsyncDisposable {
    * @throws InvalidArgument; InvalidState before `setKeys()`; Unsupported; PartialFailure
    */
   addPeers(peers: Iterable<string>, options?: CallOptions): Promise<Report> {
-    return this.#call('addPeers', options, async (call) => {
-      if (this.#mesh.keyring.size === 0) {
-        throw new InvalidState('addPeers: there are no keys yet: call setKeys() first', 'ERR_XFRMESH_NO_KEYS')
-      }
-      const { bytes, count } = await peerAddresses(peers, this.#settings)
-      await this.#probe()
-      const table = this.#mesh.peers
-      const slots = new Set<number>()
-      for (let i = 0; i < count; i++) {
-        table.load(bytes, i * ADDRESS_BYTES)
-        const slot = table.insert()
-        if (table.retain(slot) === 1 || table.degraded[slot] === 1) slots.add(slot)
-        if (i % SLICE === SLICE - 1) await breathe()
-      }
-      return this.#changePeers(call, count, slots.size, [...slots])
-    })
+    return this.#call(
+      'addPeers',
+      options,
+      () => takePeers(peers),
+      async (call, given) => {
+        if (this.#mesh.keyring.size === 0) {
+          throw new InvalidState('addPeers: there are no keys yet: call setKeys() first', 'ERR_XFRMESH_NO_KEYS')
+        }
+        const { bytes, count } = await peerAddresses(given, this.#settings)
+        await this.#probe()
+        const table = this.#mesh.peers
+        const slots = new Set<number>()
+        for (let i = 0; i < count; i++) {
+          table.load(bytes, i * ADDRESS_BYTES)
+          const slot = table.insert()
+          // It lacks everything until the kernel has it.
+          if (table.retain(slot) === 1) table.degraded[slot] = 1
+          if (table.degraded[slot] === 1) slots.add(slot)
+          if (i % SLICE === SLICE - 1) await breathe()
+        }
+        return this.#changePeers(call, count, [...slots])
+      },
+    )
   }
 
   /**
-   * Takes one reference from each peer, and the SAs from those that have none left. One that is not there is `unchanged`.
+   * Takes one reference from each peer, and the SAs from those that have none left. One that is not there, or that others
+   * still refer to, is `unchanged`.
    *
    * @throws InvalidArgument; PartialFailure
    */
   removePeers(peers: Iterable<string>, options?: CallOptions): Promise<Report> {
-    return this.#call('removePeers', options, async (call) => {
-      const { bytes, count } = await peerAddresses(peers, this.#settings)
-      const table = this.#mesh.peers
-      const slots: number[] = []
-      let dropped = 0
-      for (let i = 0; i < count; i++) {
-        table.load(bytes, i * ADDRESS_BYTES)
-        const slot = table.find()
-        const references = slot < 0 ? 0 : table.drop(slot)
-        if (references > 0) dropped++
-        if (references === 1) slots.push(slot)
-        if (i % SLICE === SLICE - 1) await breathe()
-      }
-      return this.#changePeers(call, count, dropped, slots)
-    })
+    return this.#call(
+      'removePeers',
+      options,
+      () => takePeers(peers),
+      async (call, given) => {
+        const { bytes, count } = await peerAddresses(given, this.#settings)
+        const table = this.#mesh.peers
+        const slots = new Set<number>()
+        for (let i = 0; i < count; i++) {
+          table.load(bytes, i * ADDRESS_BYTES)
+          const slot = table.find()
+          // One without references is there because not all of it could be removed.
+          if (slot >= 0 && table.drop(slot) <= 1) slots.add(slot)
+          if (i % SLICE === SLICE - 1) await breathe()
+        }
+        return this.#changePeers(call, count, [...slots])
+      },
+    )
   }
 
   /**
@@ -263,45 +290,58 @@ export class Overlay implements AsyncDisposable {
    * @throws InvalidArgument; PartialFailure
    */
   reconcile(options: CallOptions & { dryRun?: boolean } = {}): Promise<Reconciliation> {
-    return this.#call('reconcile', options, async (call) => {
-      const look = await this.#mesh.look()
-      if (options.dryRun === true) return { ...counted(look.steps), plan: look.steps }
-      const done = await this.#mesh.repair(look, executionOptions(call))
-      this.#report(call, done, look.steps.length, look.steps.length)
-      return { added: done.added, updated: done.updated, removed: done.removed, plan: look.steps }
-    })
+    return this.#call(
+      'reconcile',
+      options,
+      () => options,
+      async (call, given) => {
+        const look = await this.#mesh.look()
+        const plan = await this.#mesh.steps(look)
+        if (given.dryRun === true) return { ...counted(plan), plan }
+        const done = await this.#mesh.repair(look, executionOptions(call))
+        this.#report(call, done, plan.length, plan.length, done.added + done.updated + done.removed)
+        return { added: done.added, updated: done.updated, removed: done.removed, plan }
+      },
+    )
   }
 
   /** How it stands. Of the kernel it reads the firewall alone. */
   status(): Promise<OverlayStatus> {
-    return this.#call('status', undefined, async () => {
-      const { form, advertise, firewall: kind } = this.#settings
-      const { networks, peers, keyring } = this.#mesh
-      const firewall = await networks.read()
-      const differences = firewall === undefined ? [] : networks.differences(firewall)
-      const degraded: string[] = []
-      for (const slot of peers.slots()) {
-        if (peers.degraded[slot] === 1 && peers.references[slot]! > 0) degraded.push(peers.text(slot))
-      }
-      const lacking =
-        degraded.length === 0 ? [] : [`${degraded.length} peers lack SAs or policies; reconcile() tries again`]
-      const nothingToHave = firewall === undefined || (networks.wanted.size === 0 && !firewall.exists)
-      return {
-        local: form.local.text,
-        advertise,
-        port: form.port,
-        mark: form.mark,
-        suite: form.suite.name,
-        policies: form.policies,
-        exclusive: form.exclusive,
-        keys: keyring.tags,
-        peers: { wanted: peers.wanted, active: peers.wanted - degraded.length, degraded },
-        networks: [...networks.wanted].sort((a, b) => a - b),
-        firewall: { kind, intact: nothingToHave ? null : differences.length === 0, differences },
-        drops: firewall?.drops ?? { in: 0, out: 0 },
-        degraded: [...lacking, ...differences.map((said) => `firewall: ${said}; reconcile() mends it`)],
-      }
-    })
+    return this.#call(
+      'status',
+      undefined,
+      () => undefined,
+      async () => {
+        const { form, advertise, firewall: kind } = this.#settings
+        const { networks, peers, keyring } = this.#mesh
+        const firewall = await networks.read()
+        const differences = firewall === undefined ? [] : networks.differences(firewall)
+        const degraded: string[] = []
+        for (const slot of peers.slots()) {
+          if (peers.degraded[slot] === 1 && peers.references[slot]! > 0) degraded.push(peers.text(slot))
+        }
+        const lacking = this.#mesh.lacks()
+        if (degraded.length > 0) lacking.unshift(`${degraded.length} peers lack SAs or policies`)
+        const nothingToHave = firewall === undefined || (networks.wanted.size === 0 && !firewall.exists)
+        return {
+          local: form.local.text,
+          advertise,
+          port: form.port,
+          mark: form.mark,
+          suite: form.suite.name,
+          policies: form.policies,
+          exclusive: form.exclusive,
+          keys: keyring.tags,
+          peers: { wanted: peers.wanted, active: peers.wanted - degraded.length, degraded },
+          networks: [...networks.wanted].sort((a, b) => a - b),
+          firewall: { kind, intact: nothingToHave ? null : differences.length === 0, differences },
+          drops: firewall?.drops ?? { in: 0, out: 0 },
+          degraded: [...lacking, ...differences.map((said) => `firewall: ${said}`)].map(
+            (said) => `${said}; reconcile() mends it`,
+          ),
+        }
+      },
+    )
   }
 
   /**
@@ -312,16 +352,18 @@ export class Overlay implements AsyncDisposable {
    */
   close(options: { flush?: boolean } = {}): Promise<void> {
     if (this.#closed) return this.#closed
-    const { flush } = checkOptions<{ flush?: boolean }>(options, 'options', ['flush'])
-    const before = boolean(flush ?? false, 'options.flush')
-      ? this.#call('close', undefined, (call) => this.#flush(call))
-      : this.#queue
-    this.#closed = before
-      .then(() => undefined)
-      .finally(async () => {
-        await this.#ports.close()
-        this.#mesh.keyring.wipe()
-      })
+    let flush: boolean
+    try {
+      flush = boolean(checkOptions<{ flush?: boolean }>(options, 'options', ['flush']).flush ?? false, 'options.flush')
+    } catch (error) {
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)))
+    }
+    const nothing = () => undefined
+    const before = flush ? this.#call('close', undefined, nothing, (call) => this.#flush(call)) : this.#queue
+    this.#closed = before.then(nothing).finally(async () => {
+      this.#mesh.keyring.wipe()
+      await this.#ports.close()
+    })
     return this.#closed
   }
 
@@ -333,54 +375,75 @@ export class Overlay implements AsyncDisposable {
     this.#mesh.clear()
     const look = await this.#mesh.look()
     const done = await this.#mesh.repair(look, executionOptions(call))
-    this.#report(call, done, look.steps.length, look.steps.length)
+    this.#report(call, done, look.plan.operations, look.plan.operations, done.operations)
   }
 
-  /** Puts a call in line. Whatever is wrong with it, it says through its promise. */
-  #call<T>(name: string, options: CallOptions | undefined, work: (call: Call) => Promise<T>): Promise<T> {
+  /**
+   * Puts a call in line. Its arguments are taken at once, and checked in its turn. Whatever is wrong with it, it says
+   * through its promise.
+   */
+  #call<A, T>(
+    name: string,
+    options: CallOptions | undefined,
+    take: () => A,
+    work: (call: Call, given: A) => Promise<T>,
+  ): Promise<T> {
     if (this.#closed) {
       return Promise.reject(new InvalidState(`${name}: the overlay is closed`, 'ERR_XFRMESH_CLOSED'))
     }
+    let given: A
+    let call: Call
+    try {
+      call = { name, ...callOptions(name, options), started: performance.now(), thrown: [] }
+      given = take()
+    } catch (error) {
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)))
+    }
     const run = async (): Promise<T> => {
-      const { signal, onProgress } = callOptions(name, options)
-      const call = { name, signal, onProgress, started: performance.now() }
-      if (signal?.aborted) throw abortedError(call)
-      return work(call)
+      if (call.signal?.aborted) throw abortedError(call)
+      const result = await work(call, given)
+      if (call.thrown.length > 0) throw call.thrown[0]
+      return result
     }
     const result = this.#queue.then(run)
     this.#queue = result.catch(() => undefined)
     return result
   }
 
-  #follow(call: Call, change: Change): Promise<Execution> {
-    return this.#mesh.follow(change, executionOptions(call))
+  /** A call whose argument holds keys: its copy is wiped when it is done. */
+  #callWithKeys<A>(
+    name: string,
+    keys: A,
+    options: CallOptions | undefined,
+    work: (call: Call, given: A) => Promise<Report>,
+  ): Promise<Report> {
+    let copy: A | undefined
+    const take = () => (copy = taken(keys))
+    return this.#call(name, options, take, work).finally(() => wipe(copy))
   }
 
   async #turn(call: Call, next: Keyring, requested: number, changes: number): Promise<Report> {
     this.#mesh.keyring = next
-    return this.#report(call, await this.#follow(call, {}), requested, changes)
+    const done = await this.#mesh.follow('keys', executionOptions(call))
+    return this.#report(call, done, requested, changes, done.failures.length > 0 || done.aborted ? 0 : changes)
   }
 
-  /** Follows a change of peers. In the report, those whose SAs are not all as they should be are not applied. */
-  async #changePeers(call: Call, requested: number, changes: number, slots: readonly number[]): Promise<Report> {
-    if (slots.length === 0) return this.#report(call, nothingDone(), requested, changes)
-    const done = await this.#follow(call, { peers: slots })
+  /** Follows a change of these peers. In the report, those that are not all as they should be are not applied. */
+  async #changePeers(call: Call, requested: number, slots: readonly number[]): Promise<Report> {
+    if (slots.length === 0) return this.#report(call, nothingDone(), requested, 0, 0)
+    const done = await this.#mesh.follow(slots, executionOptions(call))
     const { peers } = this.#mesh
     const lacking = slots.filter((slot) => peers.has(slot) && peers.degraded[slot] === 1).length
-    return this.#report(call, done, requested, changes, changes - lacking)
+    return this.#report(call, done, requested, slots.length, slots.length - lacking)
   }
 
   /**
-   * The report of a call of whose `requested` items `changes` took doing.
+   * The report of a call of whose `requested` items `changes` took doing, and `applied` are done.
    * @throws PartialFailure or Aborted, with it, if it was not all done
    */
-  #report(
-    call: Call,
-    { failures, operations, aborted }: Execution,
-    requested: number,
-    changes: number,
-    applied = failures.length > 0 || aborted ? 0 : changes,
-  ): Report {
+  #report(call: Call, done: Execution, requested: number, changes: number, applied: number): Report {
+    const { operations, aborted } = done
+    const failures = done.failures.map(({ peer: _peer, ...failure }) => failure)
     const elapsedMs = performance.now() - call.started
     const report = { requested, applied, unchanged: requested - changes, failures, operations, elapsedMs }
     if (aborted) throw abortedError(call, report)
@@ -401,14 +464,19 @@ interface Call {
   readonly signal: AbortSignal | undefined
   readonly onProgress: ((progress: Progress) => void) | undefined
   readonly started: number
+  /** What `onProgress` threw. */
+  readonly thrown: unknown[]
 }
 
-function callOptions(name: string, given: unknown): CallOptions {
+function takePeers(peers: unknown): readonly unknown[] {
+  return items(peers, 'peers', "an array of addresses, as in ['192.0.2.1']")
+}
+
+function callOptions(name: string, given: unknown): Pick<Call, 'signal' | 'onProgress'> {
   type Given = CallOptions & { dryRun?: boolean }
   const known =
     name === 'reconcile' ? (['signal', 'onProgress', 'dryRun'] as const) : (['signal', 'onProgress'] as const)
-  const checked = checkOptions<Given>(given ?? {}, 'options', known)
-  const { signal, onProgress, dryRun } = checked
+  const { signal, onProgress, dryRun } = checkOptions<Given>(given ?? {}, 'options', known)
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new InvalidArgument('options.signal', 'an AbortSignal', signal)
   }
@@ -416,11 +484,22 @@ function callOptions(name: string, given: unknown): CallOptions {
     throw new InvalidArgument('options.onProgress', 'a function', onProgress)
   }
   boolean(dryRun ?? false, 'options.dryRun')
-  return checked
+  return { signal, onProgress }
 }
 
-function executionOptions({ signal, onProgress }: Call): ExecutionOptions {
-  return { signal, onProgress: onProgress && ((done, total) => onProgress({ done, total })) }
+/** What a caller's function throws must not stop the work: the call rejects with it when all is done. */
+function executionOptions({ signal, onProgress, thrown }: Call): ExecutionOptions {
+  if (onProgress === undefined) return { signal }
+  return {
+    signal,
+    onProgress: (done, total) => {
+      try {
+        onProgress({ done, total })
+      } catch (error) {
+        thrown.push(error)
+      }
+    },
+  }
 }
 
 function counted(steps: readonly Step[]): { added: number; updated: number; removed: number } {

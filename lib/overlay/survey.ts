@@ -29,11 +29,16 @@ export class Survey {
   readonly #differing = new Map<number, { inbound: number; outbound: number }>()
   #differingShared = 0
   readonly #stale: { states: List; policies: List }
+  readonly #only: readonly number[] | undefined
   #nextPeer = 0
 
-  /** @param states and @param policies records of all that bears our reqid, without details */
-  constructor(states: Uint8Array, policies: Uint8Array, is: Is, should: Should) {
+  /**
+   * @param states and @param policies records of all that bears our reqid, without details
+   * @param only slots of peers, if the records are but theirs: `is` is then set for these alone
+   */
+  constructor(states: Uint8Array, policies: Uint8Array, is: Is, should: Should, only?: readonly number[]) {
     this.#is = is
+    this.#only = only
     this.#should = should
     this.#form = should.form
     this.#writer = new OpWriter(should.form)
@@ -45,6 +50,7 @@ export class Survey {
       ...slots,
       ...Array.from({ length: 32 }, (_, slot) => slot).filter((slot) => ((retired >>> slot) & 1) !== 0),
     ]
+    if (only !== undefined) return
     is.claims.clear()
     is.sharedPolicies = 0
   }
@@ -52,13 +58,18 @@ export class Survey {
   /** Works through up to that many peers or objects more; true once there are no more. */
   step(count: number): boolean {
     const { peers } = this.#is
+    const end = this.#only?.length ?? peers.end
     for (let left = count; left > 0; left--) {
-      if (this.#nextPeer < peers.end) this.#expect(this.#nextPeer++)
+      if (this.#nextPeer < end) this.#expect(this.#slotAt(this.#nextPeer++))
       else if (this.#states.next()) this.#state(this.#states)
       else if (this.#policies.next()) this.#policy(this.#policies)
       else return true
     }
     return false
+  }
+
+  #slotAt(index: number): number {
+    return this.#only === undefined ? index : this.#only[index]!
   }
 
   /** What was found that is not as it should be. */

@@ -63,7 +63,14 @@ export class ModelPorts implements Ports {
 
   #firewall(): FirewallState {
     const networks = new Set(this.guarded)
-    return { exists: networks.size > 0, intact: networks.size > 0, differences: [], networks, drops: { in: 0, out: 0 } }
+    return {
+      exists: networks.size > 0,
+      intact: networks.size > 0,
+      differences: [],
+      networks,
+      otherPort: undefined,
+      drops: { in: 0, out: 0 },
+    }
   }
 
   #commit(records: Uint8Array, keys: readonly Uint8Array[], signal: AbortSignal | undefined) {

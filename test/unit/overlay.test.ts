@@ -1,0 +1,186 @@
+import { expect, test } from 'vitest'
+import { deriveSpi, InvalidArgument, NetlinkError, Overlay, PartialFailure, type Report } from '../../lib/index.js'
+import { Operation, State } from '../../lib/kernel/records.js'
+import { fair, LOCAL, ModelPorts, PEERS } from './stories.js'
+
+/** What an Overlay makes of what its ports answer, call by call. */
+
+const [A, B] = PEERS as [string, string]
+const value = new Uint8Array(16).fill(7)
+const stormy = { ...fair, refuses: () => true }
+
+async function opened(options: Partial<Parameters<typeof Overlay.over>[0]> = {}) {
+  const ports = new ModelPorts()
+  const overlay = Overlay.over({ local: LOCAL, ...options }, ports)
+  await overlay.setKeys([{ tag: 1, value }])
+  return { ports, overlay }
+}
+
+async function refusedBy(call: Promise<Report>): Promise<Report> {
+  const error = await call.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  expect(error).toBeInstanceOf(PartialFailure)
+  return (error as PartialFailure).report
+}
+
+test('arguments are taken when the call is made', async () => {
+  const ports = new ModelPorts()
+  const overlay = Overlay.over({ local: LOCAL }, ports)
+  const mine = Buffer.from('8e1a64f0c93b5d2716af08cb43e97d52', 'hex')
+  const peers = [A]
+  const networks = [4096]
+  const calls = [overlay.setKeys([{ tag: 1, value: mine }]), overlay.addPeers(peers), overlay.addNetworks(networks)]
+  const hex = mine.toString('hex')
+  mine.fill(0)
+  peers[0] = B
+  networks[0] = 5000
+  await Promise.all(calls)
+  expect([...ports.kernel.states.values()].map(({ key }) => key)).toEqual([hex, hex])
+  expect([...overlay.peers].map(({ address }) => address)).toEqual([A])
+  expect([...overlay.networks]).toEqual([4096])
+})
+
+test('the caller keeps its key', async () => {
+  const overlay = Overlay.over({ local: LOCAL }, new ModelPorts())
+  const mine = Buffer.from(value)
+  await overlay.setKeys([{ tag: 1, value: mine }])
+  expect(mine).toEqual(Buffer.from(value))
+})
+
+test('a network whose guard was refused is not taken for guarded when it is added again', async () => {
+  const { ports, overlay } = await opened()
+  const apply = ports.firewall.apply
+  ports.firewall.apply = () => Promise.reject(new NetlinkError('firewall', 12, 'no memory'))
+  expect(await refusedBy(overlay.addNetworks([4096, 5000]))).toMatchObject({ applied: 0, unchanged: 0 })
+  expect(await refusedBy(overlay.addNetworks([4096]))).toMatchObject({ applied: 0, unchanged: 0 })
+  ports.firewall.apply = apply
+  expect(await overlay.addNetworks([4096])).toMatchObject({ applied: 1, unchanged: 0 })
+  // The other was still wanted, and came along.
+  expect(await overlay.addNetworks([4096, 5000])).toMatchObject({ applied: 0, unchanged: 2 })
+  expect(ports.guarded).toEqual(new Set([4096, 5000]))
+})
+
+test('with exclusive, a network is not taken for encrypted while its policies are refused', async () => {
+  const { ports, overlay } = await opened({ exclusive: true })
+  ports.weather = stormy
+  await refusedBy(overlay.addNetworks([4096]))
+  await refusedBy(overlay.addNetworks([4096]))
+  expect((await overlay.status()).degraded).not.toEqual([])
+  ports.weather = fair
+  await overlay.addNetworks([4096])
+  expect(ports.kernel.policies.size).toBe(2)
+  expect((await overlay.status()).degraded).toEqual([])
+})
+
+test('a peer is degraded until the kernel has all it should', async () => {
+  const { ports, overlay } = await opened()
+  const read = ports.xfrm.read
+  ports.xfrm.read = () => Promise.reject(new NetlinkError('reading states', 110, 'timed out'))
+  await expect(overlay.addPeers([A])).rejects.toThrow(NetlinkError)
+  expect(overlay.peers.get(A)?.state).toBe('degraded')
+  const status = await overlay.status()
+  expect(status.peers).toEqual({ wanted: 1, active: 0, degraded: [A] })
+  expect(status.degraded.length).toBeGreaterThan(0)
+  ports.xfrm.read = read
+  expect(await overlay.addPeers([A])).toMatchObject({ applied: 1, unchanged: 0, operations: 3 })
+  expect(overlay.peers.get(A)).toMatchObject({ state: 'active', references: 2 })
+})
+
+test('a peer that is refused stands in nobody else’s way', async () => {
+  const { ports, overlay } = await opened()
+  ports.kernel.states.set(`${LOCAL} ${deriveSpi(A, LOCAL, 1)}`, foreign())
+  const report = await refusedBy(overlay.addPeers([A]))
+  expect(report.failures).toEqual([
+    expect.objectContaining({ subject: A, operation: 'add inbound SA', code: 'EEXIST' }),
+  ])
+  expect(report).toMatchObject({ requested: 1, applied: 0, unchanged: 0 })
+  expect(await overlay.addPeers([B])).toMatchObject({ applied: 1 })
+  const { reads } = ports
+  expect(await overlay.addNetworks([4096])).toMatchObject({ applied: 1 })
+  expect(await overlay.removeNetworks([4096])).toMatchObject({ applied: 1 })
+  expect(await overlay.removePeers([B])).toMatchObject({ applied: 1 })
+  expect(ports.reads).toBe(reads)
+  expect(overlay.peers.get(A)?.state).toBe('degraded')
+})
+
+test('what could not be removed is removed by asking again', async () => {
+  const { ports, overlay } = await opened()
+  await overlay.addPeers([A, B])
+  ports.weather = stormy
+  expect(await refusedBy(overlay.removePeers([A]))).toMatchObject({ applied: 0, unchanged: 0 })
+  expect((await overlay.status()).degraded).not.toEqual([])
+  ports.weather = fair
+  expect(await overlay.removePeers([A])).toMatchObject({ applied: 1, operations: 2 })
+  expect(ports.kernel.states.size).toBe(2)
+  expect((await overlay.status()).degraded).toEqual([])
+  expect(await overlay.removePeers([A])).toMatchObject({ applied: 0, unchanged: 1, operations: 0 })
+})
+
+test('peers of an earlier process are taken over one by one with one look', async () => {
+  const { ports, overlay } = await opened()
+  const peers = Array.from({ length: 200 }, (_, i) => `10.8.0.${i + 1}`)
+  await overlay.addPeers(peers)
+  const { operations, reads } = ports
+  const next = Overlay.over({ local: LOCAL }, ports)
+  await next.setKeys([{ tag: 1, value }])
+  for (const peer of peers) expect(await next.addPeers([peer])).toMatchObject({ applied: 1, operations: 0 })
+  expect([ports.operations, ports.reads]).toEqual([operations, reads + 2])
+  await next.removePeers(peers)
+  expect(ports.kernel.states.size).toBe(0)
+})
+
+test('an SA that a later slice shares is there before it is', async () => {
+  const { ports, overlay } = await opened()
+  const commit = ports.xfrm.commit
+  ports.xfrm.commit = async (...given) => {
+    const outcome = await commit(...given)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    return outcome
+  }
+  // Both have the same SPI towards here under tag 1: one slice apart, so that the last is a slice of its own.
+  const [first, last] = collidingPair()
+  const between = Array.from({ length: 2047 }, (_, i) => `10.9.${i >> 8}.${i & 0xff}`)
+  expect(await overlay.addPeers([first, ...between, last])).toMatchObject({ applied: 2049, failures: [] })
+})
+
+test('errors come through the promise, whatever was wrong', async () => {
+  const { overlay } = await opened()
+  await expect(overlay.close({ flush: 1 as never })).rejects.toThrow(InvalidArgument)
+  await expect(overlay.addPeers(undefined as never)).rejects.toThrow(InvalidArgument)
+  await expect(overlay.reconcile({ dryRun: 'yes' as never })).rejects.toThrow(InvalidArgument)
+  await expect(overlay.addNetworks([1], { sginal: 1 } as never)).rejects.toThrow("did you mean 'signal'?")
+  await expect(
+    overlay.addPeers([A], {
+      onProgress: () => {
+        throw new Error('mine')
+      },
+    }),
+  ).rejects.toThrow('mine')
+  expect(overlay.peers.get(A)?.state).toBe('active')
+  await overlay.close()
+  await expect(overlay.addPeers([A])).rejects.toMatchObject({ code: 'ERR_XFRMESH_CLOSED' })
+})
+
+test('the wish cannot be changed from outside', async () => {
+  const { overlay } = await opened()
+  ;(overlay.networks as Set<number>).add(7)
+  expect(overlay.networks.size).toBe(0)
+})
+
+/** Somebody else's SA. */
+function foreign() {
+  const record = new Uint8Array(72)
+  record[State.operation] = Operation.addState
+  return { record, key: '00', source: '198.51.100.1', destination: LOCAL, spi: 1 }
+}
+
+/** Two of the peers, whose SPIs towards here under tag 1 are one. */
+function collidingPair(): [string, string] {
+  for (const one of PEERS) {
+    const other = PEERS.find((peer) => peer !== one && deriveSpi(peer, LOCAL, 1) === deriveSpi(one, LOCAL, 1))
+    if (other !== undefined) return [one, other]
+  }
+  throw new Error('no such pair')
+}

@@ -297,7 +297,7 @@ function limits(view: DataView): Limits {
     if (i < LIMIT_COUNTS) {
       if (value !== UNLIMITED) found[name] = value
     } else if (value !== 0n) {
-      found[name] = Number(value)
+      found[name] = value > Number.MAX_SAFE_INTEGER ? value : Number(value)
     }
   }
   return found

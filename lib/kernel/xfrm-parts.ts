@@ -272,6 +272,11 @@ export const limitNames = [
 export const LIMIT_COUNTS = 4
 /** XFRM_INF */
 export const UNLIMITED = 0xffff_ffff_ffff_ffffn
+/**
+ * The kernel adds a time to the present one in 64 bits with a sign: one near their end would be over at once, and a policy
+ * that is gone lets its packets through as they are.
+ */
+const LONGEST = BigInt(Number.MAX_SAFE_INTEGER)
 const LIMITS = new Set<keyof LimitOptions>(limitNames)
 
 export function putLimits(into: RecordWriter, value: unknown, argument: string): void {
@@ -282,16 +287,17 @@ export function putLimits(into: RecordWriter, value: unknown, argument: string):
   for (const [i, name] of limitNames.entries()) {
     words[i] = i < LIMIT_COUNTS ? UNLIMITED : 0n
     if (limits[name] === undefined) continue
-    words[i] = limit(limits[name], `${argument}.${name}`)
+    words[i] = limit(limits[name], `${argument}.${name}`, i < LIMIT_COUNTS ? UNLIMITED - 1n : LONGEST)
     any = true
   }
   if (any) into.attribute(Tail.lifetime, new Uint8Array(words.buffer))
 }
 
-function limit(value: unknown, argument: string): bigint {
+function limit(value: unknown, argument: string, most: bigint): bigint {
   if (typeof value === 'number') return BigInt(integer(value, argument, 1, Number.MAX_SAFE_INTEGER))
-  if (typeof value === 'bigint' && value >= 1n && value < UNLIMITED) return value
-  throw new InvalidArgument(argument, 'an integer from 1 to 2^64 - 2 (a bigint from 2^53 up)', value)
+  if (typeof value === 'bigint' && value >= 1n && value <= most) return value
+  const range = most === LONGEST ? '1 to 2^53 - 1' : '1 to 2^64 - 2 (a bigint from 2^53 up)'
+  throw new InvalidArgument(argument, `an integer from ${range}`, value)
 }
 
 /** struct xfrm_user_tmpl. The SPI is in network order. */

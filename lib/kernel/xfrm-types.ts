@@ -69,10 +69,10 @@ export interface LimitOptions {
   /** Packets processed, 1 to 2^64 - 2. */
   packetSoft?: number | bigint
   packetHard?: number | bigint
-  /** Seconds since it was added, from 1. */
+  /** Seconds since it was added, 1 to 2^53 - 1. */
   timeSoft?: number | bigint
   timeHard?: number | bigint
-  /** Seconds since its first use, from 1. */
+  /** Seconds since its first use, 1 to 2^53 - 1. */
   timeUseSoft?: number | bigint
   timeUseHard?: number | bigint
 }
@@ -82,10 +82,11 @@ export interface Limits {
   byteHard?: bigint
   packetSoft?: bigint
   packetHard?: bigint
-  timeSoft?: number
-  timeHard?: number
-  timeUseSoft?: number
-  timeUseHard?: number
+  /** Seconds; bigint where others set more than 2^53 - 1. */
+  timeSoft?: number | bigint
+  timeHard?: number | bigint
+  timeUseSoft?: number | bigint
+  timeUseHard?: number | bigint
 }
 
 /** Combined-mode cipher, as in `rfc4106(gcm(aes))` (RFC 4106) or `rfc7539esp(chacha20,poly1305)` (RFC 7634). */

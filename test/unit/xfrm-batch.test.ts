@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { InvalidArgument, InvalidState } from '../../lib/base/errors.js'
+import { LITTLE_ENDIAN } from '../../lib/kernel/records.js'
 import { take } from '../../lib/kernel/xfrm-batch.js'
 import { DumpReader } from '../../lib/kernel/xfrm-decode.js'
 import { Key, XfrmBatch, type PolicyOptions, type StateOptions } from '../../lib/kernel/xfrm.js'
@@ -85,6 +86,13 @@ describe('a state is refused', () => {
     ['of interface id 0', { ifId: 0 }, 'state.ifId'],
     ['with a limit of 0', { limits: { byteHard: 0 } }, 'state.limits.byteHard'],
     ['with a limit that is none', { limits: { packetSoft: 2n ** 64n - 1n } }, 'state.limits.packetSoft'],
+    ...['timeSoft', 'timeHard', 'timeUseSoft', 'timeUseHard'].flatMap((name) =>
+      [2n ** 53n, 2n ** 63n, 2n ** 64n - 2n].map((seconds): [string, Record<string, unknown>, string] => [
+        `with a ${name} of ${seconds} seconds, which the kernel may take for the past`,
+        { limits: { [name]: seconds } },
+        `state.limits.${name} must be an integer from 1 to 2^53 - 1`,
+      ]),
+    ),
     ['with a selector of a prefix too long', { selector: { source: '10.0.0.0/33' } }, 'state.selector.source'],
     [
       'with a selector of two families',
@@ -300,6 +308,23 @@ const states = fc.record({
     sourcePort: fc.integer({ min: 1, max: 65535 }),
     destinationPort: fc.integer({ min: 1, max: 65535 }),
   }),
+})
+
+test('limits are shown to the last second and byte, also those that only others can set', () => {
+  const batch = new XfrmBatch()
+  batch.addState({ ...state, limits: { byteHard: 2n ** 64n - 2n, timeHard: 2n ** 53n - 1n, timeSoft: 7n } })
+  const { records, tables } = take(batch)
+  const messages = native.encode(records, tables.keys, tables.algorithms)
+  const reader = new DumpReader(native.decode(messages, true))
+  expect(reader.next() && reader.state().limits).toEqual({
+    byteHard: 2n ** 64n - 2n,
+    timeHard: 2 ** 53 - 1,
+    timeSoft: 7,
+  })
+  const at = Buffer.from(messages).indexOf(Buffer.from(BigUint64Array.of(2n ** 53n - 1n).buffer))
+  new DataView(messages.buffer, messages.byteOffset).setBigUint64(at, 2n ** 64n - 3n, LITTLE_ENDIAN)
+  const other = new DumpReader(native.decode(messages, true))
+  expect(other.next() && other.state().limits.timeHard).toBe(2n ** 64n - 3n)
 })
 
 test('what is asked of a state is what it then shows, its key too', () => {

@@ -27,9 +27,9 @@ export interface Form {
  * their addresses and SPI, and fails closed where there is none.
  */
 export const SharedPolicy = {
-  /** From here to anywhere. */
+  /** From here to anywhere; with `exclusive` from anywhere: a second address of this node must be no way out. */
   out: 1,
-  /** From anywhere to here; with `exclusive` alone. */
+  /** From anywhere to any address of this node; with `exclusive` alone. */
   in: 2,
   /** As `out`, but after the peers' own: what leaves for an address that is no peer. With `exclusive` and 'per-peer'. */
   rest: 4,

@@ -237,8 +237,11 @@ export class Planner {
     for (let i = 0; i < (stale?.states.at.length ?? 0); i++) {
       phases['retire decryption'].push(Op.deleteStaleState, stale!.states.at[i]!)
     }
+    // Where the shared policy of phase 'guard' takes over, stale ones go before the SAs that they name: of two that match,
+    // the kernel takes the older.
+    const early = (sharedPolicies(this.#should.form) & SharedPolicy.out) !== 0
     for (let i = 0; i < (stale?.policies.at.length ?? 0); i++) {
-      phases['retire policies'].push(Op.deleteStalePolicy, stale!.policies.at[i]!)
+      phases[early ? 'select' : 'retire policies'].push(Op.deleteStalePolicy, stale!.policies.at[i]!)
     }
     const networks = {
       add: missing(this.#should.networks, this.#is.networks),
@@ -521,8 +524,8 @@ export function describeOp(
     case Op.addShared:
     case Op.updateShared:
     case Op.deleteShared: {
-      const [from, to] = subject === SharedPolicy.in ? ['any', form.local.text] : [form.local.text, 'any']
-      return { ...step, subject: `${from} to ${to}` }
+      const from = form.exclusive ? 'any' : form.local.text
+      return { ...step, subject: subject === SharedPolicy.in ? 'in, any to any' : `out, ${from} to any` }
     }
     case Op.deleteStaleState: {
       const { records } = damage.stale!.states

@@ -199,8 +199,10 @@ export class OpWriter {
   sharedPolicy(into: RecordWriter, operation: number, which: number): void {
     const inbound = which === SharedPolicy.in
     this.#policy(into, operation, inbound ? XFRM_POLICY_IN : XFRM_POLICY_OUT, which === SharedPolicy.rest ? 1 : 0)
-    into.address(inbound ? Policy.destination : Policy.source, this.#local, 0)
-    into.u8(inbound ? Policy.destinationPrefix : Policy.sourcePrefix, this.#prefix)
+    if (!this.#form.exclusive) {
+      into.address(Policy.source, this.#local, 0)
+      into.u8(Policy.sourcePrefix, this.#prefix)
+    }
     into.tail(operation === Operation.deletePolicy ? this.#identityTail : this.#sharedTail)
   }
 

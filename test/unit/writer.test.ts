@@ -281,13 +281,14 @@ describe.each([
         action: 0,
         destinationPort: 8472,
         destinationPortMask: 0xffff,
-        destinationPrefix: inbound ? prefix : 0,
-        sourcePrefix: inbound ? 0 : prefix,
+        destinationPrefix: 0,
+        // A second address of the node must be no way round.
+        sourcePrefix: exclusive ? 0 : prefix,
         protocol: 17,
         priority: which === SharedPolicy.rest ? 1 : 0,
       })
-      expect(policy.address(Policy.source)).toEqual(inbound ? any : here)
-      expect(policy.address(Policy.destination)).toEqual(inbound ? here : any)
+      expect(policy.address(Policy.source)).toEqual(exclusive ? any : here)
+      expect(policy.address(Policy.destination)).toEqual(any)
       const attributes = tail(policy)
       expect([...attributes.keys()]).toEqual(exclusive ? [XFRMA_TMPL] : [XFRMA_TMPL, XFRMA_MARK])
       expect(template(attributes.get(XFRMA_TMPL)!)).toEqual({

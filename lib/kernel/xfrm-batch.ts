@@ -41,6 +41,9 @@ import type {
   StateUpdate,
 } from './xfrm-types.js'
 
+/** Whether a record is being written, with the buffers that all batches share: a getter of its options is the caller's code. */
+let writing = false
+
 let takeBatch: (batch: XfrmBatch) => BatchContent
 
 /** What a batch hands over when it is committed. */
@@ -104,44 +107,45 @@ export class XfrmBatch {
 
   #append(operation: number, value: unknown, put: (into: RecordWriter, value: unknown) => void): number {
     if (this.#spent) throw new InvalidState('batch: it was committed; make another')
-    this.#writer.begin(operation)
-    try {
-      put(this.#writer, value)
-    } catch (error) {
-      this.#writer.discard()
-      throw error
-    }
+    write(this.#writer, operation, value, put)
     return this.#writer.count - 1
   }
 
   readonly #state = (into: RecordWriter, value: unknown): void => {
     const state = known<StateOptions>(value, 'state', STATE)
-    const { mode, reqid, esn = false, replayWindow = 0, flags, extraFlags } = state
-    const family = putDestination(into, state)
-    sameFamily(family, putAddress(into, State.source, state.source, 'state', 'source'), 'state', 'source')
+    const { destination, spi, protocol, source, mode, reqid, esn = false, replayWindow = 0, flags, extraFlags } = state
+    const { aead, auth, encryption, encap, mark, outputMark, ifId, limits, selector } = state
+    const family = putDestination(into, destination, spi, protocol)
+    sameFamily(family, putAddress(into, State.source, source, 'state', 'source'), 'state', 'source')
     into.u8(State.mode, mode === undefined ? MODE_TRANSPORT : codeOf(mode, 'state.mode', modes))
     if (reqid !== undefined) into.u32(State.reqid, integer(reqid, 'state.reqid', 0, U32))
     const bits = flags === undefined ? 0 : bitsOf(flags, 'state.flags', stateFlags)
     into.u8(State.flags, boolean(esn, 'state.esn') ? bits | FLAG_ESN : bits)
-    this.#algorithms(into, state)
+    this.#algorithms(into, spi, protocol, aead, auth, encryption)
     const wide = putWindow(into, replayWindow, esn)
 
     // Attributes stand in the order of their numbers.
-    if (state.encap !== undefined) putEncap(into, state.encap, 'state.encap')
-    putMark(into, state.mark, 'state.mark')
+    if (encap !== undefined) putEncap(into, encap, 'state.encap')
+    putMark(into, mark, 'state.mark')
     if (wide) into.attribute(XFRMA.REPLAY_ESN_VAL, replayState(replayWindow))
     if (extraFlags !== undefined) {
       const extra = bitsOf(extraFlags, 'state.extraFlags', stateExtraFlags)
       if (extra !== 0) putWord(into, XFRMA.SA_EXTRA_FLAGS, extra)
     }
-    putOutputMark(into, state.outputMark, 'state.outputMark')
-    putInterfaceId(into, state.ifId, 'state.ifId')
-    putLimits(into, state.limits, 'state.limits')
-    if (state.selector !== undefined)
-      putStateSelector(into, state.selector, 'state.selector', bits & AF_UNSPEC ? 0 : family)
+    putOutputMark(into, outputMark, 'state.outputMark')
+    putInterfaceId(into, ifId, 'state.ifId')
+    putLimits(into, limits, 'state.limits')
+    if (selector !== undefined) putStateSelector(into, selector, 'state.selector', bits & AF_UNSPEC ? 0 : family)
   }
 
-  #algorithms(into: RecordWriter, { aead, auth, encryption, protocol, spi }: StateOptions): void {
+  #algorithms(
+    into: RecordWriter,
+    spi: number,
+    protocol: StateOptions['protocol'],
+    aead: StateOptions['aead'],
+    auth: StateOptions['auth'],
+    encryption: StateOptions['encryption'],
+  ): void {
     into.u32(State.cipherKey, NO_KEY)
     into.u16(State.authAlgorithm, NO_ALGORITHM)
     into.u32(State.authKey, NO_KEY)
@@ -188,21 +192,19 @@ export class XfrmBatch {
   readonly #stateUpdate = (into: RecordWriter, value: unknown): void => {
     refuseUnchangeable(value)
     const state = known<StateUpdate>(value, 'state', STATE_UPDATE)
-    const { outputMark } = state
-    const family = putDestination(into, state)
-    putSource(into, state, family)
-    this.#standIn(into, state.protocol)
-    if (state.encap !== undefined) putEncap(into, state.encap, 'state.encap')
-    putMark(into, state.mark, 'state.mark')
-    if (outputMark === 0 || (typeof outputMark === 'object' && outputMark.mask === 0)) {
+    const { destination, spi, protocol, source, encap, mark, outputMark, ifId, limits } = state
+    putSource(into, source, putDestination(into, destination, spi, protocol))
+    this.#standIn(into, protocol)
+    if (encap !== undefined) putEncap(into, encap, 'state.encap')
+    putMark(into, mark, 'state.mark')
+    if (outputMark === 0 || (!putOutputMark(into, outputMark, 'state.outputMark') && outputMark !== undefined)) {
       throw new InvalidArgument(
         'state.outputMark',
         'other than 0: the kernel takes that for absent and changes nothing',
       )
     }
-    putOutputMark(into, outputMark, 'state.outputMark')
-    putInterfaceId(into, state.ifId, 'state.ifId')
-    putLimits(into, state.limits, 'state.limits')
+    putInterfaceId(into, ifId, 'state.ifId')
+    putLimits(into, limits, 'state.limits')
   }
 
   /**
@@ -239,17 +241,38 @@ export function take(batch: XfrmBatch): BatchContent {
 /** The record that names one state, for asking. @throws InvalidArgument */
 export function stateId(state: StateId): Uint8Array {
   const writer = new RecordWriter(256)
-  writer.begin(Operation.deleteState)
-  putStateId(writer, state)
+  write(writer, Operation.deleteState, state, putStateId)
   return writer.take()
 }
 
 /** The record that names one policy, for asking. @throws InvalidArgument */
 export function policyId(policy: PolicyId): Uint8Array {
   const writer = new RecordWriter(256)
-  writer.begin(Operation.deletePolicy)
-  putPolicyId(writer, policy)
+  write(writer, Operation.deletePolicy, policy, putPolicyId)
   return writer.take()
+}
+
+/**
+ * Appends a record that `put` fills, or nothing. What is checked and what is written must be the same, so all here read
+ * each property of the caller's once. @throws InvalidState if the caller's getters come back here
+ */
+function write(
+  into: RecordWriter,
+  operation: number,
+  value: unknown,
+  put: (into: RecordWriter, value: unknown) => void,
+): void {
+  if (writing) throw new InvalidState('batch: called by a getter of what is being added')
+  writing = true
+  into.begin(operation)
+  try {
+    put(into, value)
+  } catch (error) {
+    into.discard()
+    throw error
+  } finally {
+    writing = false
+  }
 }
 
 const STATE_ID = new Set<keyof StateId>(['destination', 'spi', 'protocol', 'source', 'mark'])
@@ -291,7 +314,7 @@ function endsWith(key: Uint8Array, spi: number): boolean {
 }
 
 /** Family, destination, SPI and protocol. */
-function putDestination(into: RecordWriter, { destination, spi, protocol }: StateId): Family {
+function putDestination(into: RecordWriter, destination: unknown, spi: unknown, protocol: unknown): Family {
   const family = putAddress(into, State.destination, destination, 'state', 'destination')
   into.u8(State.family, family)
   into.u32(State.spi, integer(spi, 'state.spi', 1, U32))
@@ -299,15 +322,15 @@ function putDestination(into: RecordWriter, { destination, spi, protocol }: Stat
   return family
 }
 
-function putSource(into: RecordWriter, { source }: StateId, family: Family): void {
+function putSource(into: RecordWriter, source: unknown, family: Family): void {
   if (source === undefined) return
   sameFamily(family, putAddress(into, State.source, source, 'state', 'source'), 'state', 'source')
 }
 
 function putStateId(into: RecordWriter, value: unknown): void {
-  const state = known<StateId>(value, 'state', STATE_ID)
-  putSource(into, state, putDestination(into, state))
-  putMark(into, state.mark, 'state.mark')
+  const { destination, spi, protocol, source, mark } = known<StateId>(value, 'state', STATE_ID)
+  putSource(into, source, putDestination(into, destination, spi, protocol))
+  putMark(into, mark, 'state.mark')
 }
 
 /** XFRMA_REPLAY_ESN_MAX is 4096 bits. */
@@ -353,33 +376,33 @@ function refuseUnchangeable(value: unknown): void {
 
 function putPolicy(into: RecordWriter, value: unknown): void {
   const policy = known<PolicyOptions>(value, 'policy', POLICY)
-  const { priority, action, flags, templates } = policy
-  const family = putSelector(into, policy.selector, 'policy.selector')
-  into.u8(Policy.direction, codeOf(policy.direction, 'policy.direction', directions))
+  const { selector, direction, priority, action, flags, index, templates, mark, ifId, limits } = policy
+  const family = putSelector(into, selector, 'policy.selector')
+  into.u8(Policy.direction, codeOf(direction, 'policy.direction', directions))
   if (action !== undefined) into.u8(Policy.action, codeOf(action, 'policy.action', actions))
   if (priority !== undefined) into.u32(Policy.priority, integer(priority, 'policy.priority', 0, U32))
   if (flags !== undefined) into.u8(Policy.flags, bitsOf(flags, 'policy.flags', policyFlags))
-  if (policy.index !== undefined) into.u32(Policy.index, index(policy.index))
+  if (index !== undefined) into.u32(Policy.index, checkedIndex(index))
   if (templates !== undefined) putTemplates(into, templates, family)
-  putMark(into, policy.mark, 'policy.mark')
-  putInterfaceId(into, policy.ifId, 'policy.ifId')
-  putLimits(into, policy.limits, 'policy.limits')
+  putMark(into, mark, 'policy.mark')
+  putInterfaceId(into, ifId, 'policy.ifId')
+  putLimits(into, limits, 'policy.limits')
 }
 
 function putPolicyId(into: RecordWriter, value: unknown): void {
-  const policy = known<PolicyId>(value, 'policy', POLICY_ID)
-  into.u8(Policy.direction, codeOf(policy.direction, 'policy.direction', directions))
-  if (policy.index === undefined) {
-    putSelector(into, policy.selector, 'policy.selector')
+  const { direction, selector, index, mark, ifId } = known<PolicyId>(value, 'policy', POLICY_ID)
+  into.u8(Policy.direction, codeOf(direction, 'policy.direction', directions))
+  if (index === undefined) {
+    putSelector(into, selector, 'policy.selector')
   } else {
-    if (policy.selector !== undefined) throw new InvalidArgument('policy.selector', 'left out beside policy.index')
-    into.u32(Policy.index, index(policy.index))
+    if (selector !== undefined) throw new InvalidArgument('policy.selector', 'left out beside policy.index')
+    into.u32(Policy.index, checkedIndex(index))
     into.u8(Policy.family, AF_INET)
   }
-  putMark(into, policy.mark, 'policy.mark')
-  putInterfaceId(into, policy.ifId, 'policy.ifId')
+  putMark(into, mark, 'policy.mark')
+  putInterfaceId(into, ifId, 'policy.ifId')
 }
 
-function index(value: unknown): number {
+function checkedIndex(value: unknown): number {
   return integer(value, 'policy.index', 1, U32)
 }

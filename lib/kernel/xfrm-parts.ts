@@ -19,7 +19,10 @@ import type { EncapOptions, LimitOptions, Mark, Port, SelectorOptions, TemplateO
  * runs twice at a time, and no object is made for what is written a hundred thousand times.
  */
 
-/** An object with no property but the known ones; quick, for a misspelled one is rare. @throws InvalidArgument */
+/**
+ * An object with no property but the known ones; quick, for a misspelled one is rare. It is the caller's own: take each
+ * property out of it once, or what is written may be another value than the one that was checked. @throws InvalidArgument
+ */
 export function known<T extends object>(value: unknown, argument: string, names: ReadonlySet<keyof T & string>): T {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
     let strange = false
@@ -103,8 +106,8 @@ function parsePort(value: unknown, parent: string, name: string): number {
   if (value === undefined) return 0
   if (typeof value === 'number') return word(value, parent, name, 0, U16) * 0x10000 + U16
   const argument = `${parent}.${name}`
-  const port = known<Port>(value, argument, PORT)
-  return integer(port.value, `${argument}.value`, 0, U16) * 0x10000 + integer(port.mask, `${argument}.mask`, 0, U16)
+  const { value: port, mask } = known<Port>(value, argument, PORT)
+  return integer(port, `${argument}.value`, 0, U16) * 0x10000 + integer(mask, `${argument}.mask`, 0, U16)
 }
 
 const SELECTOR = new Set<keyof SelectorOptions>([
@@ -125,7 +128,7 @@ function parseProtocol(value: unknown, parent: string): number {
 /** The head's part of a policy that is its selector. */
 export function putSelector(into: RecordWriter, value: unknown, argument: string): Family {
   const selector = known<SelectorOptions>(value, argument, SELECTOR)
-  const { source, destination } = selector
+  const { source, destination, protocol, interfaceIndex } = selector
   if (source === undefined && destination === undefined) {
     throw new InvalidArgument(argument, "given a source or a destination ('0.0.0.0/0' or '::/0' for any)")
   }
@@ -144,15 +147,15 @@ export function putSelector(into: RecordWriter, value: unknown, argument: string
     family = prefix & 0xff
   }
   into.u8(Policy.family, family)
-  into.u8(Policy.protocol, parseProtocol(selector.protocol, argument))
+  into.u8(Policy.protocol, parseProtocol(protocol, argument))
   const sourcePort = parsePort(selector.sourcePort, argument, 'sourcePort')
   into.u16(Policy.sourcePort, sourcePort / 0x10000)
   into.u16(Policy.sourcePortMask, sourcePort & U16)
   const destinationPort = parsePort(selector.destinationPort, argument, 'destinationPort')
   into.u16(Policy.destinationPort, destinationPort / 0x10000)
   into.u16(Policy.destinationPortMask, destinationPort & U16)
-  if (selector.interfaceIndex !== undefined) {
-    into.u32(Policy.interfaceIndex, word(selector.interfaceIndex, argument, 'interfaceIndex', 1, 0x7fffffff))
+  if (interfaceIndex !== undefined) {
+    into.u32(Policy.interfaceIndex, word(interfaceIndex, argument, 'interfaceIndex', 1, 0x7fffffff))
   }
   return family as Family
 }
@@ -181,8 +184,9 @@ export function putStateSelector(into: RecordWriter, value: unknown, argument: s
   const view = new DataView(bytes.buffer)
   let inner = 0
   for (const side of ['source', 'destination'] as const) {
-    if (selector[side] === undefined) continue
-    const prefix = parsePrefix(selector[side], argument, side, bytes, SelectorLayout[side])
+    const text = selector[side]
+    if (text === undefined) continue
+    const prefix = parsePrefix(text, argument, side, bytes, SelectorLayout[side])
     bytes[SelectorLayout[`${side}Prefix`]] = prefix >> 8
     if (inner !== 0) sameFamily(inner, prefix & 0xff, argument, side)
     inner = prefix & 0xff
@@ -194,8 +198,9 @@ export function putStateSelector(into: RecordWriter, value: unknown, argument: s
     view.setUint16(SelectorLayout[`${side}Mask`], port & U16)
   }
   bytes[SelectorLayout.protocol] = parseProtocol(selector.protocol, argument)
-  if (selector.interfaceIndex !== undefined) {
-    const index = word(selector.interfaceIndex, argument, 'interfaceIndex', 1, 0x7fffffff)
+  const { interfaceIndex } = selector
+  if (interfaceIndex !== undefined) {
+    const index = word(interfaceIndex, argument, 'interfaceIndex', 1, 0x7fffffff)
     view.setUint32(SelectorLayout.interfaceIndex, index, LITTLE_ENDIAN)
   }
   into.attribute(Tail.selector, bytes)
@@ -213,11 +218,11 @@ function parseMark(value: unknown, argument: string): void {
     pair[1] = U32
     return
   }
-  const mark = known<Mark>(value, argument, MARK)
-  pair[0] = word(mark.value, argument, 'value', 0, U32)
-  pair[1] = word(mark.mask, argument, 'mask', 0, U32)
-  if ((mark.value & ~mark.mask) !== 0) {
-    throw new InvalidArgument(`${argument}.value`, 'within the mask: bits outside of it can match nothing', mark.value)
+  const { value: bits, mask } = known<Mark>(value, argument, MARK)
+  pair[0] = word(bits, argument, 'value', 0, U32)
+  pair[1] = word(mask, argument, 'mask', 0, U32)
+  if ((bits & ~mask) !== 0) {
+    throw new InvalidArgument(`${argument}.value`, 'within the mask: bits outside of it can match nothing', bits)
   }
 }
 
@@ -228,16 +233,17 @@ export function putMark(into: RecordWriter, value: unknown, argument: string): v
   if (pair[1] !== 0) into.attribute(XFRMA.MARK, pairBytes)
 }
 
-/** The mark given to packets; its mask, where not all ones, is an attribute of its own. */
-export function putOutputMark(into: RecordWriter, value: unknown, argument: string): void {
-  if (value === undefined) return
+/** The mark given to packets; its mask, where not all ones, is an attribute of its own. Returns whether there is one. */
+export function putOutputMark(into: RecordWriter, value: unknown, argument: string): boolean {
+  if (value === undefined) return false
   parseMark(value, argument)
-  if (pair[1] === 0) return
   const mask = pair[1]!
+  if (mask === 0) return false
   into.attribute(XFRMA.SET_MARK, first)
-  if (mask === U32) return
+  if (mask === U32) return true
   pair[0] = mask
   into.attribute(XFRMA.SET_MARK_MASK, first)
+  return true
 }
 
 export function putWord(into: RecordWriter, type: number, value: number): void {
@@ -286,8 +292,9 @@ export function putLimits(into: RecordWriter, value: unknown, argument: string):
   let any = false
   for (const [i, name] of limitNames.entries()) {
     words[i] = i < LIMIT_COUNTS ? UNLIMITED : 0n
-    if (limits[name] === undefined) continue
-    words[i] = limit(limits[name], `${argument}.${name}`, i < LIMIT_COUNTS ? UNLIMITED - 1n : LONGEST)
+    const value = limits[name]
+    if (value === undefined) continue
+    words[i] = limit(value, `${argument}.${name}`, i < LIMIT_COUNTS ? UNLIMITED - 1n : LONGEST)
     any = true
   }
   if (any) into.attribute(Tail.lifetime, new Uint8Array(words.buffer))
@@ -338,12 +345,13 @@ const firstTemplates = Array.from({ length: MOST_TEMPLATES + 1 }, (_, n) =>
 /** The templates of a policy whose selector is of `family`. */
 export function putTemplates(into: RecordWriter, value: unknown, family: Family): void {
   const list = array(value, 'policy.templates')
-  if (list.length > MOST_TEMPLATES) {
+  const { length } = list
+  if (length > MOST_TEMPLATES) {
     throw new InvalidArgument('policy.templates', `an array of at most ${MOST_TEMPLATES} templates`, value)
   }
   let inner = family
-  for (let i = 0; i < list.length; i++) inner = fillTemplate(i, list[i], inner)
-  if (list.length > 0) into.attribute(XFRMA.TMPL, firstTemplates[list.length]!)
+  for (let i = 0; i < length; i++) inner = fillTemplate(i, list[i], inner)
+  if (length > 0) into.attribute(XFRMA.TMPL, firstTemplates[length]!)
 }
 
 /** Returns the family of the packet as this template leaves it. */
@@ -352,7 +360,7 @@ function fillTemplate(index: number, value: unknown, inner: Family): Family {
   const template = known<TemplateOptions>(value, argument, TEMPLATE)
   const at = index * TemplateLayout.bytes
   templates.fill(0, at, at + TemplateLayout.bytes)
-  const { source, destination, protocol, mode } = template
+  const { source, destination, spi, protocol, mode, reqid, optional } = template
   let family: Family | 0 = 0
   if (source !== undefined) family = parse(source, argument, 'source', templates, at + TemplateLayout.source)
   if (destination !== undefined) {
@@ -368,20 +376,18 @@ function fillTemplate(index: number, value: unknown, inner: Family): Family {
       `of the packet's own family (${inner === AF_INET6 ? 'IPv6' : 'IPv4'}) in transport mode`,
     )
   }
-  if (template.spi !== undefined) {
-    templatesView.setUint32(at + TemplateLayout.spi, word(template.spi, argument, 'spi', 0, U32))
-  }
+  if (spi !== undefined) templatesView.setUint32(at + TemplateLayout.spi, word(spi, argument, 'spi', 0, U32))
   templates[at + TemplateLayout.protocol] =
     protocol === undefined
       ? IPPROTO_ESP
       : (templateProtocols.codes.get(protocol) ?? codeOf(protocol, `${argument}.protocol`, templateProtocols))
   templatesView.setUint16(at + TemplateLayout.family, family, LITTLE_ENDIAN)
-  if (template.reqid !== undefined) {
-    templatesView.setUint32(at + TemplateLayout.reqid, word(template.reqid, argument, 'reqid', 0, U32), LITTLE_ENDIAN)
+  if (reqid !== undefined) {
+    templatesView.setUint32(at + TemplateLayout.reqid, word(reqid, argument, 'reqid', 0, U32), LITTLE_ENDIAN)
   }
   templates[at + TemplateLayout.mode] = code
-  if (template.optional !== undefined) {
-    templates[at + TemplateLayout.optional] = boolean(template.optional, `${argument}.optional`) ? 1 : 0
+  if (optional !== undefined) {
+    templates[at + TemplateLayout.optional] = boolean(optional, `${argument}.optional`) ? 1 : 0
   }
   // Any algorithm: the bit sets are all ones.
   templates.fill(0xff, at + TemplateLayout.authMask, at + TemplateLayout.bytes)

@@ -180,6 +180,127 @@ test('operations bear the index that their method returned', () => {
   expect(batch.size).toBe(3)
 })
 
+/** The same object, each property of which, at any depth, says 0 to whoever reads it a second time. */
+function once(value: object, path = '', read: string[] = []): object {
+  const fickle = Array.isArray(value) ? [] : {}
+  for (const [name, held] of Object.entries(value) as [string, unknown][]) {
+    const plain = typeof held !== 'object' || held === null || held instanceof Uint8Array
+    const answers = [plain ? held : once(held, `${path}.${name}`, read)]
+    const get = () => {
+      read.push(`${path}.${name}`)
+      return answers.pop() ?? 0
+    }
+    Object.defineProperty(fickle, name, { get, enumerable: true, configurable: true })
+  }
+  return fickle
+}
+
+const mark = { value: 1, mask: 0xff }
+const limits = { byteHard: 5n, timeSoft: 6 }
+const selector = {
+  source: '10.0.0.0/8',
+  destination: '10.1.0.0/16',
+  protocol: 'udp' as const,
+  sourcePort: { value: 1, mask: 3 },
+  destinationPort: 4789,
+  interfaceIndex: 3,
+}
+const template = {
+  source: '10.0.0.1',
+  destination: '10.0.0.2',
+  spi: 7,
+  protocol: 'esp' as const,
+  mode: 'tunnel' as const,
+  reqid: 9,
+  optional: true,
+}
+const encap = { type: 'espinudp' as const, sourcePort: 4500, destinationPort: 4501 }
+const stateName = { destination: '10.0.0.2', spi: 0x1000, protocol: 'esp' as const, source: '10.0.0.1', mark }
+const fullState: StateOptions = {
+  ...stateName,
+  aead: gcm(),
+  mode: 'tunnel',
+  reqid: 4,
+  replayWindow: 64,
+  esn: true,
+  encap,
+  outputMark: mark,
+  ifId: 5,
+  flags: ['noecn', 'icmp'],
+  extraFlags: ['oseq-may-wrap'],
+  limits,
+  selector,
+}
+const policyName = { direction: 'out' as const, selector, mark, ifId: 5 }
+const changes: [string, (batch: XfrmBatch, wrapped: (value: object) => never) => number][] = [
+  ['a state', (batch, wrapped) => batch.addState(wrapped(fullState))],
+  [
+    'a state of two algorithms',
+    (batch, wrapped) =>
+      batch.addState(
+        wrapped({
+          ...stateName,
+          encryption: { name: 'cbc(aes)', key: new Uint8Array(16).fill(1) },
+          auth: { name: 'hmac(sha256)', key: new Uint8Array(32).fill(1), truncateBits: 128 },
+        }),
+      ),
+  ],
+  [
+    'an update of a state',
+    (batch, wrapped) => batch.updateState(wrapped({ ...stateName, encap, outputMark: mark, ifId: 5, limits })),
+  ],
+  ["a state's name", (batch, wrapped) => batch.deleteState(wrapped(stateName))],
+  [
+    'a policy',
+    (batch, wrapped) =>
+      batch.addPolicy(
+        wrapped({
+          ...policyName,
+          priority: 2,
+          action: 'block',
+          flags: ['icmp'],
+          index: 8,
+          limits,
+          templates: [template, template],
+        }),
+      ),
+  ],
+  ["a policy's name", (batch, wrapped) => batch.deletePolicy(wrapped(policyName))],
+  ["a policy's number", (batch, wrapped) => batch.deletePolicy(wrapped({ direction: 'in', index: 8 }))],
+]
+
+test.each(changes)('each property of %s is read once: what was checked is what is written', (_, change) => {
+  const bytes = (wrapped: (value: object) => object) => {
+    const batch = new XfrmBatch()
+    change(batch, wrapped as (value: object) => never)
+    return take(batch).records
+  }
+  const read: string[] = []
+  expect(bytes((value) => once(value, '', read))).toEqual(bytes((value) => value))
+  expect(read).toEqual([...new Set(read)])
+})
+
+test('a getter of what is being added cannot add to any batch, nor write into what is being written', () => {
+  const batch = new XfrmBatch()
+  for (const other of [batch, new XfrmBatch()]) {
+    const given = {
+      ...policy,
+      get mark(): number {
+        return other.addPolicy({ ...policy, templates: [{ reqid: 1 }] })
+      },
+    }
+    expect(() => batch.addPolicy(given)).toThrow(InvalidState)
+    expect([batch.size, other.size]).toEqual([0, 0])
+  }
+  batch.addPolicy(policy)
+  expect(shown(batch).next()).toBe(true)
+})
+
+test('a misspelled option is refused where it is inherited', () => {
+  const given = Object.assign(Object.create({ replaywindow: 32 }) as StateOptions, state)
+  expect(refusal((batch) => batch.addState(given))).toContain("did you mean 'replayWindow'?")
+})
+
 test('a key is copied when it is given, once however often, and the copies can be overwritten', () => {
   const batch = new XfrmBatch()
   const bytes = new Uint8Array(20).fill(1)

@@ -33,6 +33,19 @@ async function arrivedInFragments(from: Host, to: Host): Promise<number> {
   return (await received(to)) - before
 }
 
+/** Sends VXLAN from one address of this host's to another host; a refusal is as good as a drop. */
+const sender = `
+import socket, struct, sys
+source, destination, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+udp = socket.socket(socket.AF_INET6 if ':' in source else socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind((source, 0))
+for _ in range(count):
+    try:
+        udp.sendto(struct.pack('!II', 0x08000000, ${VNI} << 8) + bytes(64), (destination, port))
+    except OSError:
+        pass
+`
+
 /** Sends from one host's container to the other's; returns what left. */
 function left(taps: Taps, fabric: Fabric, from: Host, to: Host): Promise<Sent> {
   return taps.sentDuring(from, () => ping(from.container, inner(fabric, to), few))
@@ -210,6 +223,16 @@ describe.each([
       await throughOtherVpn(there, here)
       expect(await arrived(fabric, there, here)).toBe(0)
       expect(await here.xfrmErrors()).toMatchObject({ XfrmInTmplMismatch: (family === 6 ? 4 : 3) * COUNT })
+
+      // A second address of the node is no way in, and none out.
+      const second = family === 4 ? '192.0.2.77' : '2001:db8::77'
+      const prefix = family === 4 ? '24' : '64'
+      await here.ip([['address', 'add', `${second}/${prefix}`, 'dev', here.device, ...(family === 6 ? ['nodad'] : [])]])
+      const flood = ['fdb', 'append', '00:00:00:00:00:00', 'dev', `vx${VNI}`, 'dst', second]
+      await there.container.run('bridge', flood)
+      expect(await arrived(fabric, there, here)).toBe(0)
+      const fromSecond = () => here.run('python3', ['-c', sender, second, there.address, ...[PORT, COUNT].map(String)])
+      expect(await taps.sentDuring(here, fromSecond)).toEqual(nothing)
 
       await flush(here, 'policy')
       expect(await left(taps, fabric, here, there)).toEqual(clear)

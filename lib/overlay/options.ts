@@ -31,7 +31,10 @@ export interface OverlayOptions {
   replayWindow?: number
   /** One policy for all peers, or one for each with the SPI in its template, as Docker does. Default: 'shared'. */
   policies?: 'shared' | 'per-peer'
-  /** All networks on this port are encrypted: the SPD alone enforces it, out and in, with nftables flushed too. Default: false. */
+  /**
+   * All networks on this port are encrypted: the SPD alone enforces it, out and in, forwarded packets too, with nftables
+   * flushed as well. For the transport's family; VXLAN of the other one is the firewall's alone. Default: false.
+   */
   exclusive?: boolean
   /** Who marks what is to be encrypted, and keeps cleartext out and in. 'none': somebody else does. Default: 'nftables'. */
   firewall?: 'nftables' | 'none'

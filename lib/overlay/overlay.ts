@@ -515,8 +515,10 @@ function abortedError(call: Call, report?: Report): Aborted {
 
 function lockedError(mark: number, { pid, uid }: { pid: number; uid: number }): XfrmeshError {
   const who = pid === 0 ? 'another process' : `process ${pid} (user ${uid})`
+  // Any local user may take an abstract socket's name. That keeps us out, and lets nothing through.
+  const stranger = pid !== 0 && uid !== 0 && uid !== process.getuid?.()
   return new XfrmeshError(
     'ERR_XFRMESH_LOCKED',
-    `${who} holds mark 0x${mark.toString(16)} in this network namespace: close it first, or use another mark`,
+    `${who} holds mark 0x${mark.toString(16)} in this network namespace: ${stranger ? 'it is no process of yours: end it' : 'close it first'}, or use another mark`,
   )
 }

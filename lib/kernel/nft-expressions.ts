@@ -1,4 +1,4 @@
-import { integer, oneOf } from '../base/check.js'
+import { boolean, integer, oneOf, options, U16, U32 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { Attributes, type AttributeWriter } from './nft-attributes.js'
 import { checkedName, nameOf, namesOf } from './nft-names.js'
@@ -132,13 +132,13 @@ export const xfrm = (direction: 'in' | 'out', key: XfrmKey, depth = 0, register 
 })
 
 /** An integer of a packet's bytes, as `cmp` wants it: in network byte order. */
-export const u8 = (value: number): Uint8Array => Uint8Array.of(value)
-export const u16 = (value: number): Uint8Array => Uint8Array.of(value >> 8, value)
+export const u8 = (value: number): Uint8Array => Uint8Array.of(integer(value, 'value', 0, 0xff))
+export const u16 = (value: number): Uint8Array => Uint8Array.of(integer(value, 'value', 0, U16) >> 8, value)
 
 /** An integer of the kernel's own, a mark or a reqid, as `cmp` wants it: in host byte order. */
 export function hostU32(value: number): Uint8Array {
   const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setUint32(0, value, LITTLE_ENDIAN)
+  new DataView(bytes.buffer).setUint32(0, integer(value, 'value', 0, U32), LITTLE_ENDIAN)
   return bytes
 }
 
@@ -165,14 +165,40 @@ const LONGEST_VALUE = 64
 /** XFRM_MAX_DEPTH is 6. */
 const DEEPEST = 5
 
+const LARGEST_COUNT = 0xffff_ffff_ffff_ffffn
+
+/** What an expression has beside its kind. Only a verdict's chain may be left out, and must be where it has none. */
+const Fields: Readonly<Record<Expression['kind'], readonly string[]>> = {
+  meta: ['key', 'register'],
+  'meta-set': ['key', 'register'],
+  payload: ['base', 'offset', 'length', 'register'],
+  cmp: ['operator', 'data', 'register'],
+  lookup: ['set', 'inverted', 'register'],
+  immediate: ['data', 'register'],
+  verdict: ['verdict', 'chain'],
+  bitwise: ['mask', 'xor', 'source', 'destination'],
+  counter: ['packets', 'bytes'],
+  rt: ['key', 'register'],
+  xfrm: ['direction', 'key', 'depth', 'register'],
+  other: ['name', 'attributes'],
+}
+
+/** An expression of a kind that there is, with no field that its kind does not have; the fields are not checked. */
+function checkedKind(value: unknown, argument: string): Expression {
+  if (typeof value !== 'object' || value === null) throw new InvalidArgument(argument, 'an expression', value)
+  const kind = oneOf((value as { kind: unknown }).kind, `${argument}.kind`, Object.keys(Fields) as Expression['kind'][])
+  return { ...options<Expression>(value, argument, ['kind', ...Fields[kind]] as 'kind'[]), kind } as Expression
+}
+
 /** Writes NFTA_EXPR_NAME and NFTA_EXPR_DATA. @throws InvalidArgument, naming the field of `argument` that is wrong */
-export function writeExpression(writer: AttributeWriter, expression: Expression, argument: string): void {
+export function writeExpression(writer: AttributeWriter, value: Expression, argument: string): void {
+  const expression = checkedKind(value, argument)
   const data = (name: string, fill: (writer: AttributeWriter) => void) =>
     writer.text(Expr.name, name).nest(Expr.data, fill)
   const register = (value: number, field = 'register') => integer(value, `${argument}.${field}`, 1, LAST_REGISTER)
   const code = <T extends string>(table: Readonly<Record<T, number>>, value: T, field: string) =>
     table[oneOf(value, `${argument}.${field}`, namesOf(table))]
-  const value = (type: number, bytes: Uint8Array, field: string) =>
+  const putValue = (type: number, bytes: Uint8Array, field: string) =>
     writer.nest(type, (w) => w.bytes(Data.value, checkedValue(bytes, `${argument}.${field}`)))
 
   switch (expression.kind) {
@@ -199,20 +225,20 @@ export function writeExpression(writer: AttributeWriter, expression: Expression,
       data('cmp', (w) => {
         w.u32(Cmp.source, register(expression.register))
         w.u32(Cmp.operator, code(Operators, expression.operator, 'operator'))
-        value(Cmp.data, expression.data, 'data')
+        putValue(Cmp.data, expression.data, 'data')
       })
       break
     case 'lookup':
       data('lookup', (w) => {
         w.text(Lookup.set, checkedName(expression.set, `${argument}.set`))
         w.u32(Lookup.source, register(expression.register))
-        if (expression.inverted) w.u32(Lookup.flags, LOOKUP_INVERTED)
+        if (boolean(expression.inverted, `${argument}.inverted`)) w.u32(Lookup.flags, LOOKUP_INVERTED)
       })
       break
     case 'immediate':
       data('immediate', (w) => {
         w.u32(Immediate.destination, register(expression.register))
-        value(Immediate.data, expression.data, 'data')
+        putValue(Immediate.data, expression.data, 'data')
       })
       break
     case 'verdict':
@@ -220,28 +246,35 @@ export function writeExpression(writer: AttributeWriter, expression: Expression,
         w.u32(Immediate.destination, VERDICT_REGISTER).nest(Immediate.data, () =>
           w.nest(Data.verdict, () => {
             w.u32(VerdictAttribute.code, code(Verdicts, expression.verdict, 'verdict'))
-            if ('chain' in expression)
+            if (expression.verdict === 'jump' || expression.verdict === 'goto') {
               w.text(VerdictAttribute.chain, checkedName(expression.chain, `${argument}.chain`))
+            } else if ('chain' in expression) {
+              throw new InvalidArgument(`${argument}.chain`, 'left out: only a jump and a goto name one')
+            }
           }),
         ),
       )
       break
-    case 'bitwise':
-      if (expression.mask.length !== expression.xor.length) {
-        throw new InvalidArgument(`${argument}.xor`, `as long as the mask, ${expression.mask.length} bytes`)
+    case 'bitwise': {
+      const mask = checkedValue(expression.mask, `${argument}.mask`)
+      const xor = checkedValue(expression.xor, `${argument}.xor`)
+      if (mask.length !== xor.length) {
+        throw new InvalidArgument(`${argument}.xor`, `as long as the mask, ${mask.length} bytes`, xor)
       }
       data('bitwise', (w) => {
         w.u32(Bitwise.source, register(expression.source, 'source'))
           .u32(Bitwise.destination, register(expression.destination, 'destination'))
-          .u32(Bitwise.length, expression.mask.length)
-        value(Bitwise.mask, expression.mask, 'mask')
-        value(Bitwise.xor, expression.xor, 'xor')
+          .u32(Bitwise.length, mask.length)
+        putValue(Bitwise.mask, mask, 'mask')
+        putValue(Bitwise.xor, xor, 'xor')
       })
       break
+    }
     case 'counter':
       data('counter', (w) => {
-        if (expression.packets === 0n && expression.bytes === 0n) return
-        w.u64(Counter.bytes, expression.bytes).u64(Counter.packets, expression.packets)
+        const packets = checkedCount(expression.packets, `${argument}.packets`)
+        const bytes = checkedCount(expression.bytes, `${argument}.bytes`)
+        if (packets !== 0n || bytes !== 0n) w.u64(Counter.bytes, bytes).u64(Counter.packets, packets)
       })
       break
     case 'rt':
@@ -259,11 +292,17 @@ export function writeExpression(writer: AttributeWriter, expression: Expression,
       )
       break
     case 'other':
+      if (!((expression.attributes as unknown) instanceof Uint8Array)) {
+        throw new InvalidArgument(`${argument}.attributes`, 'a Uint8Array', expression.attributes)
+      }
       writer.text(Expr.name, checkedName(expression.name, `${argument}.name`)).nested(Expr.data, expression.attributes)
       break
-    default:
-      throw new InvalidArgument(argument, 'an expression', expression)
   }
+}
+
+function checkedCount(value: unknown, argument: string): bigint {
+  if (typeof value === 'bigint' && value >= 0n && value <= LARGEST_COUNT) return value
+  throw new InvalidArgument(argument, 'a bigint from 0 to 2^64 - 1', value)
 }
 
 function checkedValue(value: unknown, argument: string): Uint8Array {

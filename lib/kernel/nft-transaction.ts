@@ -104,8 +104,8 @@ export class NftTransaction {
     return this.#subjects.length
   }
 
-  addTable(table: TableOptions): this {
-    options<TableOptions>(table, 'table', ['family', 'table', 'comment'])
+  addTable(value: TableOptions): this {
+    const table = options<TableOptions>(value, 'table', ['family', 'table', 'comment'])
     const attributes = tableAttributes(table, 'table').u32(TableAttribute.flags, 0)
     if (table.comment !== undefined) {
       attributes.bytes(TableAttribute.userdata, commentUserdata(checkedComment(table.comment, 'table.comment')))
@@ -114,13 +114,14 @@ export class NftTransaction {
   }
 
   /** With all that is in it. */
-  deleteTable(table: TableName): this {
+  deleteTable(value: TableName): this {
+    const table = taken(value, 'table', ['family', 'table'])
     const attributes = tableAttributes(table, 'table')
     return this.#add(Message.deleteTable, 0, table.family, `table ${table.table}`, attributes)
   }
 
-  addChain(chain: ChainOptions): this {
-    options<ChainOptions>(chain, 'chain', ['family', 'table', 'chain', 'base', 'comment'])
+  addChain(value: ChainOptions): this {
+    const chain = options<ChainOptions>(value, 'chain', ['family', 'table', 'chain', 'base', 'comment'])
     const attributes = chainAttributes(chain, 'chain')
     if (chain.base !== undefined) writeBase(attributes, chain.base)
     if (chain.comment !== undefined) {
@@ -130,19 +131,21 @@ export class NftTransaction {
   }
 
   /** Fails while it has rules, or others jump to it. */
-  deleteChain(chain: ChainName): this {
+  deleteChain(value: ChainName): this {
+    const chain = taken(value, 'chain', ['family', 'table', 'chain'])
     const attributes = chainAttributes(chain, 'chain')
     return this.#add(Message.deleteChain, 0, chain.family, `chain ${chain.chain}`, attributes)
   }
 
   /** Deletes all its rules. */
-  flushChain(chain: ChainName): this {
+  flushChain(value: ChainName): this {
+    const chain = taken(value, 'chain', ['family', 'table', 'chain'])
     const attributes = ruleAttributes(chain, 'chain')
     return this.#add(Message.deleteRule, 0, chain.family, `rules of chain ${chain.chain}`, attributes)
   }
 
-  addSet(set: SetOptions): this {
-    options<SetOptions>(set, 'set', ['family', 'table', 'set', 'keyBytes', 'typeof', 'comment'])
+  addSet(value: SetOptions): this {
+    const set = options<SetOptions>(value, 'set', ['family', 'table', 'set', 'keyBytes', 'typeof', 'comment'])
     const keyBytes = integer(set.keyBytes, 'set.keyBytes', 1, LONGEST_KEY)
     const comment = set.comment === undefined ? undefined : checkedComment(set.comment, 'set.comment')
     const attributes = setAttributes(set, 'set')
@@ -157,13 +160,15 @@ export class NftTransaction {
   }
 
   /** Fails while a rule refers to it. */
-  deleteSet(set: SetName): this {
+  deleteSet(value: SetName): this {
+    const set = taken(value, 'set', ['family', 'table', 'set'])
     const attributes = setAttributes(set, 'set')
     return this.#add(Message.deleteSet, 0, set.family, `set ${set.set}`, attributes)
   }
 
   /** Deletes all its elements. */
-  flushSet(set: SetName): this {
+  flushSet(value: SetName): this {
+    const set = taken(value, 'set', ['family', 'table', 'set'])
     const attributes = elementsAttributes(set, 'set')
     return this.#add(Message.deleteElements, 0, set.family, `elements of set ${set.set}`, attributes)
   }
@@ -177,8 +182,8 @@ export class NftTransaction {
     return this.#elements(Message.deleteElements, 0, elements)
   }
 
-  addRule(rule: RuleOptions): this {
-    options<RuleOptions>(rule, 'rule', ['family', 'table', 'chain', 'expressions', 'at', 'comment'])
+  addRule(value: RuleOptions): this {
+    const rule = options<RuleOptions>(value, 'rule', ['family', 'table', 'chain', 'expressions', 'at', 'comment'])
     const at = rule.at === undefined ? 'end' : oneOf(rule.at, 'rule.at', ['end', 'head'])
     const expressions = array(rule.expressions, 'rule.expressions') as readonly Expression[]
     const attributes = ruleAttributes(rule, 'rule')
@@ -199,7 +204,8 @@ export class NftTransaction {
     return this.#add(Message.newRule, flags, rule.family, `rule of chain ${rule.chain}`, attributes)
   }
 
-  deleteRule(rule: RuleName): this {
+  deleteRule(value: RuleName): this {
+    const rule = taken(value, 'rule', ['family', 'table', 'chain', 'handle'])
     const handle = integer(rule.handle, 'rule.handle', 1, Number.MAX_SAFE_INTEGER)
     const attributes = ruleAttributes(rule, 'rule').u64(RuleAttribute.handle, BigInt(handle))
     return this.#add(Message.deleteRule, 0, rule.family, `rule ${handle} of chain ${rule.chain}`, attributes)
@@ -217,8 +223,8 @@ export class NftTransaction {
     return taken
   }
 
-  #elements(type: number, flags: number, elements: ElementsOptions): this {
-    options<ElementsOptions>(elements, 'elements', ['family', 'table', 'set', 'keyBytes', 'keys'])
+  #elements(type: number, flags: number, value: ElementsOptions): this {
+    const elements = options<ElementsOptions>(value, 'elements', ['family', 'table', 'set', 'keyBytes', 'keys'])
     const keyBytes = integer(elements.keyBytes, 'elements.keyBytes', 1, LONGEST_KEY)
     const { keys } = elements
     if (!((keys as unknown) instanceof Uint8Array) || keys.length % keyBytes !== 0) {
@@ -292,38 +298,35 @@ function writeBase(attributes: AttributeWriter, value: BaseChain): void {
   attributes.u32(ChainAttribute.policy, Policies[oneOf(base.policy, 'chain.base.policy', namesOf(Policies))])
 }
 
-function checkObject(value: unknown, argument: string): void {
-  if (typeof value !== 'object' || value === null) throw new InvalidArgument(argument, 'an object', value)
+/** What names an object, taken once from what may have more to it, as what was listed has. */
+function taken<T extends object>(value: T, argument: string, names: readonly (keyof T)[]): T {
+  if (typeof value !== 'object' || (value as unknown) === null) throw new InvalidArgument(argument, 'an object', value)
+  return Object.fromEntries(names.map((name) => [name, value[name]])) as T
 }
 
 function tableAttributes(table: TableName, argument: string): AttributeWriter {
-  checkObject(table, argument)
   return new AttributeWriter().text(TableAttribute.name, checkedName(table.table, `${argument}.table`))
 }
 
 function chainAttributes(chain: ChainName, argument: string): AttributeWriter {
-  checkObject(chain, argument)
   return new AttributeWriter()
     .text(ChainAttribute.table, checkedName(chain.table, `${argument}.table`))
     .text(ChainAttribute.name, checkedName(chain.chain, `${argument}.chain`))
 }
 
 function ruleAttributes(rule: ChainName, argument: string): AttributeWriter {
-  checkObject(rule, argument)
   return new AttributeWriter()
     .text(RuleAttribute.table, checkedName(rule.table, `${argument}.table`))
     .text(RuleAttribute.chain, checkedName(rule.chain, `${argument}.chain`))
 }
 
 function setAttributes(set: SetName, argument: string): AttributeWriter {
-  checkObject(set, argument)
   return new AttributeWriter()
     .text(SetAttribute.table, checkedName(set.table, `${argument}.table`))
     .text(SetAttribute.name, checkedName(set.set, `${argument}.set`))
 }
 
 function elementsAttributes(set: SetName, argument: string): AttributeWriter {
-  checkObject(set, argument)
   return new AttributeWriter()
     .text(ElementsAttribute.table, checkedName(set.table, `${argument}.table`))
     .text(ElementsAttribute.set, checkedName(set.set, `${argument}.set`))

@@ -1,5 +1,5 @@
 import { integer, options, U32 } from '../base/check.js'
-import { NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
+import { InvalidArgument, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import { Ending, NETLINK_NETFILTER, type NativeOutcome } from '../native.js'
 import { Channel, checkEnding, errnoText } from './channel.js'
 import { AttributeWriter, malformed } from './nft-attributes.js'
@@ -29,7 +29,7 @@ import {
   type SetName,
   type TableName,
 } from './nft-names.js'
-import type { NftTransaction } from './nft-transaction.js'
+import { NftTransaction } from './nft-transaction.js'
 
 export * from './nft-expressions.js'
 export type { Chain, NftSet, Rule, Table } from './nft-lists.js'
@@ -124,6 +124,9 @@ export class Nft {
     const what = 'nftables transaction'
     const { generation = 0 } = options<{ generation?: number }>(commitOptions, 'options', ['generation'])
     integer(generation, 'options.generation', 0, U32)
+    if (!((transaction as unknown) instanceof NftTransaction)) {
+      throw new InvalidArgument('transaction', 'an NftTransaction', transaction)
+    }
     const { records, subjects } = transaction.take()
     const began = performance.now()
     if (subjects.length === 0) return { failures: [], elapsedMs: 0 }

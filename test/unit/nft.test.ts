@@ -23,6 +23,7 @@ import {
 import { readChain, readKeys, readRule, readSet, readTable } from '../../lib/kernel/nft-lists.js'
 import { Message } from '../../lib/kernel/nft-names.js'
 import { NftTransaction } from '../../lib/kernel/nft-transaction.js'
+import { Nft } from '../../lib/kernel/nft.js'
 import { elementsOf, guardOf, replacing } from '../../lib/overlay/guard.js'
 import { capture, captures, heldBy, receivedBy, sentBy, type Message as Sent, type Tree } from './nft-wire.js'
 
@@ -324,7 +325,70 @@ describe('what cannot be is refused before anything is sent', () => {
       "did you mean 'output'?",
     ],
     ['no handle', (t) => t.deleteRule({ ...table, chain: 'c', handle: 0 }), 'rule.handle must be an integer from 1'],
-    ['no expression', (t) => t.addRule(rule({ kind: 'metta' })), 'rule.expressions[0] must be an expression'],
+    [
+      'no expression',
+      (t) => t.addRule(rule({ kind: 'metta' })),
+      "rule.expressions[0].kind must be one of 'meta', 'meta-set',",
+    ],
+    ['null for an expression', (t) => t.addRule(rule(null)), 'rule.expressions[0] must be an expression, not null'],
+    ['a text for one', (t) => t.addRule(rule(counter(), 'drop')), 'rule.expressions[1] must be an expression'],
+    ...[
+      'meta',
+      'meta-set',
+      'payload',
+      'cmp',
+      'lookup',
+      'immediate',
+      'verdict',
+      'bitwise',
+      'counter',
+      'rt',
+      'xfrm',
+      'other',
+    ].map((kind): (typeof cases)[number] => [
+      `an expression that has nothing but its kind, ${kind}`,
+      (t) => t.addRule(rule({ kind })),
+      'rule.expressions[0].',
+    ]),
+    [
+      'an expression with a field too many',
+      (t) => t.addRule(rule({ ...counter(), packet: 1n })),
+      "expressions[0].packet must be left out: there is no such option (did you mean 'packets'?)",
+    ],
+    [
+      'a count below 0',
+      (t) => t.addRule(rule(counter(-1n))),
+      'expressions[0].packets must be a bigint from 0 to 2^64 - 1, not -1n',
+    ],
+    ['a count past 64 bits', (t) => t.addRule(rule(counter(0n, 1n << 70n))), 'expressions[0].bytes must be a bigint'],
+    [
+      'a count that is no bigint',
+      (t) => t.addRule(rule(counter(1 as unknown as bigint))),
+      'expressions[0].packets must be a bigint',
+    ],
+    [
+      'an inversion that is none',
+      (t) => t.addRule(rule(lookup('s', 'no' as unknown as boolean))),
+      'expressions[0].inverted must be true or false',
+    ],
+    [
+      'a jump to no chain',
+      (t) => t.addRule(rule({ kind: 'verdict', verdict: 'jump' })),
+      'expressions[0].chain must be a name',
+    ],
+    [
+      'a chain that nothing goes to',
+      (t) => t.addRule(rule({ kind: 'verdict', verdict: 'accept', chain: 'c' })),
+      'expressions[0].chain must be left out',
+    ],
+    [
+      'attributes that are no bytes',
+      (t) => t.addRule(rule({ kind: 'other', name: 'log', attributes: [1] })),
+      'expressions[0].attributes must be a Uint8Array',
+    ],
+    ['9 bits in a byte', () => u8(256), 'value must be an integer from 0 to 255, not 256'],
+    ['17 bits in two bytes', () => u16(65536), 'value must be an integer from 0 to 65535, not 65536'],
+    ['a negative number in four bytes', () => hostU32(-1), 'value must be an integer from 0 to 4294967295, not -1'],
     ['an unknown key', (t) => t.addRule(rule(counter(), meta('marc' as 'mark'))), 'expressions[1].key must be one of'],
     [
       'a register too high',
@@ -347,6 +411,49 @@ describe('what cannot be is refused before anything is sent', () => {
   for (const [name, change, message] of cases) {
     test(name, () => expect(refused(change)).toContain(message))
   }
+
+  test('what is no transaction', async () => {
+    const nft = Object.create(Nft.prototype) as Nft
+    for (const value of [{}, undefined, null, []] as unknown[]) {
+      const committed = nft.commit(value as NftTransaction)
+      await expect(committed).rejects.toThrow(InvalidArgument)
+      await expect(committed).rejects.toThrow('transaction must be an NftTransaction')
+    }
+  })
+
+  test('each property is read once: what was checked is what is sent', () => {
+    const once = <T extends object>(value: T): T => {
+      const fickle = {} as T
+      for (const [name, held] of Object.entries(value)) {
+        const answers: unknown[] = [held]
+        Object.defineProperty(fickle, name, { get: () => answers.pop() ?? 0, enumerable: true })
+      }
+      return fickle
+    }
+    const fill = (of: <T extends object>(value: T) => T) =>
+      new NftTransaction()
+        .addTable(of({ ...table, comment: 'c' }))
+        .addChain(
+          of({ ...table, chain: 'c', base: of({ type: 'filter', hook: 'input', priority: 1, policy: 'drop' }) }),
+        )
+        .addSet(of({ ...set, keyBytes: 3, typeof: of(VNI) }))
+        .addElements(of({ ...set, keyBytes: 1, keys: u8(1) }))
+        .addRule(
+          of({
+            ...table,
+            chain: 'c',
+            at: 'head',
+            comment: 'c',
+            expressions: [vni, bitwise(u8(1), u8(2)), counter(1n, 2n), lookup('s', true), jump('c')].map(of),
+          }),
+        )
+        .deleteRule(of({ ...table, chain: 'c', handle: 7 }))
+        .flushChain(of({ ...table, chain: 'c' }))
+        .flushSet(of(set))
+        .deleteSet(of(set))
+        .deleteTable(of(table))
+    expect(fill(once).take()).toEqual(fill((value) => value).take())
+  })
 
   test('a transaction a second time', () => {
     const transaction = new NftTransaction().addTable(table)

@@ -1,14 +1,17 @@
 import { statSync } from 'node:fs'
-import { getSystemErrorMap } from 'node:util'
 import { namespace } from '../base/check.js'
-import { InvalidArgument, InvalidState, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
-import { Ending, NETLINK_NETFILTER, NETLINK_XFRM, native, type NativeSocket } from '../native.js'
+import { XfrmeshError } from '../base/errors.js'
+import { native, type NativeSocket } from '../native.js'
+import { closedError, openError } from './netlink-errors.js'
 
 /** What a netlink socket is opened with, whatever the family. */
 export interface ChannelOptions {
   /** A network namespace by path (`/run/netns/a`) or open descriptor; default: the process's own. */
   netns?: string | number | undefined
-  /** How long one call may take, in milliseconds, 1 to 2^31 - 1; default 10,000. Checked between sends: nothing is left in flight. */
+  /**
+   * How long one call may take once its turn has come, in milliseconds, 1 to 2^31 - 1; default 10,000. Looked at between
+   * sends: nothing is left in flight.
+   */
   timeoutMs?: number | undefined
   /** Receive buffer to ask for, in bytes. Chunks are sized by what is granted. */
   receiveBuffer?: number | undefined
@@ -115,84 +118,4 @@ function inodeAt(path: string): number | 'hidden' | undefined {
     const { code } = error as NodeJS.ErrnoException
     return code === 'EACCES' || code === 'EPERM' ? 'hidden' : undefined
   }
-}
-
-export function closedError(what: string): InvalidState {
-  return new InvalidState(`${what}: closed`, 'ERR_XFRMESH_CLOSED')
-}
-
-/** errno's name and sentence, as `strerror` has them: `['EEXIST', 'file already exists']`. */
-export function errnoText(errno: number): readonly [name: string, sentence: string] {
-  return getSystemErrorMap().get(-errno) ?? [`E${errno}`, `error ${errno}`]
-}
-
-/** Throws for an ending that is none of the caller's operations' fault. `complete` passes. */
-export function checkEnding(
-  what: string,
-  result: { ending: number; errno: number; message?: string | undefined },
-): void {
-  switch (result.ending) {
-    case Ending.complete:
-      return
-    case Ending.closed:
-      throw closedError(what)
-    case Ending.cancelled:
-      throw new XfrmeshError('ERR_XFRMESH_ABORTED', `${what}: aborted`)
-    case Ending.late:
-      throw new XfrmeshError('ERR_XFRMESH_TIMEOUT', `${what}: out of time`)
-    default:
-      throw netlinkError(what, result.errno, result.message)
-  }
-}
-
-const EPERM = 1
-const ENOBUFS = 105
-const EBADF = 9
-const EINVAL = 22
-const EPROTONOSUPPORT = 93
-
-/** An errno as an error: a missing capability by its name, a lost answer as what it is, the rest as the kernel put it. */
-export function netlinkError(what: string, errno: number, sentence?: string): XfrmeshError {
-  if (errno === EPERM) return new Unsupported('CAP_NET_ADMIN', `${what}: ${permission}`)
-  if (errno === ENOBUFS) {
-    return new XfrmeshError(
-      'ERR_XFRMESH_ANSWER_LOST',
-      `${what}: the kernel's answer was lost (the receive buffer overran): read back what it came to`,
-    )
-  }
-  return new NetlinkError(what, errno, sentence ?? errnoText(errno)[1])
-}
-
-const permission =
-  'not permitted: it takes CAP_NET_ADMIN in the user namespace that owns the network namespace (run as root, or grant the capability to the process)'
-
-function openError(error: unknown, protocol: number, netns: string | number | undefined): Error {
-  const { errno, step } = error as { errno?: number; step?: string }
-  if (errno === undefined) return error instanceof Error ? error : new Error(String(error))
-  const sentence = errnoText(errno)[1]
-  if (step === 'namespace') {
-    if (errno === EPERM) {
-      return new Unsupported(
-        'CAP_SYS_ADMIN',
-        `netns: entering ${String(netns)} takes CAP_SYS_ADMIN (run as root, or in the namespace's own user namespace)`,
-        { cause: error },
-      )
-    }
-    const why = errno === EINVAL ? 'it is no network namespace' : sentence
-    const expected = 'a network namespace: its path, as in /run/netns/a, or an open descriptor of it'
-    return new InvalidArgument(
-      'netns',
-      `${expected} (${String(netns)}: ${errno === EBADF ? 'no open descriptor' : why})`,
-    )
-  }
-  if (errno === EPROTONOSUPPORT) {
-    const [name, option] =
-      protocol === NETLINK_XFRM
-        ? ['XFRM', 'CONFIG_XFRM_USER (module xfrm_user)']
-        : protocol === NETLINK_NETFILTER
-          ? ['nftables', 'CONFIG_NF_TABLES (module nf_tables)']
-          : ['this netlink family', 'it']
-    return new Unsupported(option, `this kernel has no ${name} over netlink: it needs ${option}`, { cause: error })
-  }
-  return new NetlinkError(`opening a netlink socket (${step ?? '?'})`, errno, sentence, { cause: error })
 }

@@ -1,7 +1,8 @@
 import { integer, options, U32 } from '../base/check.js'
 import { InvalidArgument, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import { Ending, NETLINK_NETFILTER, type NativeOutcome } from '../native.js'
-import { Channel, checkEnding, errnoText } from './channel.js'
+import { Channel } from './channel.js'
+import { checkEnding, errnoText } from './netlink-errors.js'
 import { AttributeWriter, malformed } from './nft-attributes.js'
 import {
   eachMessage,
@@ -48,7 +49,7 @@ export type { TransportField } from './nft-userdata.js'
 export interface NftOptions {
   /** A network namespace by path (`/run/netns/a`) or open descriptor; default: the process's own. */
   netns?: string | number
-  /** How long one call may take, in milliseconds, 1 to 2^31 - 1; default 10,000. */
+  /** How long one call may take once those before it are done, in milliseconds, 1 to 2^31 - 1; default 10,000. */
   timeoutMs?: number
 }
 

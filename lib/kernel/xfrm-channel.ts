@@ -1,5 +1,6 @@
-import { NETLINK_XFRM, type NativeDump, type NativeOutcome } from '../native.js'
-import { Channel, checkEnding, errnoText, type ChannelOptions } from './channel.js'
+import { Ending, NETLINK_XFRM, type NativeDump, type NativeOutcome } from '../native.js'
+import { Channel, type ChannelOptions } from './channel.js'
+import { checkEnding, errnoText } from './netlink-errors.js'
 
 /** The SAD and SPD of a namespace in records (records.ts): what Xfrm and the Overlay both stand on. */
 
@@ -56,6 +57,8 @@ export class XfrmChannel {
       (socket, job) => socket.read(job, policies, one, reqid, details, keys, algorithms, this.#channel.timeoutMs),
       signal,
     )
+    // A list that came to no end has keys in it as well, and nobody will look at them.
+    if (dump.ending !== Ending.complete) for (const key of dump.keys) key.fill(0)
     checkEnding(what, dump)
     return dump
   }

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises'
 import { integer, options, U32 } from '../base/check.js'
 import { Aborted, InvalidArgument, NetlinkError, Unsupported, XfrmeshError, type Failure } from '../base/errors.js'
 import { Ending, type NativeDump, type NativeOutcome } from '../native.js'
-import { checkEnding, closedError } from './channel.js'
+import { closedError, netlinkError } from './netlink-errors.js'
 import { LITTLE_ENDIAN, Operation, RecordReader, State as StateRecord } from './records.js'
 import { policyId, stateId, take, XfrmBatch } from './xfrm-batch.js'
 import { refusals, XfrmChannel, type Refusal } from './xfrm-channel.js'
@@ -17,8 +17,8 @@ export interface XfrmOptions {
   /** A network namespace by path (`/run/netns/a`) or open descriptor; default: the process's own. */
   netns?: string | number
   /**
-   * How long one call may take, in milliseconds, 1 to 2^31 - 1; default 10,000. Looked at between sends, so that nothing
-   * is left in flight; a list that has begun is read to its end.
+   * How long one call may take once those before it are done, in milliseconds, 1 to 2^31 - 1; default 10,000. Looked at
+   * between sends, so that nothing is left in flight; a list that has begun is read to its end.
    */
   timeoutMs?: number
 }
@@ -217,11 +217,17 @@ export class Xfrm {
   }
 
   async #one<T>(policies: boolean, record: Uint8Array, read: (reader: DumpReader) => T): Promise<T | undefined> {
+    const reader = await this.#find(policies, record)
     try {
-      const reader = new DumpReader(await this.#read(policies, record, 0))
-      const found = reader.next() ? read(reader) : undefined
-      reader.wipe()
-      return found
+      return reader?.next() === true ? read(reader) : undefined
+    } finally {
+      reader?.wipe()
+    }
+  }
+
+  async #find(policies: boolean, record: Uint8Array): Promise<DumpReader | undefined> {
+    try {
+      return new DumpReader(await this.#read(policies, record, 0))
     } catch (error) {
       if (error instanceof NetlinkError && (error.errno === ESRCH || error.errno === ENOENT)) return undefined
       throw error
@@ -294,17 +300,8 @@ function stopped(
     case Ending.late:
       return new XfrmeshError('ERR_XFRMESH_TIMEOUT', `commit: out of time: ${extent}`)
     default:
-      return endingError(`commit: ${extent}`, outcome)
+      return netlinkError(`commit: ${extent}`, outcome.errno)
   }
-}
-
-function endingError(what: string, outcome: NativeOutcome): Error {
-  try {
-    checkEnding(what, outcome)
-  } catch (error) {
-    return error as Error
-  }
-  return new XfrmeshError('ERR_XFRMESH_NETLINK', what)
 }
 
 const operationNames: Record<number, string> = {

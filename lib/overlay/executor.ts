@@ -1,6 +1,6 @@
 import { setImmediate as breathe } from 'node:timers/promises'
 import type { Failure } from '../base/errors.js'
-import { checkEnding } from '../kernel/channel.js'
+import { checkEnding } from '../kernel/netlink-errors.js'
 import { RecordWriter } from '../kernel/records.js'
 import { Ending, type NativeOutcome, refusals } from '../kernel/xfrm-channel.js'
 import {

@@ -1,5 +1,5 @@
 import { NetlinkError } from '../base/errors.js'
-import { errnoText } from '../kernel/channel.js'
+import { errnoText } from '../kernel/netlink-errors.js'
 import type { FirewallState } from './firewall.js'
 import type { PlanFailure, Step } from './plan.js'
 import type { FirewallPort } from './ports.js'

@@ -1,6 +1,6 @@
 import { AF_INET6 } from '../base/address.js'
 import { NetlinkError, Unsupported } from '../base/errors.js'
-import { checkEnding } from '../kernel/channel.js'
+import { checkEnding } from '../kernel/netlink-errors.js'
 import { Cipher, NO_ALGORITHM, NO_KEY, Operation, RecordWriter, State } from '../kernel/records.js'
 import { refusals } from '../kernel/xfrm-channel.js'
 import type { Form } from './form.js'

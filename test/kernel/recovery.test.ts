@@ -80,25 +80,25 @@ const damages: Damage[] = [
       `xfrm policy add src ${LOCAL}/32 dst 192.0.2.77/32 dir out mark ${MARK} mask 0xffffffff ${anyone}`,
     ],
     steps: [
+      'select: delete stale policy 192.0.2.1 to 192.0.2.77',
       'retire decryption: delete stale SA 192.0.2.1 to 192.0.2.77',
-      'retire policies: delete stale policy 192.0.2.1 to 192.0.2.77',
     ],
   },
   {
     what: 'the shared policy deleted',
     ip: [`xfrm policy delete ${shared}`],
-    steps: ['guard: add policy 192.0.2.1 to any'],
+    steps: ['guard: add policy out, 192.0.2.1 to any'],
   },
   {
     what: 'the shared policy optional',
     ip: [`xfrm policy update ${shared} ${anyone} level use`],
-    steps: ['guard: update policy 192.0.2.1 to any'],
+    steps: ['guard: update policy out, 192.0.2.1 to any'],
   },
   {
     what: 'the policies of `exclusive` deleted',
     options: { exclusive: true },
     ip: ['xfrm policy flush'],
-    steps: ['guard: add policy 192.0.2.1 to any', 'guard: add policy any to 192.0.2.1'],
+    steps: ['guard: add policy out, any to any', 'guard: add policy in, any to any'],
   },
   {
     what: "a peer's own policy deleted",
@@ -134,7 +134,7 @@ const damages: Damage[] = [
     steps: [
       'guard: add network vni 4096',
       'guard: add network vni 7',
-      'guard: add policy 192.0.2.1 to any',
+      'guard: add policy out, 192.0.2.1 to any',
       ...PEERS.flatMap((peer) => TAGS.map(() => `decrypt: add inbound SA ${peer}`)),
       ...PEERS.map((peer) => `encrypt: add outbound SA ${peer}`),
     ],
@@ -231,7 +231,7 @@ test("a policy of another's in our place is named, and left as it is", () =>
     await feedNetns(netns, `xfrm policy update ${shared}\n`, 'ip', '-batch', '-')
     const theirs = await objects(netns, 'policy')
     await expect(overlay.reconcile()).rejects.toMatchObject({
-      report: { failures: [{ subject: '192.0.2.1 to any', operation: 'add policy', errno: 17, code: 'EEXIST' }] },
+      report: { failures: [{ subject: 'out, 192.0.2.1 to any', operation: 'add policy', errno: 17, code: 'EEXIST' }] },
     })
     expect(await objects(netns, 'policy')).toEqual(theirs)
     await inNetns(netns, 'ip', 'xfrm', 'policy', 'flush')

@@ -1,14 +1,12 @@
-import { XfrmeshError } from '../base/errors.js'
-import { LITTLE_ENDIAN } from './records.js'
+import { eachAttribute, HEADER_BYTES, malformed, viewOf } from './attributes.js'
+import { align4, LITTLE_ENDIAN } from './records.js'
 
 /**
  * Netlink attributes (struct nlattr, linux/netlink.h) as nftables has them: integers in network byte order, strings that
  * end in NUL. Headers are in host byte order.
  */
 
-const HEADER_BYTES = 4
 const NESTED = 0x8000
-const TYPE_MASK = 0x3fff
 /** What an attribute holds at most: its length is 16 bits and counts its header. */
 export const LONGEST_PAYLOAD = 0xffff - HEADER_BYTES
 
@@ -91,17 +89,6 @@ export class AttributeWriter {
   }
 }
 
-/** The attributes in `bytes`, in order. @throws XfrmeshError where a length leads out of `bytes` */
-export function* eachAttribute(bytes: Uint8Array): Generator<[type: number, payload: Uint8Array]> {
-  const view = viewOf(bytes)
-  for (let at = 0; at < bytes.length;) {
-    const length = at + HEADER_BYTES <= bytes.length ? view.getUint16(at, LITTLE_ENDIAN) : 0
-    if (length < HEADER_BYTES || at + length > bytes.length) throw malformed('an attribute of no possible length')
-    yield [view.getUint16(at + 2, LITTLE_ENDIAN) & TYPE_MASK, bytes.subarray(at + HEADER_BYTES, at + length)]
-    at += align4(length)
-  }
-}
-
 /** The attributes in `bytes` by type; of several of one type, the last. */
 export class Attributes {
   readonly #byType: Map<number, Uint8Array>
@@ -167,18 +154,6 @@ export function textBytes(text: string): number {
   return encoder.encode(text).length + 1
 }
 
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-}
-
-export function malformed(what: string): XfrmeshError {
-  return new XfrmeshError('ERR_XFRMESH_MALFORMED', `the kernel's answer cannot be read: ${what}`)
-}
-
 function tooLong(bytes: number): RangeError {
   return new RangeError(`${bytes} bytes in one netlink attribute, which holds ${LONGEST_PAYLOAD}`)
-}
-
-function align4(n: number): number {
-  return (n + 3) & ~3
 }

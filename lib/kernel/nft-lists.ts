@@ -1,4 +1,5 @@
-import { Attributes, AttributeWriter, eachAttribute, malformed, viewOf } from './nft-attributes.js'
+import { eachAttribute, malformed, viewOf } from './attributes.js'
+import { Attributes, AttributeWriter } from './nft-attributes.js'
 import { readExpression, type Expression } from './nft-expressions.js'
 import {
   ChainAttribute,

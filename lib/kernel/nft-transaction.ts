@@ -28,7 +28,7 @@ import {
   type TableName,
 } from './nft-names.js'
 import { commentUserdata, LONGEST_COMMENT, setUserdata, type TransportField } from './nft-userdata.js'
-import { LITTLE_ENDIAN } from './records.js'
+import { align4, align8, LITTLE_ENDIAN } from './records.js'
 
 /** A comment is what `nft list` shows: up to 127 bytes. */
 export interface TableOptions extends TableName {
@@ -330,12 +330,4 @@ function elementsAttributes(set: SetName, argument: string): AttributeWriter {
   return new AttributeWriter()
     .text(ElementsAttribute.table, checkedName(set.table, `${argument}.table`))
     .text(ElementsAttribute.set, checkedName(set.set, `${argument}.set`))
-}
-
-function align4(n: number): number {
-  return (n + 3) & ~3
-}
-
-function align8(n: number): number {
-  return (n + 7) & ~7
 }

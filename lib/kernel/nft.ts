@@ -1,9 +1,10 @@
 import { integer, options, U32 } from '../base/check.js'
 import { InvalidArgument, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import { Ending, NETLINK_NETFILTER, type NativeOutcome } from '../native.js'
+import { malformed } from './attributes.js'
 import { Channel } from './channel.js'
 import { checkEnding, errnoText } from './netlink-errors.js'
-import { AttributeWriter, malformed } from './nft-attributes.js'
+import { AttributeWriter } from './nft-attributes.js'
 import {
   eachMessage,
   readChain,

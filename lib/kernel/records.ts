@@ -265,10 +265,12 @@ export class RecordReader {
   }
 }
 
-function align4(n: number): number {
+/** Netlink's alignment: of messages and attributes. */
+export function align4(n: number): number {
   return (n + 3) & ~3
 }
 
-function align8(n: number): number {
+/** That of records. */
+export function align8(n: number): number {
   return (n + 7) & ~7
 }

@@ -2,6 +2,7 @@ import { AF_INET, type Family } from '../base/address.js'
 import { boolean, integer, U16, U32 } from '../base/check.js'
 import { InvalidArgument, InvalidState } from '../base/errors.js'
 import { Cipher, NO_ALGORITHM, NO_KEY, Operation, Policy, RecordWriter, State } from './records.js'
+import { OLD_WINDOW, replayState, WIDEST_WINDOW } from './xfrm-replay.js'
 import { keyBytes, SALT_BYTES, TableBuilder } from './xfrm-keys.js'
 import {
   actions,
@@ -333,14 +334,6 @@ function putStateId(into: RecordWriter, value: unknown): void {
   putMark(into, mark, 'state.mark')
 }
 
-/** XFRMA_REPLAY_ESN_MAX is 4096 bits. */
-const WIDEST_WINDOW = 4096
-/** Bits of the bitmap in the old replay state. */
-const OLD_WINDOW = 32
-/** struct xfrm_replay_state_esn before its bitmap. */
-const REPLAY_HEAD_WORDS = 6
-const REPLAY_WINDOW_WORD = 5
-
 /** Checks the window and writes it where the head can hold it; true if it takes struct xfrm_replay_state_esn. */
 function putWindow(into: RecordWriter, window: number, esn: boolean): boolean {
   integer(window, 'state.replayWindow', 0, WIDEST_WINDOW)
@@ -349,14 +342,6 @@ function putWindow(into: RecordWriter, window: number, esn: boolean): boolean {
   const wide = esn || window > OLD_WINDOW
   if (!wide) into.u8(State.replayWindow, window)
   return wide
-}
-
-function replayState(window: number): Uint8Array {
-  const bitmapWords = Math.ceil(window / 32)
-  const words = new Uint32Array(REPLAY_HEAD_WORDS + bitmapWords)
-  words[0] = bitmapWords
-  words[REPLAY_WINDOW_WORD] = window
-  return new Uint8Array(words.buffer)
 }
 
 function putInterfaceId(into: RecordWriter, value: unknown, argument: string): void {

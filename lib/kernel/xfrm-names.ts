@@ -3,9 +3,12 @@ import { InvalidArgument } from '../base/errors.js'
 
 /** The numbers of linux/xfrm.h, linux/in.h and linux/udp.h, by the names that `ip` has for them. */
 
+export const IPPROTO_UDP = 17
 export const IPPROTO_ESP = 50
 export const IPPROTO_AH = 51
 export const MODE_TRANSPORT = 0
+export const DIRECTION_IN = 0
+export const DIRECTION_OUT = 1
 
 const IPSEC = { esp: IPPROTO_ESP, ah: IPPROTO_AH }
 
@@ -15,7 +18,7 @@ export const shownProtocols = table({ ...IPSEC, comp: 108, route2: 43, hao: 60 }
 export const ipProtocols = table({
   icmp: 1,
   tcp: 6,
-  udp: 17,
+  udp: IPPROTO_UDP,
   dccp: 33,
   gre: 47,
   ...IPSEC,
@@ -26,7 +29,7 @@ export const modes = table({ transport: MODE_TRANSPORT, tunnel: 1 })
 export const shownModes = table({ transport: MODE_TRANSPORT, tunnel: 1, ro: 2, in_trigger: 3, beet: 4, iptfs: 5 })
 export const encapTypes = table({ espinudp: 2, espintcp: 7 })
 export const shownEncapTypes = table({ 'espinudp-nonike': 1, espinudp: 2, espintcp: 7 })
-export const directions = table({ in: 0, out: 1, fwd: 2 })
+export const directions = table({ in: DIRECTION_IN, out: DIRECTION_OUT, fwd: 2 })
 export const actions = table({ allow: 0, block: 1 })
 export const shares = table({ any: 0, session: 1, user: 2, unique: 3 })
 export const policyTypes = table({ main: 0, sub: 1 })

@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises'
 import { integer, options, U32 } from '../base/check.js'
 import { Aborted, InvalidArgument, NetlinkError, Unsupported, XfrmeshError, type Failure } from '../base/errors.js'
 import { Ending, type NativeDump, type NativeOutcome } from '../native.js'
+import { eachAttribute, viewOf } from './attributes.js'
 import { closedError, netlinkError } from './netlink-errors.js'
 import { LITTLE_ENDIAN, Operation, RecordReader, State as StateRecord } from './records.js'
 import { policyId, stateId, take, XfrmBatch } from './xfrm-batch.js'
@@ -69,6 +70,8 @@ const SLICE = 256
 /** linux/xfrm.h: enum of messages, and attributes of these two. */
 const XFRM_MSG_GETSADINFO = 0x23
 const XFRM_MSG_GETSPDINFO = 0x25
+/** Before the attributes: struct nlmsghdr, and 32 bits of flags in the request and the answer. */
+const ANSWER_HEAD_BYTES = 20
 const SadInfo = { count: 1, hash: 2 } as const
 const SpdInfo = { counts: 1, hash: 2 } as const
 
@@ -239,20 +242,14 @@ export class Xfrm {
     return this.#channel.read(one === undefined ? query : { ...query, one })
   }
 
-  /** The attributes of an answer as words, by type. The request and the answer have 32 bits of flags before them. */
+  /** The attributes of an answer as words, by type. */
   async #ask(what: string, type: number): Promise<Map<number, Uint32Array>> {
     const message = await this.#channel.request(what, type, 0, new Uint8Array(4))
-    const view = new DataView(message.buffer, message.byteOffset, message.byteLength)
     const found = new Map<number, Uint32Array>()
-    const headers = 20
-    for (let at = headers; at + 4 <= message.length;) {
-      const length = view.getUint16(at, LITTLE_ENDIAN)
-      if (length < 4 || at + length > message.length) break
-      const words = Uint32Array.from({ length: (length - 4) >> 2 }, (_, i) =>
-        view.getUint32(at + 4 + i * 4, LITTLE_ENDIAN),
-      )
-      found.set(view.getUint16(at + 2, LITTLE_ENDIAN), words)
-      at += (length + 3) & ~3
+    for (const [attribute, payload] of eachAttribute(message.subarray(ANSWER_HEAD_BYTES))) {
+      const view = viewOf(payload)
+      const words = Array.from({ length: payload.length >> 2 }, (_, i) => view.getUint32(i * 4, LITTLE_ENDIAN))
+      found.set(attribute, Uint32Array.from(words))
     }
     return found
   }

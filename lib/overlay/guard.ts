@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import { IPPROTO_UDP } from '../kernel/xfrm-names.js'
 import type {
   BaseChain,
   Chain,
@@ -60,7 +61,6 @@ const VNI_BYTES = 3
 /** Where the VNI is from the UDP header on, in bytes: after UDP's 8, and VXLAN's flags and reserved bits (RFC 7348). */
 const VNI_OFFSET = 12
 
-const IPPROTO_UDP = 17
 const DESTINATION_PORT_OFFSET = 2
 /** A path holds at most six SAs (XFRM_MAX_DEPTH). */
 const DEPTHS = [0, 1, 2, 3, 4, 5]

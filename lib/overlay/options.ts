@@ -1,6 +1,7 @@
 import { hostAddress } from '../base/address.js'
 import { boolean, integer, namespace, oneOf, options, U16, U32 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
+import { WIDEST_WINDOW } from '../kernel/xfrm-replay.js'
 import type { Form } from './form.js'
 import { SpiDeriver } from './spi.js'
 import { suite, type SuiteName } from './suites.js'
@@ -74,9 +75,6 @@ const known = [
   'timeoutMs',
 ] as const
 
-/** XFRMA_REPLAY_ESN_MAX, linux/xfrm.h. */
-const LARGEST_WINDOW = 4096
-
 /** Checks the options of `Overlay.open`. @throws InvalidArgument */
 export function settings(given: unknown): Settings {
   const o = options<OverlayOptions>(given, 'options', known)
@@ -86,11 +84,11 @@ export function settings(given: unknown): Settings {
     throw new InvalidArgument('advertise', `an address of local's family (${local.text})`, o.advertise)
   }
   const esn = boolean(o.esn ?? false, 'esn')
-  const replayWindow = integer(o.replayWindow ?? 0, 'replayWindow', 0, LARGEST_WINDOW)
+  const replayWindow = integer(o.replayWindow ?? 0, 'replayWindow', 0, WIDEST_WINDOW)
   if (esn && replayWindow === 0) {
     throw new InvalidArgument(
       'replayWindow',
-      `an integer from 1 to ${LARGEST_WINDOW} with esn: the kernel needs one for it`,
+      `an integer from 1 to ${WIDEST_WINDOW} with esn: the kernel needs one for it`,
     )
   }
   refuse(o.nat, 'nat')

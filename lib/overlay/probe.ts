@@ -3,6 +3,7 @@ import { NetlinkError, Unsupported } from '../base/errors.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
 import { Cipher, NO_ALGORITHM, NO_KEY, Operation, RecordWriter, State } from '../kernel/records.js'
 import { refusals } from '../kernel/xfrm-channel.js'
+import { IPPROTO_ESP } from '../kernel/xfrm-names.js'
 import type { Form } from './form.js'
 import type { XfrmPort } from './ports.js'
 import { algorithms } from './writer.js'
@@ -12,7 +13,6 @@ const ENOENT = 2
 const ESRCH = 3
 const ENOSYS = 38
 const EPROTONOSUPPORT = 93
-const IPPROTO_ESP = 50
 
 /**
  * Asks the kernel whether it has what our SAs need, changing nothing: an update of an SA that cannot be there (its SPI is

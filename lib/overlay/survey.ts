@@ -1,13 +1,11 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { XFRMA } from '../kernel/xfrm-names.js'
 import { type Form, SharedPolicy, sharedPolicies } from './form.js'
 import { POLICY_DIFFERS } from './peers.js'
 import { type Damage, type Is, Op, opHead, type RecordList, type Should } from './plan.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
 import { OpWriter } from './writer.js'
-
-const XFRMA_MARK = 21
-const XFRMA_IF_ID = 31
 
 /**
  * Compares what the kernel has of ours with what should be, in steps: sets `is` to it (but the networks, which are the
@@ -94,7 +92,7 @@ export class Survey {
     const inbound = equal(state.address(State.destination), this.#form.local.bytes)
     const known =
       state.u8(State.family) === this.#form.local.family &&
-      attribute(state.record(), XFRMA_MARK).length === 0 &&
+      attribute(state.record(), XFRMA.MARK).length === 0 &&
       (inbound ? this.#inbound(state) : this.#outbound(state))
     if (!known) this.#stale.states.at.push(state.start)
   }
@@ -240,7 +238,7 @@ function samePolicyId(a: Uint8Array, b: Uint8Array): boolean {
   const same = (from: number, to: number) => equal(a.subarray(from, to), b.subarray(from, to))
   if (!same(Policy.destination, Policy.flags) || !same(Policy.interfaceIndex, Policy.priority)) return false
   const sameAttribute = (type: number) => equal(attribute(a, type), attribute(b, type))
-  return sameAttribute(XFRMA_MARK) && sameAttribute(XFRMA_IF_ID)
+  return sameAttribute(XFRMA.MARK) && sameAttribute(XFRMA.IF_ID)
 }
 
 function attribute(record: Uint8Array, type: number): Uint8Array {

@@ -11,35 +11,20 @@ import {
   type RecordWriter,
   State,
 } from '../kernel/records.js'
+import {
+  DIRECTION_IN,
+  DIRECTION_OUT,
+  FLAG_ESN,
+  IPPROTO_ESP,
+  IPPROTO_UDP,
+  MODE_TRANSPORT,
+  XFRMA,
+} from '../kernel/xfrm-names.js'
+import { TemplateLayout } from '../kernel/xfrm-parts.js'
+import { OLD_WINDOW, replayState } from '../kernel/xfrm-replay.js'
 import { type Form, SharedPolicy } from './form.js'
 import { codeOf, type Damage, type Is, keyOf, Op, type RecordList, type Should } from './plan.js'
 
-/** linux/in.h, linux/xfrm.h */
-const IPPROTO_UDP = 17
-const IPPROTO_ESP = 50
-const XFRM_MODE_TRANSPORT = 0
-const XFRM_POLICY_IN = 0
-const XFRM_POLICY_OUT = 1
-const XFRM_STATE_ESN = 128
-const XFRMA_TMPL = 5
-const XFRMA_MARK = 21
-const XFRMA_REPLAY_ESN_VAL = 23
-
-/** Largest window of an SA's old bitmap; a larger one, and ESN, need struct xfrm_replay_state_esn. */
-const OLD_WINDOW = 32
-
-/** struct xfrm_user_tmpl: 64 bytes, of which these are set. */
-const Template = {
-  destination: 0,
-  spi: 16,
-  protocol: 20,
-  family: 24,
-  source: 28,
-  reqid: 44,
-  mode: 48,
-  algorithms: 52,
-} as const
-const TEMPLATE_BYTES = 64
 const ATTRIBUTE_HEAD = 4
 /** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
 const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
@@ -69,14 +54,14 @@ export class OpWriter {
     this.#form = form
     this.#local = new Uint32Array(form.local.bytes.slice().buffer)
     this.#prefix = form.local.family === AF_INET ? 32 : 128
-    this.#flags = form.esn ? XFRM_STATE_ESN : 0
+    this.#flags = form.esn ? FLAG_ESN : 0
     const wide = form.esn || form.replayWindow > OLD_WINDOW
     this.#headWindow = wide ? 0 : form.replayWindow
-    this.#stateTail = wide ? attribute(XFRMA_REPLAY_ESN_VAL, replayState(form.replayWindow)) : new Uint8Array(0)
-    this.#identityTail = form.exclusive ? new Uint8Array(0) : attribute(XFRMA_MARK, words(form.mark, 0xffffffff))
-    this.#sharedTail = joined(attribute(XFRMA_TMPL, template(form)), this.#identityTail)
+    this.#stateTail = wide ? attribute(XFRMA.REPLAY_ESN_VAL, replayState(form.replayWindow)) : new Uint8Array(0)
+    this.#identityTail = form.exclusive ? new Uint8Array(0) : attribute(XFRMA.MARK, words(form.mark, 0xffffffff))
+    this.#sharedTail = joined(attribute(XFRMA.TMPL, template(form)), this.#identityTail)
     this.#ownTail = this.#sharedTail.slice()
-    this.#ownTail.set(form.local.bytes, OWN_TEMPLATE - HEAD_BYTES + Template.source)
+    this.#ownTail.set(form.local.bytes, OWN_TEMPLATE - HEAD_BYTES + TemplateLayout.source)
   }
 
   /** Appends the record of one operation; false if the operation takes no message. */
@@ -164,7 +149,7 @@ export class OpWriter {
     into.begin(operation)
     into.u8(State.family, this.#form.local.family)
     into.u8(State.protocol, IPPROTO_ESP)
-    into.u8(State.mode, XFRM_MODE_TRANSPORT)
+    into.u8(State.mode, MODE_TRANSPORT)
     into.u32(State.reqid, this.#form.mark)
     into.u32(State.cipherKey, NO_KEY)
     into.u16(State.authAlgorithm, NO_ALGORITHM)
@@ -180,7 +165,7 @@ export class OpWriter {
     { peers }: Is,
     { form, keyring }: Should,
   ): void {
-    this.#policy(into, operation, XFRM_POLICY_OUT, 0)
+    this.#policy(into, operation, DIRECTION_OUT, 0)
     into.address(Policy.source, this.#local, 0)
     into.u8(Policy.sourcePrefix, this.#prefix)
     into.address(Policy.destination, peers.words, peer * 4)
@@ -191,14 +176,14 @@ export class OpWriter {
     }
     const spi = form.spis.forward(keyring.tag(key), peers.bytes, peer * ADDRESS_BYTES)
     into.tail(this.#ownTail)
-    into.address(OWN_TEMPLATE + Template.destination, peers.words, peer * 4)
-    into.u32(OWN_TEMPLATE + Template.spi, LITTLE_ENDIAN ? swapped(spi) : spi)
+    into.address(OWN_TEMPLATE + TemplateLayout.destination, peers.words, peer * 4)
+    into.u32(OWN_TEMPLATE + TemplateLayout.spi, LITTLE_ENDIAN ? swapped(spi) : spi)
   }
 
   /** One of {@link SharedPolicy}: a template without addresses and SPI takes the packet's own, and any SA of our reqid. */
   sharedPolicy(into: RecordWriter, operation: number, which: number): void {
     const inbound = which === SharedPolicy.in
-    this.#policy(into, operation, inbound ? XFRM_POLICY_IN : XFRM_POLICY_OUT, which === SharedPolicy.rest ? 1 : 0)
+    this.#policy(into, operation, inbound ? DIRECTION_IN : DIRECTION_OUT, which === SharedPolicy.rest ? 1 : 0)
     if (!this.#form.exclusive) {
       into.address(Policy.source, this.#local, 0)
       into.u8(Policy.sourcePrefix, this.#prefix)
@@ -220,21 +205,15 @@ export class OpWriter {
 
 /** struct xfrm_user_tmpl in transport mode, all algorithms allowed, of our reqid; addresses and SPI zero. */
 function template({ local, mark }: Form): Uint8Array {
-  const bytes = new Uint8Array(TEMPLATE_BYTES)
+  const bytes = new Uint8Array(TemplateLayout.bytes)
   const view = new DataView(bytes.buffer)
-  view.setUint8(Template.protocol, IPPROTO_ESP)
+  view.setUint8(TemplateLayout.protocol, IPPROTO_ESP)
   // AF_INET6 even where the addresses are zero: the kernel refuses a template whose family its policy's is not.
-  view.setUint16(Template.family, local.family, LITTLE_ENDIAN)
-  view.setUint32(Template.reqid, mark, LITTLE_ENDIAN)
-  view.setUint8(Template.mode, XFRM_MODE_TRANSPORT)
-  bytes.fill(0xff, Template.algorithms)
+  view.setUint16(TemplateLayout.family, local.family, LITTLE_ENDIAN)
+  view.setUint32(TemplateLayout.reqid, mark, LITTLE_ENDIAN)
+  view.setUint8(TemplateLayout.mode, MODE_TRANSPORT)
+  bytes.fill(0xff, TemplateLayout.authMask)
   return bytes
-}
-
-/** struct xfrm_replay_state_esn, nothing received or sent yet: bmp_len, oseq, seq, oseq_hi, seq_hi, replay_window, bmp[]. */
-function replayState(window: number): Uint8Array {
-  const length = Math.ceil(window / 32)
-  return words(length, 0, 0, 0, 0, window, ...new Array<number>(length).fill(0))
 }
 
 /** struct nlattr and its payload, of a multiple of four bytes. */

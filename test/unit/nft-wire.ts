@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { eachAttribute, viewOf } from '../../lib/kernel/nft-attributes.js'
+import { eachAttribute, viewOf } from '../../lib/kernel/attributes.js'
 import { TransactionRecord, type NftTransaction } from '../../lib/kernel/nft-transaction.js'
 import { LITTLE_ENDIAN } from '../../lib/kernel/records.js'
 

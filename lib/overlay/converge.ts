@@ -213,9 +213,11 @@ export class Convergence {
     } finally {
       await this.#judge(how.slots ?? this.#is.peers.slots())
     }
-    // What is refused right after a look leaves nothing unknown; nor does what the plan itself found impossible.
+    // What is refused right after a look leaves nothing unknown, but for what differed; nor does what the plan itself
+    // found impossible.
     const refused = done.failures.length > plan.failures.length
-    if (refused && !how.looked) this.#known = false
+    const differed = (damage.states?.size ?? 0) + (damage.sharedPolicies ?? 0) > 0
+    if (refused && (!how.looked || differed)) this.#known = false
     this.#forgetKeys()
     done.failures.unshift(...unguarded)
     if (unguarded.length === 0) done.added += add.length

@@ -1,7 +1,7 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
-import { type Form, SharedPolicy, sharedPolicies } from './form.js'
+import { type Form, mayShare, SharedPolicy, sharedPolicies } from './form.js'
 import { POLICY_DIFFERS } from './peers.js'
 import { type Damage, type Is, Op, opHead, type RecordList, type Should } from './plan.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
@@ -105,11 +105,11 @@ export class Survey {
     if (owners.length === 0) return false
     // An SA that several share bears the source of one, maybe of one that is gone: the kernel does not care.
     const source = this.#peerAt(state, State.source)
-    const alone = owners.length === 1
+    const shared = owners.length > 1 && mayShare(this.#form)
     const right = owners.filter(
       (packed) =>
-        (!alone || claimant(packed) === source) &&
-        this.#isRight(state, opHead(Op.addInbound, claimedKey(packed)), claimant(packed), !alone),
+        (shared || claimant(packed) === source) &&
+        this.#isRight(state, opHead(Op.addInbound, claimedKey(packed)), claimant(packed), shared),
     )
     const wanted = owners.filter((packed) => this.#isWanted(packed))
     // Where it is nobody's that wants it, it goes as if it were the others'. Whoever is planned for first replaces it.

@@ -158,8 +158,9 @@ const kinds = {
   /** How many of six batches were done when a job of libuv's pool, which has four threads, was. */
   async pool() {
     const all = await Promise.all(Array.from({ length: 6 }, () => Xfrm.open({ netns })))
+    const batches = all.map((_, i) => policies(20_000, 1 + i * 10))
     let finished = 0
-    const committing = all.map((xfrm, i) => xfrm.commit(policies(20_000, 1 + i * 10)).then(() => finished++))
+    const committing = all.map((xfrm, i) => xfrm.commit(batches[i]).then(() => finished++))
     const order = []
     await new Promise((resolve) => pbkdf2('a', 'b', 1, 32, 'sha256', () => resolve(order.push(finished))))
     await Promise.all(committing)

@@ -20,8 +20,10 @@ export interface NativeOutcome {
   ending: number
   /** With `failed`: what the socket itself said. */
   errno: number
-  /** Operations handed to the kernel: the first `sent` of the batch. The rest never left. */
+  /** Operations handed to the kernel whose outcome is known: the first `sent` of the batch. */
   sent: number
+  /** Operations after these that were handed to it too, of which nothing is known; only with `failed`. The rest never left. */
+  unknown: number
   /** Triples: index of the operation, errno, index of its sentence in `messages` or 0xffffffff for none. */
   failures: Uint32Array
   /** The kernel's sentences, each once. */
@@ -102,11 +104,11 @@ export interface NativeSocket {
   transact(job: number, messages: Uint8Array, generation: number, timeoutMs: number): Promise<NativeOutcome>
   /**
    * Takes a name in the socket's namespace for as long as the socket is open: an abstract Unix socket (unix(7)), which
-   * dies with its holder. errno 0, or EADDRINUSE and who holds it (pid 0: not to be told), or another.
+   * dies with its holder. Fails with EADDRINUSE and who holds it (pid 0: not to be told), or with another errno.
    */
-  lock(job: number, name: string): Promise<{ errno: number; pid: number; uid: number }>
+  lock(job: number, name: string): Promise<{ ending: number; errno: number; pid: number; uid: number }>
   /** The text of a file as a thread in the socket's namespace sees it: /proc/thread-self/net/… */
-  readFile(job: number, path: string): Promise<{ errno: number; text: string }>
+  readFile(job: number, path: string): Promise<{ ending: number; errno: number; text: string }>
   /** Makes a job end at its next chunk, `cancelled`. */
   cancel(job: number): void
   /** Ends after the present chunk; jobs not begun end `closed`. */

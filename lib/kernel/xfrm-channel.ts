@@ -77,19 +77,19 @@ export class XfrmChannel {
    * @returns who holds it, if it is taken (pid 0: not to be told), or undefined: it is ours now
    */
   async lock(name: string): Promise<{ pid: number; uid: number } | undefined> {
-    const { errno, pid, uid } = await this.#channel.run('lock', (socket, job) => socket.lock(job, name))
-    if (errno === EADDRINUSE) return { pid, uid }
-    checkEnding('lock', { ending: errno === 0 ? 0 : -1, errno })
+    const taken = await this.#channel.run('lock', (socket, job) => socket.lock(job, name))
+    if (taken.errno === EADDRINUSE) return { pid: taken.pid, uid: taken.uid }
+    checkEnding('lock', taken)
     return undefined
   }
 
   /** A file of /proc/thread-self/net as this namespace has it; undefined where there is none. */
   async readNetFile(name: string): Promise<string | undefined> {
     const path = `/proc/thread-self/net/${name}`
-    const { errno, text } = await this.#channel.run('reading a file', (socket, job) => socket.readFile(job, path))
-    if (errno === ENOENT) return undefined
-    checkEnding(`reading ${path}`, { ending: errno === 0 ? 0 : -1, errno })
-    return text
+    const file = await this.#channel.run('reading a file', (socket, job) => socket.readFile(job, path))
+    if (file.errno === ENOENT) return undefined
+    checkEnding(`reading ${path}`, file)
+    return file.text
   }
 
   close(): Promise<void> {

@@ -265,6 +265,7 @@ const neverSent: NativeOutcome = {
   ending: Ending.cancelled,
   errno: 0,
   sent: 0,
+  unknown: 0,
   failures: new Uint32Array(0),
   messages: [],
   sends: 0,
@@ -279,7 +280,9 @@ function stopped(
   records: Uint8Array,
   signal: AbortSignal | undefined,
 ): Error {
-  const extent = `${applied} of ${requested} operations were applied, ${failures.length} refused; nothing past these was sent`
+  const { sent, unknown } = outcome
+  const doubt = unknown > 0 ? `what became of the ${unknown} from operation ${sent} on is not known, ` : ''
+  const extent = `${applied} of ${requested} operations were applied, ${failures.length} refused; ${doubt}nothing past these was sent`
   switch (outcome.ending) {
     case Ending.cancelled: {
       const report = {

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "addon/values.h"
+#include "netlink/file.h"
 #include "nft/transaction.h"
 
 namespace xfrmesh {
@@ -32,6 +33,7 @@ Napi::Object valueOf(Napi::Env env, const Outcome& outcome) {
   value.Set("ending", static_cast<double>(outcome.ending));
   value.Set("errno", outcome.error);
   value.Set("sent", outcome.sent);
+  value.Set("unknown", outcome.unknown);
   value.Set("failures", failures);
   value.Set("messages", namesOf(env, outcome.messages));
   value.Set("sends", outcome.sends);
@@ -98,6 +100,7 @@ void CommitJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
 }
 
 void ReadJob::run(Workplace& place, const Control& control) {
+  const WipedAfter wiped(place.socket);
   const int error = guarded([&] {
     std::uint16_t type = query_.policies ? XFRM_MSG_GETPOLICY : XFRM_MSG_GETSA;
     std::vector<std::byte> question(kHeadBytes * 8);
@@ -115,7 +118,6 @@ void ReadJob::run(Workplace& place, const Control& control) {
     answer_ = xfrmesh::request(
         place.socket, type, flags, payload, control,
         [&](const Message& message) { malformed = !decoder_.decode(message) || malformed; }, [&] { decoder_.clear(); });
-    place.socket.wipe();
     return malformed ? EBADMSG : 0;
   });
   if (error == 0) return;
@@ -182,10 +184,12 @@ void LockJob::run(Workplace& place, const Control& /*control*/) {
     if (error == 0) place.held.push_back(std::move(fd));
     return error;
   });
+  if (error_ != 0) ending_ = Ending::kFailed;
 }
 
 void LockJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
   auto value = Napi::Object::New(env);
+  value.Set("ending", static_cast<double>(ending_));
   value.Set("errno", error_);
   value.Set("pid", static_cast<double>(holder_.pid));
   value.Set("uid", static_cast<double>(holder_.uid));
@@ -194,10 +198,12 @@ void LockJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
 
 void ReadFileJob::run(Workplace& place, const Control& /*control*/) {
   error_ = guarded([&] { return xfrmesh::readFile(place.where, path_, text_); });
+  if (error_ != 0) ending_ = Ending::kFailed;
 }
 
 void ReadFileJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
   auto value = Napi::Object::New(env);
+  value.Set("ending", static_cast<double>(ending_));
   value.Set("errno", error_);
   value.Set("text", Napi::String::New(env, text_));
   deferred.Resolve(value);

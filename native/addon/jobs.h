@@ -89,12 +89,13 @@ class LockJob final : public JsJob {
  public:
   LockJob(std::uint32_t id, std::string name) : JsJob(id), name_(std::move(name)) {}
   void run(Workplace& place, const Control& control) override;
-  void skip() override { error_ = ECANCELED; }
+  void skip() override { ending_ = Ending::kClosed; }
   void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
 
  private:
   std::string name_;
   Holder holder_;
+  Ending ending_ = Ending::kComplete;
   int error_ = 0;
 };
 
@@ -102,12 +103,13 @@ class ReadFileJob final : public JsJob {
  public:
   ReadFileJob(std::uint32_t id, std::string path) : JsJob(id), path_(std::move(path)) {}
   void run(Workplace& place, const Control& control) override;
-  void skip() override { error_ = ECANCELED; }
+  void skip() override { ending_ = Ending::kClosed; }
   void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
 
  private:
   std::string path_;
   std::string text_;
+  Ending ending_ = Ending::kComplete;
   int error_ = 0;
 };
 

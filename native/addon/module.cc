@@ -1,7 +1,11 @@
 #include <napi.h>
 
+#include <cstring>
+#include <functional>
+
 #include "addon/socket_object.h"
 #include "addon/values.h"
+#include "netlink/secret_room.h"
 #include "nft/transaction.h"
 #include "record.h"
 #include "xfrm/decode.h"
@@ -80,20 +84,33 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
 
 #undef FIELD
 
-// The messages that a batch's records become, one after the other, numbered from 1.
-Napi::Value encode(const Napi::CallbackInfo& info) {
-  const Tables tables = tablesOf(info[1], info[2]);
-  Bytes records = bytesOfArray(info[0]);
-  std::vector<std::byte> messages;
-  std::vector<std::byte> room(kLargestMessage);
+// Encodes record by record into `room`, and hands each message to `take`.
+void eachMessage(Napi::Env env, Bytes records, const Tables& tables, std::span<std::byte> room,
+                 const std::function<void(Bytes)>& take) {
   std::uint32_t sequence = 0;
   while (!records.empty()) {
     const auto record = takeRecord(records, tables);
     const std::size_t size = record ? encodeRecord(*record, tables, 0, ++sequence, room) : 0;
-    if (size == 0) throw Napi::Error::New(info.Env(), "a record is malformed");
-    messages.insert(messages.end(), room.begin(), room.begin() + static_cast<std::ptrdiff_t>(size));
+    if (size == 0) throw Napi::Error::New(env, "a record is malformed");
+    take(Bytes(room).first(size));
   }
-  return copyOf(info.Env(), messages);
+}
+
+// The messages that a batch's records become, one after the other, numbered from 1.
+Napi::Value encode(const Napi::CallbackInfo& info) {
+  const Tables tables = tablesOf(info[1], info[2]);
+  const Bytes records = bytesOfArray(info[0]);
+  SecretRoom room(kLargestMessage);
+  // Once to know how long the messages are, once to write them where they stay: they hold keys.
+  std::size_t length = 0;
+  eachMessage(info.Env(), records, tables, room.all(), [&](Bytes message) { length += message.size(); });
+  auto messages = Napi::Uint8Array::New(info.Env(), length);
+  std::uint8_t* to = messages.Data();
+  eachMessage(info.Env(), records, tables, room.all(), [&](Bytes message) {
+    std::memcpy(to, message.data(), message.size());
+    to += message.size();
+  });
+  return messages;
 }
 
 // The records of the states and policies that messages describe.

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "netlink/socket.h"
@@ -16,7 +15,7 @@ namespace xfrmesh {
 enum class Ending : std::uint8_t {
   kComplete = 0,
   kCancelled = 1,
-  kLate = 2,    // past its deadline; nothing in flight
+  kLate = 2,    // past its deadline; of a commit nothing is in flight
   kClosed = 3,  // the socket was closed before, or under it
   kFailed = 4,  // errno says why
 };
@@ -40,7 +39,8 @@ inline constexpr std::uint32_t kNoMessage = 0xffffffff;
 struct Outcome {
   Ending ending = Ending::kComplete;
   int error = 0;
-  std::uint32_t sent = 0;  // operations that the kernel was given: the first ones
+  std::uint32_t sent = 0;     // operations that the kernel was given and whose outcome is known: the first ones
+  std::uint32_t unknown = 0;  // operations after these that it was given too, if the socket failed before their outcome
   std::uint32_t sends = 0;
   std::uint32_t readBack = 0;  // answers that were lost and recovered
   std::vector<Failure> failures;
@@ -52,9 +52,9 @@ class Batch {
  public:
   // How to learn what became of an operation whose answer was lost.
   enum class Recovery {
-    kRepeat,           // doing it twice is doing it once
-    kRepeatUntilGone,  // likewise, and "not found" is then success
-    kAsk,              // ask for the object and compare it
+    kRepeat,         // doing it twice is doing it once
+    kAsk,            // ask for the object: one that confirms the operation came of it, any other was in its way
+    kRepeatIfThere,  // ask for the object: one that confirms the operation is to go, any other is not what was meant
   };
 
   virtual ~Batch() = default;
@@ -62,8 +62,10 @@ class Batch {
   // Bytes of the message, or 0 if it does not fit. `flags` come on top of the operation's own.
   virtual std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence,
                              std::span<std::byte> room) = 0;
+  // A hash of what the operation is on: the same for all operations on one object.
+  [[nodiscard]] virtual std::uint64_t identity(std::uint32_t index) const = 0;
   [[nodiscard]] virtual Recovery recovery(std::uint32_t index) const = 0;
-  // The request for the object of an operation, and whether a message that answers it shows what was asked for.
+  // The request for the object of an operation, and whether a message that answers it shows just what was meant.
   virtual std::size_t encodeQuestion(std::uint32_t index, std::uint32_t sequence, std::span<std::byte> room) = 0;
   virtual bool confirms(std::uint32_t index, const Message& answer) = 0;
 };

@@ -1,11 +1,9 @@
 #include "netlink/lock.h"
 
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -52,21 +50,6 @@ int takeName(const Namespace& where, const std::string& name, Descriptor& fd, Ho
     // Listening lets whoever is refused the name ask whose it is. Nobody is ever accepted, so that each visitor's
     // connection stays in the queue: once that is full, the next ones are not told.
     return listen(fd.get(), SOMAXCONN) == 0 ? 0 : errno;
-  });
-}
-
-int readFile(const Namespace& where, const std::string& path, std::string& text) {
-  return where.run([&] {
-    const Descriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) return errno;
-    std::array<char, 4096> buffer{};
-    for (;;) {
-      const ssize_t size = read(fd.get(), buffer.data(), buffer.size());
-      if (size < 0 && errno == EINTR) continue;
-      if (size < 0) return errno;
-      if (size == 0) return 0;
-      text.append(buffer.data(), static_cast<std::size_t>(size));
-    }
   });
 }
 

@@ -19,7 +19,4 @@ struct Holder {
 // EADDRINUSE and, as far as it can be told, the holder; or another errno.
 int takeName(const Namespace& where, const std::string& name, Descriptor& fd, Holder& holder);
 
-// The text of a file as a thread in that namespace sees it, for what /proc/thread-self/net shows. 0 or an errno.
-int readFile(const Namespace& where, const std::string& path, std::string& text);
-
 }  // namespace xfrmesh

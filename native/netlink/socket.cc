@@ -41,7 +41,7 @@ std::uint64_t inodeOf(const Descriptor& fd) {
 }  // namespace
 
 Socket::Socket() : socket_(nullptr, mnl_socket_close) {}
-Socket::~Socket() = default;
+Socket::~Socket() { wipe(); }
 
 int Socket::open(const Namespace& where, const Options& options, Step& step) {
   bool entered = false;
@@ -81,6 +81,8 @@ void Socket::sizeBuffers(const Options& options) {
 int Socket::send(Bytes messages) {
   for (;;) {
     if (mnl_socket_sendto(socket_.get(), messages.data(), messages.size()) >= 0) return 0;
+    // netlink_sendmsg says ENOBUFS where it has no memory for the messages; elsewhere that means answers lost.
+    if (errno == ENOBUFS) return ENOMEM;
     if (errno != EINTR) return errno;
   }
 }
@@ -126,6 +128,14 @@ std::uint32_t Socket::sequences(std::uint32_t count) {
   const std::uint32_t first = sequence_ + 1;
   sequence_ += count;
   return first;
+}
+
+void Socket::drain() {
+  for (;;) {
+    const Received received = receive({});
+    if (received == Received::kEmpty || received == Received::kError) break;
+  }
+  wipe();
 }
 
 void Socket::wipe() { explicit_bzero(buffer_.data(), buffer_.size()); }

@@ -47,7 +47,8 @@ class Socket {
   // 0 or an errno, and where it came from in `step`.
   int open(const Namespace& where, const Options& options, Step& step);
 
-  // 0 or an errno. The kernel has handled the messages when this returns, and its answers are in the receive buffer.
+  // 0 or an errno, and then nothing was sent. The kernel has handled the messages when this returns, and its answers
+  // are in the receive buffer.
   int send(Bytes messages);
   // The next datagram from the kernel; with a deadline in the past, only one that is there.
   Received receive(Clock::time_point deadline);
@@ -66,6 +67,10 @@ class Socket {
   // socket is open, even where the namespace's name is gone or is another's by then.
   [[nodiscard]] std::uint64_t namespaceInode() const { return namespaceInode_; }
 
+  // Takes what is in the receive buffer, and forgets it. A dump that was not read to its end goes on with each datagram
+  // taken (netlink_recvmsg), and so comes to its end.
+  void drain();
+
   // Overwrites what was received last: a dump of states holds keys.
   void wipe();
 
@@ -80,6 +85,18 @@ class Socket {
   std::uint32_t chunk_ = 0;
   std::size_t sendLimit_ = 0;
   std::uint64_t namespaceInode_ = 0;
+};
+
+// Wipes a socket's buffer when it goes.
+class WipedAfter {
+ public:
+  explicit WipedAfter(Socket& socket) : socket_(socket) {}
+  ~WipedAfter() { socket_.wipe(); }
+  WipedAfter(const WipedAfter&) = delete;
+  WipedAfter& operator=(const WipedAfter&) = delete;
+
+ private:
+  Socket& socket_;
 };
 
 }  // namespace xfrmesh

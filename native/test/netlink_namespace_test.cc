@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "netlink/file.h"
 #include "netlink/lock.h"
 #include "netlink/namespace.h"
 #include "netlink/socket.h"

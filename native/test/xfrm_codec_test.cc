@@ -306,6 +306,74 @@ TEST(answer_confirms_authentication_however_it_is_truncated_where_that_was_left_
   CHECK(!confirmed(128));
 }
 
+TEST(answer_whose_keys_the_kernel_withholds_confirms_the_rest) {
+  const Tables tables = tablesOfOneKey();
+  Tables zeros;
+  zeros.addKey(bytesOf(std::array<std::uint8_t, 20>{}));
+  zeros.addAlgorithm(kGcm);
+  StateRecord withheld = gcmState(9);
+  withheld.salted = 0;
+  StateRecord wanted = gcmState(9);
+  wanted.salted = 1;
+  const auto confirms = [&](const StateRecord& asked, const StateRecord& shown) {
+    const Records records = Records().add(asked);
+    XfrmBatch batch(records.bytes(), tablesOfOneKey());
+    CHECK(batch.parse());
+    return batch.confirms(0, messageOf(encoded(Records().add(shown).bytes(), zeros)));
+  };
+  CHECK(confirms(wanted, withheld));
+  withheld.icvBits = 96;
+  CHECK(!confirms(wanted, withheld));
+}
+
+TEST(deletion_is_confirmed_by_the_very_mark_only) {
+  const Tables tables = tablesOfOneKey();
+  const auto confirms = [&](const xfrm_mark& asked, const xfrm_mark& shown) {
+    Records records;
+    records.add(stateOf(Operation::kDeleteState, 9));
+    if (asked.m != 0) records.attribute(XFRMA_MARK, bytesOf(asked));
+    Records object;
+    object.add(gcmState(9));
+    if (shown.m != 0) object.attribute(XFRMA_MARK, bytesOf(shown));
+    XfrmBatch batch(records.bytes(), {});
+    CHECK(batch.parse());
+    return batch.confirms(0, messageOf(encoded(object.bytes(), tables)));
+  };
+  CHECK(confirms({.v = 1, .m = 0xff}, {.v = 1, .m = 0xff}));
+  CHECK(!confirms({.v = 1, .m = 0xff}, {.v = 1, .m = 0x0f}));
+  CHECK(!confirms({.v = 0, .m = 0}, {.v = 0, .m = 0xff}));
+  CHECK(confirms({}, {}));
+}
+
+TEST(identity_is_what_the_kernel_finds_an_object_by) {
+  const Tables tables = tablesOfOneKey();
+  const auto identity = [&](const auto& head, std::uint16_t type = 0, Bytes attribute = {}) {
+    Records records;
+    records.add(head);
+    if (type != 0) records.attribute(type, attribute);
+    Bytes rest = records.bytes();
+    return identityOf(*takeRecord(rest, tables));
+  };
+  const xfrm_mark mark{.v = 1, .m = 0xff};
+  const std::uint32_t interface = 5;
+  const StateRecord state = gcmState(9);
+  CHECK_EQ(identity(state), identity(stateOf(Operation::kDeleteState, 9)));
+  CHECK_EQ(identity(state), identity(state, XFRMA_MARK, bytesOf(mark)));
+  CHECK(identity(state) != identity(gcmState(10)));
+  PolicyRecord policy = policyOf(Operation::kAddPolicy, 1);
+  const std::uint64_t added = identity(policy);
+  CHECK(added != identity(policyOf(Operation::kAddPolicy, 2)));
+  CHECK(added != identity(policy, XFRMA_MARK, bytesOf(mark)));
+  CHECK(added != identity(policy, XFRMA_IF_ID, bytesOf(interface)));
+  CHECK_EQ(added, identity(policyOf(Operation::kDeletePolicy, 1)));
+  policy.priority = 7;
+  policy.action = XFRM_POLICY_BLOCK;
+  policy.operation = Operation::kUpdatePolicy;
+  CHECK_EQ(added, identity(policy));
+  policy.direction = XFRM_POLICY_IN;
+  CHECK(added != identity(policy));
+}
+
 TEST(side_tables_give_equal_things_one_index) {
   Tables tables;
   const std::uint32_t first = tables.internKey(bytesOf(kKey));

@@ -2,9 +2,53 @@
 
 #include <linux/xfrm.h>
 
+#include "netlink/secret_room.h"
 #include "xfrm/decode.h"
 
 namespace xfrmesh {
+namespace {
+
+std::uint64_t markIn(Bytes tail) {
+  std::uint64_t mark = 0;
+  Attribute attribute{};
+  while (takeAttribute(tail, attribute)) {
+    if (attribute.type == XFRMA_MARK && attribute.payload.size() == sizeof mark) {
+      mark = load<std::uint64_t>(attribute.payload);
+    }
+  }
+  return mark;
+}
+
+// Drops from both records of a state what the kernel shows, or not, whatever was asked for.
+void leaveOpen(std::vector<std::byte>& shown, std::vector<std::byte>& wanted) {
+  auto theirs = load<StateRecord>(shown);
+  auto ours = load<StateRecord>(wanted);
+  // It says how it truncates even where that was left to it.
+  if (ours.authTruncateBits == 0) theirs.authTruncateBits = 0;
+  if (theirs.cipherKey == kWithheldKey) {
+    theirs.cipherKey = ours.cipherKey = kNoKey;
+    theirs.salted = ours.salted = 0;
+  }
+  if (theirs.authKey == kWithheldKey) theirs.authKey = ours.authKey = kNoKey;
+  std::memcpy(shown.data(), &theirs, sizeof theirs);
+  std::memcpy(wanted.data(), &ours, sizeof ours);
+}
+
+// Two records mean the same if they make the same message: a record may say one thing in two ways (a key with its salt,
+// or without), a message cannot.
+bool sameMessage(Bytes one, const Tables& oneTables, Bytes other, const Tables& otherTables) {
+  const auto first = takeRecord(one, oneTables);
+  const auto second = takeRecord(other, otherTables);
+  if (!first || !second) return false;
+  constexpr std::size_t kRoom = 16U << 10;
+  SecretRoom room(kRoom * 2);
+  const std::span<std::byte> all = room.all();
+  const std::size_t size = encodeRecord(*first, oneTables, 0, 0, all.first(kRoom));
+  const std::size_t otherSize = encodeRecord(*second, otherTables, 0, 0, all.last(kRoom));
+  return size != 0 && size == otherSize && std::memcmp(all.data(), all.data() + kRoom, size) == 0;
+}
+
+}  // namespace
 
 bool XfrmBatch::parse() {
   views_.clear();
@@ -30,7 +74,7 @@ Batch::Recovery XfrmBatch::recovery(std::uint32_t index) const {
       return Recovery::kAsk;
     case Operation::kDeleteState:
     case Operation::kDeletePolicy:
-      return Recovery::kRepeatUntilGone;
+      return Recovery::kRepeatIfThere;
     case Operation::kUpdateState:
     case Operation::kUpdatePolicy:
       return Recovery::kRepeat;
@@ -42,31 +86,18 @@ std::size_t XfrmBatch::encodeQuestion(std::uint32_t index, std::uint32_t sequenc
   return encodeGet(views_[index], NLM_F_ACK, sequence, room);
 }
 
-// The kernel's object is what was asked for if, sent back through the encoder, it gives the same message: a record may
-// say one thing in two ways (a key with its salt, or without), a message cannot.
 bool XfrmBatch::confirms(std::uint32_t index, const Message& answer) {
   Tables tables;
   RecordDecoder decoder(tables, {.reqid = 0, .details = false});
   if (!decoder.decode(answer) || decoder.records().empty()) return false;
   std::vector<std::byte> shown = decoder.records();
-  if (!isPolicy(views_[index].operation()) && views_[index].state().authTruncateBits == 0) {
-    // The kernel says how it truncates even where that was left to it.
-    auto state = load<StateRecord>(shown);
-    state.authTruncateBits = 0;
-    std::memcpy(shown.data(), &state, sizeof state);
-  }
-  Bytes found = shown;
-  const auto record = takeRecord(found, tables);
-  if (!record) return false;
-  constexpr std::size_t kRoom = 8192;
-  std::vector<std::byte> theirs(kRoom);
-  std::vector<std::byte> ours(kRoom);
-  const std::size_t their = encodeRecord(*record, tables, 0, 0, theirs);
-  const std::size_t our = encodeRecord(views_[index], tables_, 0, 0, ours);
-  const bool same = their == our && std::memcmp(theirs.data(), ours.data(), our) == 0;
-  explicit_bzero(theirs.data(), kRoom);
-  explicit_bzero(ours.data(), kRoom);
-  return same;
+  const RecordView& meant = views_[index];
+  if (recovery(index) == Recovery::kRepeatIfThere)
+    return markIn(Bytes(shown).subspan(kHeadBytes)) == markIn(meant.tail);
+  std::vector<std::byte> wanted(meant.head.begin(), meant.head.end());
+  wanted.insert(wanted.end(), meant.tail.begin(), meant.tail.end());
+  if (!isPolicy(meant.operation())) leaveOpen(shown, wanted);
+  return sameMessage(shown, tables, wanted, tables_);
 }
 
 }  // namespace xfrmesh

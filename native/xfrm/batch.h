@@ -5,6 +5,7 @@
 
 #include "netlink/exchange.h"
 #include "xfrm/encode.h"
+#include "xfrm/identity.h"
 
 namespace xfrmesh {
 
@@ -19,8 +20,12 @@ class XfrmBatch final : public Batch {
   [[nodiscard]] std::uint32_t size() const override { return static_cast<std::uint32_t>(views_.size()); }
   std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence,
                      std::span<std::byte> room) override;
+  [[nodiscard]] std::uint64_t identity(std::uint32_t index) const override { return identityOf(views_[index]); }
   [[nodiscard]] Recovery recovery(std::uint32_t index) const override;
   std::size_t encodeQuestion(std::uint32_t index, std::uint32_t sequence, std::span<std::byte> room) override;
+  // Of an addition: whether the object is what was to be added. A key that the kernel withholds (lockdown) passes for
+  // the right one; an algorithm added by another name of its own ("sha256") does not, because the kernel shows its own
+  // ("hmac(sha256)"). Of a deletion: whether it bears the very mark, and not one whose mask takes in the mark given.
   bool confirms(std::uint32_t index, const Message& answer) override;
 
  private:

@@ -1,0 +1,61 @@
+#include "xfrm/identity.h"
+
+#include <linux/xfrm.h>
+
+#include <algorithm>
+
+namespace xfrmesh {
+namespace {
+
+// 2^64 divided by the golden ratio, made odd.
+constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
+
+std::uint64_t mix(std::uint64_t hash, std::uint64_t word) {
+  hash = (hash ^ word) * kSpread;
+  return hash ^ (hash >> 32);
+}
+
+template <typename Record>
+std::uint64_t hashOf(const Record& record) {
+  static_assert(sizeof record % sizeof(std::uint64_t) == 0);
+  const Bytes bytes = bytesOf(record);
+  std::uint64_t hash = 0;
+  for (std::size_t at = 0; at < bytes.size(); at += sizeof hash) hash = mix(hash, load<std::uint64_t>(bytes, at));
+  return hash;
+}
+
+std::uint64_t identityOfState(const StateRecord& state) {
+  StateRecord id{};
+  id.family = state.family;
+  id.protocol = state.protocol;
+  std::memcpy(id.destination, state.destination, sizeof id.destination);
+  id.spi = state.spi;
+  return hashOf(id);
+}
+
+std::uint64_t identityOfPolicy(const PolicyRecord& policy, Bytes tail) {
+  PolicyRecord id = policy;
+  id.length = id.priority = 0;
+  id.action = id.flags = id.share = 0;
+  id.operation = Operation::kAddPolicy;
+  if (policy.operation != Operation::kDeletePolicy) id.index = 0;
+  std::uint64_t hash = hashOf(id);
+  Attribute attribute{};
+  while (takeAttribute(tail, attribute)) {
+    if (attribute.type != XFRMA_MARK && attribute.type != XFRMA_IF_ID) continue;
+    // Zeros are as good as absent.
+    std::uint64_t word = 0;
+    std::memcpy(&word, attribute.payload.data(), std::min(attribute.payload.size(), sizeof word));
+    if (word != 0) hash = mix(hash ^ attribute.type, word);
+  }
+  return hash;
+}
+
+}  // namespace
+
+std::uint64_t identityOf(const RecordView& record) {
+  return isPolicy(record.operation()) ? identityOfPolicy(record.policy(), record.tail)
+                                      : identityOfState(record.state());
+}
+
+}  // namespace xfrmesh

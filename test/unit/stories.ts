@@ -74,7 +74,15 @@ export class ModelPorts implements Ports {
   }
 
   #commit(records: Uint8Array, keys: readonly Uint8Array[], signal: AbortSignal | undefined) {
-    const outcome = { ending: Ending.complete as number, errno: 0, sent: 0, messages: [], sends: 1, readBack: 0, unknown: 0 }
+    const outcome = {
+      ending: Ending.complete as number,
+      errno: 0,
+      sent: 0,
+      messages: [],
+      sends: 1,
+      readBack: 0,
+      unknown: 0,
+    }
     if (signal?.aborted) return { ...outcome, ending: Ending.cancelled, failures: new Uint32Array() }
     const failures: number[] = []
     const reader = new RecordReader(records)

@@ -45,6 +45,8 @@ export class Convergence {
   #known = false
   /** What the last look found that was nobody's. */
   #leftovers: Leftovers | undefined
+  /** The keys that the records of the last look name by index: with others, they say nothing. */
+  #surveyed: Keyring | undefined
 
   constructor(settings: Settings, ports: Ports) {
     const { form } = settings
@@ -92,7 +94,7 @@ export class Convergence {
       this.keyring = this.keyring.forget(this.keyring.retired)
       return nothingDone()
     }
-    const look = !this.#known
+    const look = !this.#known || this.#needsLook(change)
     if (look) await this.networks.read()
     const should = this.#should(this.networks.kept())
     const damage = look ? await this.#lookForPeers(should) : await this.#adopt(should, change)
@@ -142,6 +144,12 @@ export class Convergence {
     this.networks.wanted.clear()
   }
 
+  /** Whether peers may have something left by an earlier process that the last look saw under other keys than ours. */
+  #needsLook(change: Change): boolean {
+    const mayHave = change !== 'keys' && change.length > 0 && this.#leftovers?.isEmpty === false
+    return mayHave && this.#surveyed !== this.keyring
+  }
+
   #should(networks: ReadonlySet<number>): Should {
     return { form: this.#settings.form, keyring: this.keyring, networks }
   }
@@ -153,6 +161,7 @@ export class Convergence {
     const policies = await this.#read(should, true)
     const survey = new Survey(states, policies, this.#is, should)
     while (!survey.step(SLICE)) await breathe()
+    this.#surveyed = should.keyring
     this.#known = true
     return survey.finish()
   }

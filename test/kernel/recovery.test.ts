@@ -324,6 +324,13 @@ test.each(['shared', 'per-peer'] as const)(
       const first = await open(here, { policies })
       await first.addNetworks([VNI])
       await first.setKeys([keyOf(2), keyOf(1)])
+      // The kernel may miss an SA while its table of them grows (seen on 6.1, with nobody deleting any). A table never
+      // shrinks: it is grown here, on both, before there is traffic.
+      const many = Array.from({ length: 700 }, (_, i) => `203.0.${i >> 8}.${i & 0xff}`)
+      for (const overlay of [first, far]) {
+        await overlay.addPeers(many)
+        await overlay.removePeers(many)
+      }
       await first.addPeers(peers)
       await first.close()
 
@@ -350,11 +357,12 @@ test.each(['shared', 'per-peer'] as const)(
       const sent = await taps.sent(here)
       console.log(policies, ...moments, pinged, sent)
 
-      expect(pinged.lost).toBe(0)
       expect(sniffed).toEqual({ packets: 0, dropped: 0 })
       expect(sent.clear).toBe(0)
       expect(sent.esp).toBeGreaterThanOrEqual(pinged.sent)
-      expect(await here.xfrmErrors()).toEqual({})
+      // What a loss was due to says more than that there was one.
+      expect(await Promise.all(fabric.hosts.map((host) => host.xfrmErrors()))).toEqual([{}, {}])
+      expect(pinged.lost).toBe(0)
       expect(await spis(here)).toEqual(expectedSpis(here.address, peers, [4, 1]))
       expect(await here.policies()).toBe(policies === 'shared' ? 1 : peers.length)
       expect(await last.reconcile({ dryRun: true })).toMatchObject({ plan: [] })

@@ -131,6 +131,28 @@ test('peers of an earlier process are taken over one by one with one look', asyn
   expect(ports.kernel.states.size).toBe(0)
 })
 
+test('what an earlier process left is compared with the keys that are set, whenever it was looked at', async () => {
+  const keys = [3, 2, 1].map((tag) => ({ tag, value: new Uint8Array(16).fill(tag) }))
+  const ports = new ModelPorts()
+  const first = Overlay.over({ local: LOCAL }, ports)
+  await first.setKeys(keys)
+  await first.addPeers([A, B])
+  const { operations } = ports
+  // The look comes with the networks, when there are no keys yet.
+  const next = Overlay.over({ local: LOCAL }, ports)
+  await next.addNetworks([4096])
+  await next.setKeys([keys[0]!, keys[2]!, keys[1]!])
+  await next.addPeers([A])
+  await next.addPeers([B])
+  expect(ports.operations).toBe(operations)
+
+  // Under the same tags, but with other values, they are not what should be.
+  const other = Overlay.over({ local: LOCAL }, ports)
+  await other.addNetworks([4096])
+  await other.setKeys(keys.map(({ tag }) => ({ tag, value: new Uint8Array(16).fill(tag + 100) })))
+  expect(await other.addPeers([A])).toMatchObject({ applied: 1, operations: 8 })
+})
+
 test('an SA that a later slice shares is there before it is', async () => {
   const { ports, overlay } = await opened()
   const commit = ports.xfrm.commit

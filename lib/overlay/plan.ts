@@ -22,14 +22,10 @@ export interface Plan {
   readonly phases: readonly Phase[]
   /** What was found, before anything is sent, that can't be. These peers keep what they have. */
   readonly failures: readonly PlanFailure[]
-  /** Peers that it changes. */
-  readonly peers: number
   /** Messages that it sends. */
   readonly operations: number
   /** SAs that two peers share, so that adding or removing one of the two takes no message. */
   readonly shares: number
-  /** Nothing to do, and no failures. */
-  readonly empty: boolean
 }
 
 export const phaseNames = [
@@ -200,8 +196,6 @@ export class Planner {
   #next = 0
   /** Peers looked at. */
   #looked = 0
-  /** Peers that there is something to do for. */
-  #peers = 0
   #shares = 0
 
   constructor(is: Is, should: Should, scope: Scope = {}) {
@@ -258,10 +252,8 @@ export class Planner {
       networks,
       phases: made,
       failures: this.#failures,
-      peers: this.#peers,
       operations: ops - this.#shares,
       shares: this.#shares,
-      empty: ops + this.#failures.length + networks.add.length + networks.remove.length === 0,
     }
   }
 
@@ -287,7 +279,6 @@ export class Planner {
       phases.select.push(opHead(policy === 0 ? Op.addPolicy : Op.updatePolicy, this.#primary), slot)
     }
     if (failed !== 0) return
-    this.#peers++
     for (let left = outbound & ~encrypt; left !== 0; left &= left - 1) {
       phases['retire encryption'].push(opHead(Op.deleteOutbound, lowest(left)), slot)
     }

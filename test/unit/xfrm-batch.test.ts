@@ -1,4 +1,5 @@
 import fc from 'fast-check'
+import { address as parsed } from '../../lib/base/address.js'
 import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { InvalidArgument, InvalidState } from '../../lib/base/errors.js'
@@ -462,7 +463,7 @@ test('what is asked of a state is what it then shows, its key too', () => {
       expect([...found.flags].sort()).toEqual(flags)
       expect(found.source).toBe(found.destination)
       expect(found.aead?.key?.equals(bytes)).toBe(true)
-      expect(destination).toBeTruthy()
+      expect(found.destination).toBe(parsed(destination, 'destination').text)
     }),
   )
 })

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <string_view>
 
 #include "test/check.h"
@@ -260,6 +261,21 @@ TEST(algorithm_whose_key_overruns_its_attribute_is_left_out) {
     CHECK(decoder.decode(messageOf(bytes)));
     CHECK_EQ(load<StateRecord>(decoder.records()).cipher, 0);
   }
+}
+
+TEST(algorithm_whose_name_does_not_end_is_cut_as_the_kernel_cuts_it) {
+  Tables tables = tablesOfOneKey();
+  auto bytes = encoded(Records().add(gcmState(9)).bytes(), tables);
+  std::memset(bytes.data() + sizeof(nlmsghdr) + sizeof(xfrm_usersa_info) + sizeof(nlattr), 'a',
+              sizeof xfrm_algo_aead::alg_name);
+  RecordDecoder decoder(tables, {.reqid = 0, .details = false});
+  CHECK(decoder.decode(messageOf(bytes)));
+  const auto state = load<StateRecord>(decoder.records());
+  CHECK_EQ(tables.algorithms()[state.cipherAlgorithm], std::string(sizeof xfrm_algo_aead::alg_name - 1, 'a'));
+  const auto again = encoded(decoder.records(), tables);
+  RecordDecoder second(tables, {.reqid = 0, .details = false});
+  CHECK(second.decode(messageOf(again)));
+  CHECK(second.records() == decoder.records());
 }
 
 TEST(answer_confirms_the_operation_that_made_it_and_no_other) {

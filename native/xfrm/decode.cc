@@ -40,8 +40,9 @@ bool splitAlgorithm(Bytes payload, T& head, std::string_view& name, Bytes& key) 
   const std::size_t keyBytes = (std::size_t{head.alg_key_len} + 7) / 8;
   if (key.size() < keyBytes) return false;
   key = key.first(keyBytes);
+  // The kernel ends a name at its last byte, whatever stands there (net/xfrm/xfrm_user.c, verify_one_alg).
   const auto* start = reinterpret_cast<const char*>(payload.data());
-  name = std::string_view(start, strnlen(start, sizeof head.alg_name));
+  name = std::string_view(start, strnlen(start, sizeof head.alg_name - 1));
   return true;
 }
 

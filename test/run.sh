@@ -12,7 +12,7 @@ bench/peers/build.sh build/peers
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
-passed=0 failed=0 skipped=0 summary=()
+passed=0 failed=0 skipped=0 summary=() broken=()
 
 # Whether suite $1 was asked for.
 chosen() {
@@ -31,6 +31,7 @@ count() {
     counts[1]=$((counts[1] + 1))
     note=" (exit status $status, and not one test failed of itself)"
   fi
+  [[ ${counts[1]} == 0 ]] || broken+=("$name")
   summary+=("suite $name: ${counts[0]} passed, ${counts[1]} failed, ${counts[2]} skipped$note")
   passed=$((passed + counts[0])) failed=$((failed + counts[1])) skipped=$((skipped + counts[2]))
 }
@@ -41,7 +42,7 @@ closing_suite() {
   chosen "$name" || return 0
   shift
   printf '\n== %s\n' "$name"
-  "$@" | tee "$results/$name.log" || status=$?
+  "$@" 2>&1 | tee "$results/$name.log" || status=$?
   count "$name" "$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$results/$name.log" | tail -n 1)" "$status"
 }
 
@@ -68,6 +69,18 @@ vitest_closing() {
     console.log(`${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests + numTodoTests} skipped`)' "$1"
 }
 
+# shellcheck disable=SC2016 # the dollars are JavaScript's
+vitest_failures() {
+  node -e '
+    const { testResults } = JSON.parse(fs.readFileSync(process.argv[1]))
+    for (const { name, message, assertionResults } of testResults) {
+      if (message) console.log(`${name}\n${message}`)
+      for (const { status, fullName, failureMessages } of assertionResults) {
+        if (status === "failed") console.log(`${name}: ${fullName}\n${failureMessages.join("\n").slice(0, 4000)}`)
+      }
+    }' "$1"
+}
+
 closing_suite native native/test/run.sh
 closing_suite fuzz native/test/fuzz.sh 10
 vitest_suite unit --project unit
@@ -80,6 +93,12 @@ vitest_suite kernel --project kernel -- test/lab/lab --limit 1800 --writable "$r
 # A rotation is told by the kernel's choice among SAs, which later kernels cache: it is tried on one of those too.
 vitest_suite kernel-later --project kernel test/kernel/rotation.test.ts -- test/lab/lab --kernel trixie --limit 900 --writable "$results"
 vitest_suite lab --project lab
+
+# What went wrong is said again where a reader looks first: whoever sees only the end of a log sees it too.
+for name in ${broken[@]+"${broken[@]}"}; do
+  printf '\n== what failed in %s\n' "$name"
+  if [[ -s $results/$name.json ]]; then vitest_failures "$results/$name.json"; else tail -n 60 "$results/$name.log" 2>/dev/null || true; fi
+done
 
 printf '\n'
 printf '%s\n' "${summary[@]}"

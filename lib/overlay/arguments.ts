@@ -1,8 +1,8 @@
-import { setImmediate as breathe } from 'node:timers/promises'
 import { types } from 'node:util'
 import { ADDRESS_BYTES, AF_INET, parseAddress, unusable, whyNot } from '../base/address.js'
 import { integer } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
+import { Pace } from '../base/pace.js'
 import { LAST_VNI } from './firewall.js'
 import type { Settings } from './options.js'
 
@@ -11,8 +11,6 @@ import type { Settings } from './options.js'
  * them meanwhile changes nothing; they are checked in their turn. A call is refused whole if any of it is wrong.
  */
 
-/** Addresses parsed between two turns of the event loop. */
-const SLICE = 4096
 /** As deep as keys lie in an argument. */
 const DEPTH = 3
 
@@ -62,6 +60,7 @@ export async function peerAddresses(
 ): Promise<Packed> {
   const { family, text: own, bytes: ownBytes } = form.local
   const bytes = new Uint8Array(list.length * ADDRESS_BYTES)
+  const pace = new Pace()
   for (let i = 0; i < list.length; i++) {
     const text = list[i]
     const at = i * ADDRESS_BYTES
@@ -77,7 +76,7 @@ export async function peerAddresses(
       const known = own === advertise ? own : `${own}, known as ${advertise}`
       throw new InvalidArgument(`peers[${i}]`, `another node's address; ${String(text)} is this node's own (${known})`)
     }
-    if (i % SLICE === SLICE - 1) await breathe()
+    if (pace.isDue) await pace.breathe()
   }
   return { bytes, count: list.length }
 }

@@ -1,4 +1,4 @@
-import { setImmediate as breathe } from 'node:timers/promises'
+import { Pace } from '../base/pace.js'
 import { RecordReader } from '../kernel/records.js'
 import { carryOut, type Execution, type ExecutionOptions, nothingDone } from './executor.js'
 import type { FirewallState } from './firewall.js'
@@ -14,8 +14,8 @@ import { SpiIndex } from './spi-index.js'
 import { Survey } from './survey.js'
 import { algorithms } from './writer.js'
 
-/** Peers planned for, looked at or described between two turns of the event loop. */
-const SLICE = 2048
+/** Peers planned for, or objects looked at, between two looks at the clock. */
+const STEPS = 64
 
 /** Slots of the peers whose wish changed, none for networks alone; 'keys': all, for other keys. */
 export type Change = readonly number[] | 'keys'
@@ -117,8 +117,10 @@ export class Convergence {
   /** The steps that a repair would take, in order. */
   async steps({ plan, should, damage, firewall }: Look): Promise<Step[]> {
     const steps = this.networks.repairs(firewall)
+    const pace = new Pace()
     for (const step of describe(plan, this.#is, should, damage)) {
-      if (steps.push(step) % SLICE === 0) await breathe()
+      steps.push(step)
+      if (pace.isDue) await pace.breathe()
     }
     return steps
   }
@@ -160,7 +162,7 @@ export class Convergence {
     const states = await this.#read(should, false)
     const policies = await this.#read(should, true)
     const survey = new Survey(states, policies, this.#is, should)
-    while (!survey.step(SLICE)) await breathe()
+    await inTurns(() => survey.step(STEPS))
     this.#surveyed = should.keyring
     this.#known = true
     return survey.finish()
@@ -193,14 +195,14 @@ export class Convergence {
     const found = this.#leftovers.take(peers.bytes, fresh)
     if (found === undefined) return {}
     const survey = new Survey(found.states, found.policies, this.#is, should, fresh)
-    while (!survey.step(SLICE)) await breathe()
+    await inTurns(() => survey.step(STEPS))
     return survey.finish()
   }
 
   async #plan(should: Should, damage: Damage, peers?: readonly number[]): Promise<Plan> {
     this.#is.networks = this.networks.guarded
     const planner = new Planner(this.#is, should, { damage, ...(peers && { peers }) })
-    while (!planner.step(SLICE)) await breathe()
+    await inTurns(() => planner.step(STEPS))
     return planner.finish()
   }
 
@@ -244,9 +246,9 @@ export class Convergence {
     const { all, primary } = this.keyring
     const encrypt = primary < 0 ? 0 : (1 << primary) >>> 0
     const select = this.#settings.form.policies === 'per-peer' ? primary + 1 : 0
-    let count = 0
+    const pace = new Pace()
     for (const slot of slots) {
-      if (++count % SLICE === 0) await breathe()
+      if (pace.isDue) await pace.breathe()
       if (peers.isGone(slot)) {
         peers.release(slot)
         continue
@@ -283,4 +285,10 @@ function startsOf(records: Uint8Array): number[] {
   const at: number[] = []
   while (reader.next()) at.push(reader.start)
   return at
+}
+
+/** Takes steps until one says that it was the last, and lets the event loop turn between them. */
+async function inTurns(step: () => boolean): Promise<void> {
+  const pace = new Pace(1)
+  while (!step()) if (pace.isDue) await pace.breathe()
 }

@@ -1,5 +1,5 @@
-import { setImmediate as breathe } from 'node:timers/promises'
 import type { Failure } from '../base/errors.js'
+import { Pace } from '../base/pace.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
 import { RecordWriter } from '../kernel/records.js'
 import { Ending, type NativeOutcome, refusals } from '../kernel/xfrm-channel.js'
@@ -22,7 +22,7 @@ import {
 import type { XfrmPort } from './ports.js'
 import { algorithms, OpWriter } from './writer.js'
 
-/** Operations encoded at a time: well under a millisecond of the JavaScript thread. */
+/** Operations handed to the kernel's thread at a time: some sends, so that it has work while the next are encoded. */
 const SLICE = 2048
 /** Slices given to the kernel and not yet answered: one at work, one ready. */
 const IN_FLIGHT = 2
@@ -107,11 +107,13 @@ class Executor {
     const tables = { keys: this.#should.keyring.sideTable(), algorithms: algorithms(this.#should.form) }
     const writer = new RecordWriter()
     const waiting: Promise<boolean>[] = []
+    const pace = new Pace()
     let going = true
     for (let at = 0; at < phase.ops.length && going; at += SLICE * 2) {
       const end = Math.min(phase.ops.length, at + SLICE * 2)
       for (let i = at; i < end; i += 2) {
         this.#writer.write(writer, phase.ops[i]!, phase.ops[i + 1]!, this.#is, this.#should, this.#damage)
+        if (pace.isDue) await pace.breathe()
       }
       const outcome = writer.count > 0 ? this.#xfrm.commit(writer.take(), tables, this.#options.signal) : undefined
       const settled = this.#settleLater(phase, at, end, outcome, waiting.at(-1))
@@ -119,7 +121,6 @@ class Executor {
       settled.catch(() => undefined)
       waiting.push(settled)
       if (waiting.length === IN_FLIGHT) going = await waiting.shift()!
-      await breathe()
     }
     for (const settled of waiting) going = (await settled) && going
     return going && !(phase.name === 'guard' && failures.length > before)
@@ -139,7 +140,9 @@ class Executor {
     const refused = outcome === undefined ? undefined : refusals(outcome)
     let refusal = refused?.next().value
     let message = 0
+    const pace = new Pace()
     for (let i = at; i < end; i += 2) {
+      if (pace.isDue) await pace.breathe()
       const [head, subject] = [phase.ops[i]!, phase.ops[i + 1]!]
       const code = codeOf(head)
       if (hasMessage(code)) {

@@ -1,10 +1,7 @@
-import { setImmediate as breathe } from 'node:timers/promises'
 import { ADDRESS_BYTES } from '../base/address.js'
+import { Pace } from '../base/pace.js'
 import { Policy, RecordReader, RecordWriter, State } from '../kernel/records.js'
 import type { RecordList } from './plan.js'
-
-/** Records sorted between two turns of the event loop. */
-const SLICE = 2048
 
 /** Records of one remote address: where they start in their dumps. */
 interface Found {
@@ -29,6 +26,7 @@ export class Leftovers {
   /** @param local this node's 16 bytes: the other end is the remote one */
   static async sort(states: RecordList, policies: RecordList, local: Uint8Array): Promise<Leftovers> {
     const sorted = new Leftovers(states, policies)
+    const pace = new Pace()
     for (const [list, kind] of [
       [states, 'states'],
       [policies, 'policies'],
@@ -39,7 +37,7 @@ export class Leftovers {
         const inbound = kind === 'states' && Buffer.compare(destination, local) === 0
         const offset = inbound ? State.source : kind === 'states' ? State.destination : Policy.destination
         sorted.#of(list.records, at + offset)[kind].push(at)
-        if (i % SLICE === SLICE - 1) await breathe()
+        if (pace.isDue) await pace.breathe()
       }
     }
     return sorted

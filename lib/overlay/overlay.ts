@@ -1,6 +1,6 @@
-import { setImmediate as breathe } from 'node:timers/promises'
 import { ADDRESS_BYTES } from '../base/address.js'
 import { boolean, options as checkOptions } from '../base/check.js'
+import { Pace } from '../base/pace.js'
 import {
   Aborted,
   InvalidArgument,
@@ -22,9 +22,6 @@ import { type Peers, PeersView } from './peers-view.js'
 import type { Step } from './plan.js'
 import type { Ports } from './ports.js'
 import { probe } from './probe.js'
-
-/** References counted between two turns of the event loop. */
-const SLICE = 4096
 
 /** What a call may be given beside its subject. */
 export interface CallOptions {
@@ -242,13 +239,14 @@ export class Overlay implements AsyncDisposable {
         await this.#probe()
         const table = this.#mesh.peers
         const slots = new Set<number>()
+        const pace = new Pace()
         for (let i = 0; i < count; i++) {
           table.load(bytes, i * ADDRESS_BYTES)
           const slot = table.insert()
           // It lacks everything until the kernel has it.
           if (table.retain(slot) === 1) table.degraded[slot] = 1
           if (table.degraded[slot] === 1) slots.add(slot)
-          if (i % SLICE === SLICE - 1) await breathe()
+          if (pace.isDue) await pace.breathe()
         }
         return this.#changePeers(call, count, [...slots])
       },
@@ -270,12 +268,13 @@ export class Overlay implements AsyncDisposable {
         const { bytes, count } = await peerAddresses(given, this.#settings)
         const table = this.#mesh.peers
         const slots = new Set<number>()
+        const pace = new Pace()
         for (let i = 0; i < count; i++) {
           table.load(bytes, i * ADDRESS_BYTES)
           const slot = table.find()
           // One without references is there because not all of it could be removed.
           if (slot >= 0 && table.drop(slot) <= 1) slots.add(slot)
-          if (i % SLICE === SLICE - 1) await breathe()
+          if (pace.isDue) await pace.breathe()
         }
         return this.#changePeers(call, count, [...slots])
       },

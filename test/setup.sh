@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets this machine ready, and does nothing where it is: system packages, npm's, the build, the lab's kernel.
-# usage: test/setup.sh [GROUP…], GROUP being build, lab, test or lint; without any: build lab
+# usage: test/setup.sh [GROUP…], GROUP being build, lab, test, bench or lint; without any: build lab
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -8,6 +8,7 @@ declare -A packages=(
   [build]='g++ cmake make pkg-config libmnl-dev'
   [lab]='nftables iproute2 tcpdump iputils-ping iperf3 qemu-system-x86 busybox-static cpio kmod xz-utils zstd'
   [test]='golang-go golang-github-vishvananda-netlink-dev strace valgrind clang-14 libclang-rt-14-dev'
+  [bench]='golang-github-google-nftables-dev python3-pyroute2'
   [lint]='clang-tidy-14 clang-format-14 shellcheck'
 )
 

@@ -13,9 +13,11 @@
 //	{"op":"removePeers","peers":["10.0.0.2"]}                                     or a range
 //	{"op":"clean"}                                                                deletes all of the mark, forgets all peers
 //
-// and answers each with one line: {"op":…,"operations":…,"lookups":…,"elapsedMs":…}. Operations are the adds, updates and
-// deletes that the kernel took; lookups are the reads before them, a dump counting as one. The first command that fails
-// is answered with {"op":…,"error":…}, and the exit status is 1.
+// With --without-states it leaves the SAs out, and their look-ups: for kernels that have no ESP.
+//
+// It answers each command with one line: {"op":…,"operations":…,"lookups":…,"elapsedMs":…}. Operations are the adds,
+// updates and deletes that the kernel took; lookups are the reads before them, a dump counting as one. The first command
+// that fails is answered with {"op":…,"error":…}, and the exit status is 1.
 package main
 
 import (
@@ -59,6 +61,7 @@ type driver struct {
 	port             int
 	mark             uint32
 	keys             []key
+	withoutStates    bool
 	peers            map[netip.Addr]peer
 	changes, lookups int
 }
@@ -114,6 +117,9 @@ func (d *driver) exists(err, absent error) (bool, error) {
 }
 
 func (d *driver) addState(src, dst netip.Addr, spi int, k key) error {
+	if d.withoutStates {
+		return nil
+	}
 	sa := d.state(src, dst, spi)
 	salted := binary.BigEndian.AppendUint32(append([]byte(nil), k.value...), uint32(spi))
 	sa.Aead = &netlink.XfrmStateAlgo{Name: "rfc4106(gcm(aes))", Key: salted, ICVLen: 64}
@@ -125,6 +131,9 @@ func (d *driver) addState(src, dst netip.Addr, spi int, k key) error {
 }
 
 func (d *driver) deleteState(src, dst netip.Addr, spi int) error {
+	if d.withoutStates {
+		return nil
+	}
 	sa := d.state(src, dst, spi)
 	_, err := d.kernel.XfrmStateGet(sa)
 	if found, err := d.exists(err, syscall.ESRCH); !found || err != nil {
@@ -437,6 +446,7 @@ func (d *driver) run(line []byte) (answer, error) {
 func main() {
 	d := &driver{peers: map[netip.Addr]peer{}, mark: 0xD0C4E3}
 	flag.IntVar(&d.port, "port", 4789, "UDP destination port of VXLAN")
+	flag.BoolVar(&d.withoutStates, "without-states", false, "leave SAs out")
 	flag.TextVar(&d.local, "local", netip.Addr{}, "outer address on this node (required)")
 	flag.TextVar(&d.advertise, "advertise", netip.Addr{}, "address that peers know this node by (default: the local one)")
 	flag.Func("mark", "mark and reqid, decimal or 0x… (default 0xD0C4E3)", func(s string) error {

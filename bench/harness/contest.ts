@@ -1,0 +1,73 @@
+import type { Namespace } from '#dist/demo/namespace.js'
+
+/** What one step took, as its contestant measured it. */
+export interface Sample {
+  /** Wall time from the call to its answer, in milliseconds. */
+  ms: number
+  /** Further figures, by name: `buildMs`, `sends` … They are kept in the JSON, and shown where a scenario asks for it. */
+  [figure: string]: number
+}
+
+/** A contestant at work in a namespace of its own. */
+export interface Session {
+  /** Carries out one step of the scenario to its end. Rejects if any of it was refused. */
+  step(name: string): Promise<Sample>
+  close(): Promise<void>
+}
+
+export interface Contestant {
+  readonly name: string
+  /** The floor is run twice a round, to show its spread against itself; peers are what we compare with. */
+  readonly role: 'ours' | 'floor' | 'peer'
+  /** The largest size at which it takes part: what takes a millisecond an object would take all day. */
+  readonly most?: number
+  /** Steps that it has no way to do, or that would mean something else: left out of its column. */
+  readonly without?: readonly string[]
+  /** Makes ready in a fresh namespace, with all that need not be on the clock. */
+  open(namespace: Namespace, size: number): Promise<Session>
+}
+
+export interface Step {
+  readonly name: string
+  /** Operations that the kernel has to carry out for it: what a time per operation is counted by. */
+  operations(size: number): number
+  /**
+   * Looks at the kernel with a tool that no contestant is, and throws if the work was not done. `thorough` (in the warm-up)
+   * allows for a look at each object; otherwise a count will do.
+   */
+  check(namespace: Namespace, size: number, thorough: boolean): Promise<void>
+}
+
+/** The same work, done by several contestants, at several sizes. */
+export interface Scenario {
+  readonly name: string
+  /** One line: what is done. */
+  readonly title: string
+  /** What a size counts, in the plural: 'policies'. */
+  readonly unit: string
+  /** Whether it takes ESP, so that it runs in the lab where this kernel has none. */
+  readonly needsEsp: boolean
+  readonly sizes: { readonly quick: readonly number[]; readonly full: readonly number[] }
+  /** In order, each on what the one before left. */
+  readonly steps: readonly Step[]
+  contestants(size: number): Promise<readonly Contestant[]>
+}
+
+/** What a contest came to at one size. */
+export interface Outcome {
+  readonly scenario: string
+  readonly title: string
+  readonly unit: string
+  readonly size: number
+  readonly place: string
+  readonly rounds: number
+  readonly steps: readonly { readonly name: string; readonly operations: number }[]
+  readonly contestants: readonly Results[]
+}
+
+export interface Results {
+  readonly name: string
+  readonly role: Contestant['role']
+  /** By step: a sample a round, in the order of rounds, so that those of one round can be paired. */
+  readonly samples: Record<string, Sample[]>
+}

@@ -1,0 +1,42 @@
+import { join } from 'node:path'
+import { run } from '#dist/demo/processes.js'
+import type { Contestant } from './contest.js'
+import { LineProgram, session } from './sessions.js'
+
+const program = join(import.meta.dirname, '../../../build/floor/floor')
+
+/** The chunk that served best, by the files it was found for. */
+const chunks = new Map<string, Promise<number>>()
+
+/** Which netlink messages these are; an nft file is cut at its transactions, the others in the best chunk. */
+export type Protocol = 'xfrm' | 'route' | 'nft'
+
+/**
+ * bench/floor/floor.c on recorded messages: a file for each step. They were recorded for one size; so is the best chunk
+ * found, by running all of them in namespaces made for it, unless `chunk` says it.
+ */
+export function floorOf(files: Readonly<Record<string, string>>, protocol: Protocol, chunk?: number): Contestant {
+  return {
+    name: 'floor (C)',
+    role: 'floor',
+    open: async (namespace) => {
+      const best = chunk ?? (protocol === 'nft' ? undefined : await bestChunk(Object.values(files), protocol))
+      const words = best === undefined ? [] : ['--chunk', String(best)]
+      const floor = LineProgram.start(namespace, program, [protocol, ...words])
+      const steps = Object.entries(files).map(([step, file]) => [step, () => floor.tell(file)] as const)
+      return session(Object.fromEntries(steps), () => floor.end())
+    },
+  }
+}
+
+function bestChunk(files: readonly string[], protocol: Protocol): Promise<number> {
+  const name = files.join()
+  const known = chunks.get(name) ?? findChunk(files, protocol)
+  chunks.set(name, known)
+  return known
+}
+
+async function findChunk(files: readonly string[], protocol: Protocol): Promise<number> {
+  const said = await run(program, [protocol, '--find-chunk', ...files])
+  return (JSON.parse(said) as { chunk: number }).chunk
+}

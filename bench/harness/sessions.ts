@@ -1,0 +1,65 @@
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import type { Namespace } from '#dist/demo/namespace.js'
+import { start } from '#dist/demo/processes.js'
+import type { Sample, Session } from './contest.js'
+
+/** Does a step, and says what it took. */
+export type Doing = () => Promise<Sample>
+
+/** A session of steps by name. */
+export function session(steps: Record<string, Doing>, close: () => Promise<void> = () => Promise.resolve()): Session {
+  return {
+    step: (name) => {
+      const step = steps[name]
+      if (step === undefined) throw new Error(`no step '${name}'; there are ${Object.keys(steps).join(', ')}`)
+      return step()
+    },
+    close,
+  }
+}
+
+/** Awaits a call, and says how long it took. */
+export async function timed(call: () => Promise<unknown>): Promise<Sample> {
+  const began = performance.now()
+  await call()
+  return { ms: performance.now() - began }
+}
+
+/**
+ * A program that reads a command a line from its standard input, carries it out in the namespace that it was started in,
+ * and answers with a line of JSON: `{ "elapsedMs": … }` and other numbers, or `{ "error": "…" }`.
+ */
+export class LineProgram {
+  readonly #running: ReturnType<typeof start>
+  readonly #answers: AsyncIterator<string>
+
+  private constructor(running: ReturnType<typeof start>) {
+    this.#running = running
+    this.#answers = createInterface(running.child.stdout!)[Symbol.asyncIterator]()
+  }
+
+  static start(namespace: Namespace, command: string, args: readonly string[]): LineProgram {
+    return new LineProgram(namespace.start(command, args))
+  }
+
+  async tell(line: string): Promise<Sample> {
+    this.#running.child.stdin!.write(`${line}\n`)
+    const answer = await this.#answers.next()
+    if (answer.done === true) throw new Error(`it ended without an answer: ${this.#running.errors()}`)
+    const { error, elapsedMs, ...others } = JSON.parse(answer.value) as Record<string, unknown> & {
+      error?: string
+    }
+    if (error !== undefined) throw new Error(error)
+    const figures = Object.entries(others).filter((figure): figure is [string, number] => typeof figure[1] === 'number')
+    return { ms: Number(elapsedMs), ...Object.fromEntries(figures) }
+  }
+
+  async end(): Promise<void> {
+    const { child } = this.#running
+    if (child.exitCode !== null || child.signalCode !== null) return
+    const ended = once(child, 'close')
+    child.stdin!.end()
+    await ended
+  }
+}

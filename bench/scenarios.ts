@@ -1,0 +1,5 @@
+import type { Scenario } from './harness/contest.js'
+import { policies } from './xfrm/policies.js'
+
+/** All that `npm run bench` runs, in this order. */
+export const scenarios: readonly Scenario[] = [policies]

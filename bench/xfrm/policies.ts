@@ -1,0 +1,138 @@
+import { native } from '#dist/native.js'
+import { take } from '#dist/kernel/xfrm-batch.js'
+import { type PolicyOptions, Xfrm, XfrmBatch } from 'xfrmesh/xfrm'
+import type { Contestant, Sample, Scenario } from '../harness/contest.js'
+import { keepFile } from '../harness/files.js'
+import { floorOf } from '../harness/floor.js'
+import { session } from '../harness/sessions.js'
+import { expectPolicies, forwardSpi, KEYS, LOCAL, MARK, peerAddress, PORT } from './common.js'
+import { DockerNode } from './docker.js'
+import { ipBatch, ipEach } from './ip.js'
+
+const [FIRST, SECOND] = KEYS.map(({ tag }) => tag) as [number, number]
+
+/** Docker's policies, one a peer, without its SAs: what kernels without ESP can be measured by. */
+export const policies: Scenario = {
+  name: 'policies',
+  title: 'N policies, one a peer as Docker has them: add, point each to the next SPI, delete',
+  unit: 'policies',
+  needsEsp: false,
+  sizes: { quick: [100, 10_000], full: [100, 1000, 10_000, 20_000, 50_000, 100_000] },
+  steps: [
+    {
+      name: 'add',
+      operations: (size) => size,
+      check: (namespace, size, thorough) => expectPolicies(namespace, size, thorough ? FIRST : undefined),
+    },
+    {
+      name: 'update',
+      operations: (size) => size,
+      check: (namespace, size, thorough) => expectPolicies(namespace, size, thorough ? SECOND : undefined),
+    },
+    { name: 'delete', operations: (size) => size, check: (namespace) => expectPolicies(namespace, 0) },
+  ],
+  contestants: (size) => {
+    const lines = { add: words('add', FIRST), update: words('update', SECOND), delete: deletion }
+    return Promise.resolve([ours, floor(size), docker, ipBatch(lines), ipEach(lines, 100)])
+  },
+}
+
+const fills = {
+  add: (batch: XfrmBatch, policy: PolicyOptions) => batch.addPolicy(policy),
+  update: (batch: XfrmBatch, policy: PolicyOptions) => batch.updatePolicy(policy),
+  delete: (batch: XfrmBatch, { direction, selector, mark }: PolicyOptions) =>
+    batch.deletePolicy({ direction, selector, mark: mark! }),
+}
+type StepName = keyof typeof fills
+const stepNames = Object.keys(fills) as StepName[]
+
+function policiesOf(size: number, tag: number): PolicyOptions[] {
+  return Array.from({ length: size }, (_, i) => ({
+    direction: 'out',
+    selector: { source: `${LOCAL}/32`, destination: `${peerAddress(i)}/32`, protocol: 'udp', destinationPort: PORT },
+    mark: { value: MARK, mask: 0xffffffff },
+    templates: [
+      {
+        source: LOCAL,
+        destination: peerAddress(i),
+        protocol: 'esp',
+        mode: 'transport',
+        reqid: MARK,
+        spi: forwardSpi(i, tag),
+      },
+    ],
+  }))
+}
+
+function fill(step: StepName, given: readonly PolicyOptions[]): XfrmBatch {
+  const batch = new XfrmBatch()
+  for (const policy of given) fills[step](batch, policy)
+  return batch
+}
+
+function wanted(size: number): Record<StepName, PolicyOptions[]> {
+  const first = policiesOf(size, FIRST)
+  return { add: first, update: policiesOf(size, SECOND), delete: first }
+}
+
+const ours: Contestant = {
+  name: 'xfrmesh',
+  role: 'ours',
+  open: async ({ netns }, size) => {
+    const given = wanted(size)
+    const xfrm = await Xfrm.open({ netns, timeoutMs: 600_000 })
+    const doing = (step: StepName) => async (): Promise<Sample> => {
+      const began = performance.now()
+      const batch = fill(step, given[step])
+      const buildMs = performance.now() - began
+      const { failures } = await xfrm.commit(batch)
+      const ms = performance.now() - began
+      if (failures.length > 0) throw new Error(`${failures.length} refused: ${failures[0]!.message}`)
+      return { ms, buildMs, commitMs: ms - buildMs }
+    }
+    return session(Object.fromEntries(stepNames.map((step) => [step, doing(step)])), () => xfrm.close())
+  },
+}
+
+/** The messages that ours become. */
+function floor(size: number): Contestant {
+  const given = wanted(size)
+  const files = stepNames.map((step) => {
+    const { records, tables } = take(fill(step, given[step]))
+    return [step, keepFile(native.encode(records, tables.keys, tables.algorithms))]
+  })
+  return floorOf(Object.fromEntries(files) as Record<StepName, string>, 'xfrm')
+}
+
+const docker: Contestant = {
+  name: 'Go (Docker)',
+  role: 'peer',
+  open: async (namespace, size) => {
+    const node = await DockerNode.start(namespace, size, KEYS, ['--without-states'])
+    return session(
+      {
+        add: () => node.addPeers(),
+        update: () => node.updateKeys({ primary: SECOND }),
+        delete: () => node.removePeers(),
+      },
+      () => node.end(),
+    )
+  },
+}
+
+/** A policy in the words of ip-xfrm(8). */
+function words(verb: 'add' | 'update', tag: number): (index: number) => string {
+  return (index) => {
+    const peer = peerAddress(index)
+    const template = `src ${LOCAL} dst ${peer} proto esp spi ${forwardSpi(index, tag)} reqid ${MARK} mode transport`
+    return `xfrm policy ${verb} ${identity(peer)} tmpl ${template}`
+  }
+}
+
+function deletion(index: number): string {
+  return `xfrm policy delete ${identity(peerAddress(index))}`
+}
+
+function identity(peer: string): string {
+  return `src ${LOCAL}/32 dst ${peer}/32 proto udp dport ${PORT} dir out mark ${MARK} mask 0xffffffff`
+}

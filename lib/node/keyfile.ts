@@ -1,0 +1,231 @@
+import { readFile } from 'node:fs/promises'
+import { address } from '../base/address.js'
+import { boolean, options as checkOptions } from '../base/check.js'
+import { InvalidArgument, XfrmeshError } from '../base/errors.js'
+import { Key } from '../base/key.js'
+
+/** Ids of keys are 1 to this: Cilium's marks have four bits for them, and on its wire they are the SPI. */
+export const LAST_KEY_ID = 15
+/** The id of a key in a line of the older form, which has none. */
+const FIRST_KEY_ID = 1
+/** A derived key is cut from SHA-512. */
+const LONGEST_KEY = 64
+/** What Cilium lets pass, in bits. No AEAD of the kernel has 256. */
+const ICV_BITS = [96, 128, 256]
+
+/** An algorithm by the kernel's name, and its key. */
+export interface Algorithm {
+  readonly name: string
+  /** 0 bytes for algorithms without a key: `digest_null`, `cipher_null`. */
+  readonly key: Key
+}
+
+/** A key that all nodes share, of which those of each pair of nodes are derived. Either an AEAD, or the other two. */
+export interface NodeKey {
+  /** 1 to 15. */
+  readonly id: number
+  /** The key is for what this address sends, its canonical text; undefined: for all others. */
+  readonly address: string | undefined
+  readonly aead?: Algorithm & { readonly icvBits: number }
+  readonly auth?: Algorithm
+  readonly encryption?: Algorithm
+}
+
+/** What a key file says. */
+export interface NodeKeys {
+  /** In the order of their lines. */
+  readonly keys: readonly NodeKey[]
+  /** The id of the last line's key: the one to encrypt with. */
+  readonly keyId: number
+  /** Bytes that authentication adds to a packet: of an AEAD its ICV, else at most the authentication key's length. */
+  readonly overhead: number
+  /** The number that Cilium has for it: for an authentication key the hex digits, twice the bytes. */
+  readonly ciliumOverhead: number
+}
+
+export interface ParseOptions {
+  /** Refuse lines without a key id, as Cilium does today. Default: false, and such a key is key 1. */
+  strict?: boolean
+  /** Ids that keys in use have: a line with one of them is refused. Default: none. */
+  inUse?: Iterable<number>
+}
+
+/** A key file that says nothing usable. The message names line and column, and shows no key. */
+export class KeyFileError extends XfrmeshError {
+  /** From 1. */
+  readonly line: number
+  /** From 1, in characters. */
+  readonly column: number
+
+  constructor(line: number, column: number, what: string, options?: ErrorOptions) {
+    super('ERR_XFRMESH_KEY_FILE', `line ${line}, column ${column}: ${what}`, options)
+    this.line = line
+    this.column = column
+  }
+}
+
+/**
+ * Reads a file of keys as {@link parseKeys} does its text.
+ * @throws KeyFileError; InvalidArgument; Node's own error where the file cannot be read
+ */
+export async function loadKeysFile(path: string, options?: ParseOptions): Promise<NodeKeys> {
+  const bytes = await readFile(path)
+  try {
+    return parseKeys(bytes.toString(), options)
+  } finally {
+    bytes.fill(0)
+  }
+}
+
+/**
+ * Reads keys as Cilium's file has them, one a line, fields parted by one space:
+ *
+ *     key-id[+] rfc-aead-name hex-key icv-bits
+ *     key-id[+] auth-name hex-key enc-name hex-key [IP]
+ *
+ * Hex may begin with `0x`; `""` is an empty key. The `+`, which once asked for ESN, says nothing any more: ESN is always
+ * used. Stricter than Cilium in what its kernel would refuse later: an empty field, an id given twice.
+ *
+ * @throws KeyFileError naming line and column; InvalidArgument
+ */
+export function parseKeys(text: string, options: ParseOptions = {}): NodeKeys {
+  if (typeof text !== 'string') throw new InvalidArgument('text', 'a string')
+  const { strict = false, inUse = [] } = checkOptions<ParseOptions>(options, 'options', ['strict', 'inUse'])
+  boolean(strict, 'options.strict')
+  const used = new Set(inUse)
+  const keys: NodeKey[] = []
+  let overhead = { bytes: 0, cilium: 0 }
+  const lines = text.split('\n')
+  // What ends with a line's end has no line after it.
+  if (lines.at(-1) === '') lines.pop()
+  if (lines.length === 0) throw new KeyFileError(1, 1, 'there is no key')
+  for (const [i, line] of lines.entries()) {
+    const fields = new Fields(i + 1, line.replace(/\r$/, ''))
+    const key = readKey(fields, strict)
+    if (used.has(key.id)) throw fields.refuse(0, `key id ${key.id} is in use: increment the key id to change keys`)
+    if (keys.some(({ id, address }) => id === key.id && address === key.address)) {
+      throw fields.refuse(0, `key id ${key.id} is another line's already: increment the key id to change keys`)
+    }
+    keys.push(key)
+    overhead = overheadOf(key)
+  }
+  return { keys, keyId: keys.at(-1)!.id, overhead: overhead.bytes, ciliumOverhead: overhead.cilium }
+}
+
+/** A line's fields, by their place from the key id on; a line without one begins with field 1. */
+class Fields {
+  readonly #line: number
+  readonly #fields: readonly string[]
+  readonly #first: number
+
+  constructor(line: number, text: string) {
+    this.#line = line
+    this.#fields = text.split(' ')
+    this.#first = /^[+-]?\d+\+?$/.test(this.#fields[0]!) ? 0 : 1
+  }
+
+  get hasId(): boolean {
+    return this.#first === 0
+  }
+
+  /** How many there would be with a key id. */
+  get count(): number {
+    return this.#fields.length + this.#first
+  }
+
+  at(place: number): string {
+    return this.#fields[place - this.#first]!
+  }
+
+  /** An error of the field at that place; of the line, if there is none. */
+  refuse(place: number, what: string): KeyFileError {
+    const before = this.#fields.slice(0, Math.max(0, place - this.#first))
+    return new KeyFileError(
+      this.#line,
+      before.reduce((column, field) => column + field.length + 1, 1),
+      what,
+    )
+  }
+}
+
+const FORMS = "'key-id aead-name hex-key icv-bits' or 'key-id auth-name hex-key enc-name hex-key [IP]'"
+
+function readKey(fields: Fields, strict: boolean): NodeKey {
+  if (!fields.hasId && strict) throw fields.refuse(0, `the first field must be a key id from 1 to ${LAST_KEY_ID}`)
+  for (let place = fields.hasId ? 0 : 1; place < fields.count; place++) {
+    if (fields.at(place) === '') throw fields.refuse(place, 'a field must not be empty: one space parts fields')
+  }
+  const id = fields.hasId ? keyId(fields) : FIRST_KEY_ID
+  switch (fields.count) {
+    case 4:
+      return { id, address: undefined, aead: { ...algorithm(fields, 1), icvBits: icvBits(fields) } }
+    case 5:
+    case 6:
+      return {
+        id,
+        address: fields.count === 6 ? sender(fields) : undefined,
+        auth: algorithm(fields, 1),
+        encryption: algorithm(fields, 3),
+      }
+    default:
+      throw fields.refuse(0, `there must be ${FORMS}, not ${fields.count} fields`)
+  }
+}
+
+function keyId(fields: Fields): number {
+  const id = Number(fields.at(0).replace(/\+$/, ''))
+  if (id >= 1 && id <= LAST_KEY_ID) return id
+  throw fields.refuse(0, `a key id must be 1 to ${LAST_KEY_ID}`)
+}
+
+/** The name at `place` and the key after it. */
+function algorithm(fields: Fields, place: number): Algorithm {
+  const name = fields.at(place)
+  // What is no name may be a key gone astray.
+  const isName = /^[a-z][\w-]*(\([\w(),-]+\))?$/i.test(name) && name.length < LONGEST_NAME
+  if (!isName || /^[\da-f]{16,}$/i.test(name)) {
+    throw fields.refuse(place, "there must be an algorithm's name, as in rfc4106(gcm(aes)) or hmac(sha256)")
+  }
+  if (fields.count === 4 && !name.startsWith('rfc')) {
+    throw fields.refuse(place, "an AEAD's name must begin with rfc")
+  }
+  return { name, key: key(fields, place + 1) }
+}
+
+/** struct xfrm_algo's alg_name. */
+const LONGEST_NAME = 64
+
+function key(fields: Fields, place: number): Key {
+  const text = fields.at(place)
+  const digits = text === '""' ? '' : text.replace(/^0x/, '')
+  if (!/^(?:[\da-f]{2})*$/i.test(digits)) {
+    throw fields.refuse(place, 'a key must be hex digits, two a byte, or "" for none')
+  }
+  if (digits.length > LONGEST_KEY * 2) throw fields.refuse(place, `a key must be of at most ${LONGEST_KEY} bytes`)
+  const bytes = new Uint8Array(new ArrayBuffer(digits.length / 2))
+  for (let i = 0; i < bytes.length; i++) bytes[i] = Number.parseInt(digits.slice(i * 2, i * 2 + 2), 16)
+  const held = new Key(bytes)
+  bytes.fill(0)
+  return held
+}
+
+function icvBits(fields: Fields): number {
+  const text = fields.at(3)
+  const bits = /^\+?\d+$/.test(text) ? Number(text) : NaN
+  if (ICV_BITS.includes(bits)) return bits
+  throw fields.refuse(3, `the ICV must be of ${ICV_BITS.join(', ')} bits`)
+}
+
+function sender(fields: Fields): string {
+  try {
+    return address(fields.at(5), '').text
+  } catch {
+    throw fields.refuse(5, 'there must be an IPv4 or IPv6 address, or nothing')
+  }
+}
+
+function overheadOf({ aead, auth }: NodeKey): { bytes: number; cilium: number } {
+  if (aead !== undefined) return { bytes: aead.icvBits / 8, cilium: aead.icvBits / 8 }
+  const { length } = auth!.key
+  return { bytes: length, cilium: length * 2 }
+}

@@ -101,7 +101,7 @@ export interface NativeSocket {
   /** Sends one message, header without sequence, and collects what comes back: to NLMSG_DONE, or the answer and its ack. */
   request(job: number, type: number, flags: number, payload: Uint8Array, timeoutMs: number): Promise<NativeReply>
   /** Sends an nftables transaction, all or nothing. `generation` 0: whatever the ruleset's is. native/nft/transaction.h */
-  transact(job: number, messages: Uint8Array, generation: number, timeoutMs: number): Promise<NativeOutcome>
+  transact(job: number, records: Uint8Array, generation: number, timeoutMs: number): Promise<NativeOutcome>
   /**
    * Takes a name in the socket's namespace for as long as the socket is open: an abstract Unix socket (unix(7)), which
    * dies with its holder. Fails with EADDRINUSE and who holds it (pid 0: not to be told), or with another errno.
@@ -121,6 +121,8 @@ interface Addon {
   encode(records: Uint8Array, keys: readonly Uint8Array[], algorithms: readonly string[]): Uint8Array
   /** The records of the states and policies in XFRM messages, as read() gives them. Throws if they are malformed. */
   decode(messages: Uint8Array, details: boolean): NativeRecords
+  /** What transact() sends: BATCH_BEGIN, the messages, BATCH_END, numbered from 1. Throws if the records are malformed. */
+  encodeTransaction(records: Uint8Array, generation: number): Uint8Array
   /** Offsets as the compiler sees them. */
   layout(): { state: Record<string, number>; policy: Record<string, number>; transaction: Record<string, number> }
 }

@@ -9,18 +9,19 @@ import { align4, LITTLE_ENDIAN } from './records.js'
 const NESTED = 0x8000
 /** What an attribute holds at most: its length is 16 bits and counts its header. */
 export const LONGEST_PAYLOAD = 0xffff - HEADER_BYTES
+const noBytes = new Uint8Array()
 
-const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
 /** Appends attributes to one growing buffer. Throws a RangeError where something does not fit into one. */
 export class AttributeWriter {
-  #buffer = new Uint8Array(512)
-  #view = new DataView(this.#buffer.buffer)
+  #buffer = Buffer.alloc(512)
+  #view = viewOf(this.#buffer)
   #end = 0
 
   u8(type: number, value: number): this {
-    this.#buffer[this.#begin(type, 1)] = value
+    const at = this.#begin(type, 1)
+    this.#buffer[at] = value
     return this
   }
 
@@ -37,9 +38,14 @@ export class AttributeWriter {
   }
 
   text(type: number, value: string): this {
-    const bytes = encoder.encode(value)
-    const at = this.#begin(type, bytes.length + 1)
-    this.#buffer.set(bytes, at)
+    return this.prefixedText(type, noBytes, value)
+  }
+
+  /** Bytes, then a text and its NUL. */
+  prefixedText(type: number, prefix: Uint8Array, value: string): this {
+    const at = this.#begin(type, prefix.length + textBytes(value))
+    this.#buffer.set(prefix, at)
+    this.#buffer.write(value, at + prefix.length)
     return this
   }
 
@@ -49,14 +55,23 @@ export class AttributeWriter {
     return this
   }
 
+  /** Begins a nest; what is written until `close` is its payload. Returns what `close` takes. */
+  open(type: number): number {
+    return this.#begin(type | NESTED, 0) - HEADER_BYTES
+  }
+
+  close(nest: number): this {
+    const length = this.#end - nest
+    if (length - HEADER_BYTES > LONGEST_PAYLOAD) throw tooLong(length - HEADER_BYTES)
+    this.#view.setUint16(nest, length, LITTLE_ENDIAN)
+    return this
+  }
+
   /** What `fill` writes, as the payload of one attribute. */
   nest(type: number, fill: (writer: this) => void): this {
-    const at = this.#begin(type | NESTED, 0)
+    const nest = this.open(type)
     fill(this)
-    const payload = this.#end - at
-    if (payload > LONGEST_PAYLOAD) throw tooLong(payload)
-    this.#view.setUint16(at - HEADER_BYTES, HEADER_BYTES + payload, LITTLE_ENDIAN)
-    return this
+    return this.close(nest)
   }
 
   /** A nest whose attributes are encoded already. */
@@ -64,28 +79,62 @@ export class AttributeWriter {
     return this.bytes(type | NESTED, attributes)
   }
 
+  /** What is no attribute, as it is, padded to four bytes. Returns where it starts. */
+  raw(value: Uint8Array): number {
+    const at = this.skip(value.length)
+    this.#buffer.set(value, at)
+    return at
+  }
+
+  /** Leaves zeroes, to a multiple of four bytes. Returns where they start. */
+  skip(bytes: number): number {
+    const at = this.#end
+    const end = at + align4(bytes)
+    if (end > this.#buffer.length) this.#grow(end)
+    this.#end = end
+    return at
+  }
+
+  /** How much was written. */
+  get position(): number {
+    return this.#end
+  }
+
+  /** Forgets what was written from there on. */
+  truncate(position: number): void {
+    this.#buffer.fill(0, position, this.#end)
+    this.#end = position
+  }
+
   /** What was written so far. Writing on may make it a copy. */
   get written(): Uint8Array {
     return this.#buffer.subarray(0, this.#end)
   }
 
+  /** The buffer from its beginning, to change what was written. Not to be kept: writing on may make it another. */
+  get view(): DataView {
+    return this.#view
+  }
+
+  /** Writes over what was written. */
+  overwrite(at: number, value: Uint8Array): void {
+    this.#buffer.set(value, at)
+  }
+
   /** Writes a header, makes room for the payload, zeroed and padded, and says where it starts. */
   #begin(type: number, payload: number): number {
     if (payload > LONGEST_PAYLOAD) throw tooLong(payload)
-    const at = this.#end + HEADER_BYTES
-    const end = at + align4(payload)
-    if (end > this.#buffer.length) this.#grow(end)
-    this.#view.setUint16(this.#end, HEADER_BYTES + payload, LITTLE_ENDIAN)
-    this.#view.setUint16(this.#end + 2, type, LITTLE_ENDIAN)
-    this.#end = end
-    return at
+    const at = this.skip(HEADER_BYTES + payload)
+    this.#view.setUint16(at, HEADER_BYTES + payload, LITTLE_ENDIAN)
+    this.#view.setUint16(at + 2, type, LITTLE_ENDIAN)
+    return at + HEADER_BYTES
   }
 
   #grow(least: number): void {
     const old = this.#buffer
-    this.#buffer = new Uint8Array(Math.max(old.length * 2, least))
+    this.#buffer = Buffer.alloc(Math.max(old.length * 2, least))
     this.#buffer.set(old)
-    this.#view = new DataView(this.#buffer.buffer)
+    this.#view = viewOf(this.#buffer)
   }
 }
 
@@ -151,7 +200,7 @@ export function readText(bytes: Uint8Array): string {
 
 /** How many bytes a string takes in an attribute, its NUL included. */
 export function textBytes(text: string): number {
-  return encoder.encode(text).length + 1
+  return Buffer.byteLength(text) + 1
 }
 
 function tooLong(bytes: number): RangeError {

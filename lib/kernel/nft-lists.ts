@@ -1,6 +1,7 @@
 import { eachAttribute, malformed, viewOf } from './attributes.js'
 import { Attributes, AttributeWriter } from './nft-attributes.js'
-import { readExpression, type Expression } from './nft-expressions.js'
+import { readExpression } from './nft-expression-codec.js'
+import type { Expression } from './nft-expressions.js'
 import {
   ChainAttribute,
   ElementsAttribute,

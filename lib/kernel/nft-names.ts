@@ -18,6 +18,15 @@ export type Policy = keyof typeof Policies
 export const ChainTypes = ['filter', 'route', 'nat'] as const
 export type ChainType = (typeof ChainTypes)[number]
 
+/** NFT_SET_* that a caller may set. */
+export const SetFlags = { constant: 2, interval: 4, timeout: 16, dynamic: 32 } as const
+export type SetFlag = keyof typeof SetFlags
+/** NFT_SET_MAP */
+export const SET_IS_MAP = 8
+
+/** NFT_SET_ELEM_INTERVAL_END */
+export const INTERVAL_END = 1
+
 /** A table by its name, up to 255 bytes. */
 export interface TableName {
   readonly family: NftFamily
@@ -28,6 +37,9 @@ export interface ChainName extends TableName {
 }
 export interface SetName extends TableName {
   readonly set: string
+}
+export interface CounterName extends TableName {
+  readonly counter: string
 }
 export interface RuleName extends ChainName {
   /** The kernel's own number of it. */
@@ -52,11 +64,23 @@ export const Message = {
   getElements: 13,
   deleteElements: 14,
   getGeneration: 16,
+  newObject: 18,
+  getObject: 19,
+  deleteObject: 20,
 } as const
 
 /** Types of attributes, by the object they are of (NFTA_*). */
 export const TableAttribute = { name: 1, flags: 2, use: 3, handle: 4, userdata: 6 } as const
-export const ChainAttribute = { table: 1, handle: 2, name: 3, hook: 4, policy: 5, type: 7, userdata: 12 } as const
+export const ChainAttribute = {
+  table: 1,
+  handle: 2,
+  name: 3,
+  hook: 4,
+  policy: 5,
+  use: 6,
+  type: 7,
+  userdata: 12,
+} as const
 export const HookAttribute = { number: 1, priority: 2 } as const
 export const RuleAttribute = { table: 1, chain: 2, handle: 3, expressions: 4, userdata: 7 } as const
 export const SetAttribute = {
@@ -65,22 +89,44 @@ export const SetAttribute = {
   flags: 3,
   keyType: 4,
   keyBytes: 5,
+  dataType: 6,
+  dataBytes: 7,
+  description: 9,
   id: 10,
+  timeout: 11,
   userdata: 13,
   handle: 16,
+  expression: 17,
 } as const
+export const SetDescription = { size: 1 } as const
 export const ElementsAttribute = { table: 1, set: 2, elements: 3 } as const
+export const ElementAttribute = {
+  key: 1,
+  data: 2,
+  flags: 3,
+  timeout: 4,
+  expiration: 5,
+  userdata: 6,
+  expression: 7,
+  expressions: 11,
+} as const
+export const ObjectAttribute = { table: 1, name: 2, type: 3, data: 4, use: 5, handle: 6, userdata: 8 } as const
+/** NFT_OBJECT_COUNTER */
+export const OBJECT_COUNTER = 1
 export const LIST_ELEMENT = 1
-
-/** `nft`'s number for a key that is a plain integer; the kernel keeps it for `nft`. */
-export const KEY_TYPE_INTEGER = 4
+/** What an expression is written as, and a value: bytes, or a verdict. */
+export const ExpressionAttribute = { name: 1, data: 2 } as const
+export const DataAttribute = { value: 1, verdict: 2 } as const
+export const VerdictAttribute = { code: 1, chain: 2 } as const
+export const CounterAttribute = { bytes: 1, packets: 2, pad: 3 } as const
 
 /** NFT_NAME_MAXLEN: the NUL counts. */
 const LONGEST_NAME = 256
 
 /** @throws InvalidArgument */
 export function familyNumber(family: unknown): number {
-  return Families[oneOf(family, 'family', namesOf(Families))]
+  const known = (Families as Record<string, number | undefined>)[String(family)]
+  return known ?? Families[oneOf(family, 'family', namesOf(Families))]
 }
 
 /** @throws InvalidArgument */

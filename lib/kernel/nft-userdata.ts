@@ -1,25 +1,27 @@
-import { readText } from './nft-attributes.js'
+import { InvalidArgument } from '../base/errors.js'
+import { readText, textBytes, type AttributeWriter } from './nft-attributes.js'
 import { LITTLE_ENDIAN } from './records.js'
 
 /**
- * User data: bytes that the kernel keeps with a table, a chain, a rule or a set and never reads. `nft` stores in them what
+ * User data: bytes that the kernel keeps with a table, a chain, a rule, a set or an element and never reads. `nft` stores in them what
  * it wants to see again, as a list of [type, length, value] with one byte each for the first two (libnftnl's udata.h).
  */
 
-/** Longest comment, its NUL included, that `nft` takes. */
-export const LONGEST_COMMENT = 128
+/** Longest comment that `nft` takes, in bytes, without the NUL that ends it. */
+const LONGEST_COMMENT = 128
 
 /** Types at the top, by what the user data belongs to. */
 const COMMENT = 0
 const SET_KEY_BYTE_ORDER = 0
+const SET_DATA_BYTE_ORDER = 1
 const SET_KEY_TYPEOF = 3
+const SET_DATA_INTERVAL = 6
 const SET_COMMENT = 7
 
 const TYPEOF_EXPRESSION = 0
 const TYPEOF_DATA = 1
 const EXPRESSION_PAYLOAD = 7
 const PayloadField = { description: 0, type: 1, base: 2, offset: 3, length: 4 } as const
-const BIG_ENDIAN = 2
 /** A field that `nft` has no name for: it then prints `@th,96,24`. */
 const RAW_DESCRIPTION = 0
 /** `nft` passes over it when it reads such a field, and may write anything. */
@@ -33,37 +35,63 @@ export interface TransportField {
 /** `nft`'s number of the transport layer (PROTO_BASE_TRANSPORT_HDR); not the kernel's. */
 const TRANSPORT_LAYER = 3
 
-/** The user data of a table, a chain or a rule. */
-export function commentUserdata(comment: string): Uint8Array {
-  return entry(COMMENT, text(comment))
+/** @throws InvalidArgument for what is no comment */
+export function checkedComment(value: unknown, argument: string): string {
+  if (typeof value !== 'string' || value.includes('\0') || textBytes(value) - 1 > LONGEST_COMMENT) {
+    throw new InvalidArgument(argument, `a string of up to ${LONGEST_COMMENT} bytes`, value)
+  }
+  return value
 }
+
+/**
+ * Writes the user data of a table, a chain, a rule or an element as an attribute of that type, if there is a comment.
+ * @throws InvalidArgument for what is no comment
+ */
+export function writeComment(writer: AttributeWriter, type: number, comment: unknown, argument: string): void {
+  if (comment === undefined) return
+  const checked = checkedComment(comment, argument)
+  writer.prefixedText(type, commentPrefixes[textBytes(checked)]!, checked)
+}
+
+/** By the length of the comment with its NUL. */
+const commentPrefixes = Array.from({ length: LONGEST_COMMENT + 2 }, (_, length) => Uint8Array.of(COMMENT, length))
 
 export function readComment(userdata: Uint8Array): string | undefined {
   const value = entries(userdata)?.get(COMMENT)
   return value && readText(value)
 }
 
-/** The user data of a set without which `nft` cannot print a key that is a raw field. */
-export function setUserdata(field: TransportField | undefined, comment: string | undefined): Uint8Array {
+export interface SetUserdata {
+  /** Of the keys; with `field` it is that of a packet's bytes. */
+  readonly keyOrder?: number | undefined
+  /** The field that keys are compared with, where they have no type with a name. */
+  readonly field?: TransportField | undefined
+  /** Of a map's values. */
+  readonly dataOrder?: number | undefined
+  readonly comment?: string | undefined
+}
+
+/** The user data of a set, without which `nft` can print neither a key that is a raw field nor a number in its order. */
+export function setUserdata({ keyOrder, field, dataOrder, comment }: SetUserdata): Uint8Array {
   const parts: Uint8Array[] = []
-  if (field !== undefined) {
-    const payload = [
-      entry(PayloadField.description, u32(RAW_DESCRIPTION)),
-      entry(PayloadField.type, u32(RAW_TYPE)),
-      entry(PayloadField.base, u32(TRANSPORT_LAYER)),
-      entry(PayloadField.offset, u32(field.offset)),
-      entry(PayloadField.length, u32(field.length)),
-    ]
-    parts.push(
-      entry(SET_KEY_BYTE_ORDER, u32(BIG_ENDIAN)),
-      entry(
-        SET_KEY_TYPEOF,
-        Buffer.concat([entry(TYPEOF_EXPRESSION, u32(EXPRESSION_PAYLOAD)), entry(TYPEOF_DATA, Buffer.concat(payload))]),
-      ),
-    )
-  }
+  if (keyOrder !== undefined) parts.push(entry(SET_KEY_BYTE_ORDER, u32(keyOrder)))
+  if (dataOrder !== undefined) parts.push(entry(SET_DATA_BYTE_ORDER, u32(dataOrder)))
+  if (field !== undefined) parts.push(entry(SET_KEY_TYPEOF, typeofField(field)))
+  // Whether a map's values are intervals.
+  if (dataOrder !== undefined) parts.push(entry(SET_DATA_INTERVAL, u32(0)))
   if (comment !== undefined) parts.push(entry(SET_COMMENT, text(comment)))
   return Buffer.concat(parts)
+}
+
+function typeofField(field: TransportField): Uint8Array {
+  const payload = [
+    entry(PayloadField.description, u32(RAW_DESCRIPTION)),
+    entry(PayloadField.type, u32(RAW_TYPE)),
+    entry(PayloadField.base, u32(TRANSPORT_LAYER)),
+    entry(PayloadField.offset, u32(field.offset)),
+    entry(PayloadField.length, u32(field.length)),
+  ]
+  return Buffer.concat([entry(TYPEOF_EXPRESSION, u32(EXPRESSION_PAYLOAD)), entry(TYPEOF_DATA, Buffer.concat(payload))])
 }
 
 export function readSetComment(userdata: Uint8Array): string | undefined {

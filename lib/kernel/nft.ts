@@ -31,20 +31,57 @@ import {
   type SetName,
   type TableName,
 } from './nft-names.js'
+import { Subjects } from './nft-subjects.js'
 import { NftTransaction } from './nft-transaction.js'
 
-export * from './nft-expressions.js'
-export type { Chain, NftSet, Rule, Table } from './nft-lists.js'
-export type { ChainName, ChainType, Hook, NftFamily, Policy, RuleName, SetName, TableName } from './nft-names.js'
 export {
-  NftTransaction,
-  type BaseChain,
-  type ChainOptions,
-  type ElementsOptions,
-  type RuleOptions,
-  type SetOptions,
-  type TableOptions,
-} from './nft-transaction.js'
+  bitwise,
+  cmp,
+  counter,
+  counterReference,
+  goto,
+  hostU32,
+  immediate,
+  jump,
+  lookup,
+  map,
+  masquerade,
+  meta,
+  payload,
+  rt,
+  setMeta,
+  u16,
+  u8,
+  verdict,
+  vmap,
+  xfrm,
+  type Expression,
+  type MetaKey,
+  type Operator,
+  type PayloadBase,
+  type PlainVerdict,
+  type RtKey,
+  type Verdict,
+  type XfrmKey,
+} from './nft-expressions.js'
+export { Hole } from './nft-holes.js'
+export type { Chain, NftSet, Rule, Table } from './nft-lists.js'
+export type {
+  ChainName,
+  ChainType,
+  CounterName,
+  Hook,
+  NftFamily,
+  Policy,
+  RuleName,
+  SetFlag,
+  SetName,
+  TableName,
+} from './nft-names.js'
+export type * from './nft-options.js'
+export { RuleTemplate } from './nft-template.js'
+export { NftTransaction } from './nft-transaction.js'
+export type { DataType } from './nft-types.js'
 export type { TransportField } from './nft-userdata.js'
 
 export interface NftOptions {
@@ -63,7 +100,7 @@ export interface NftFailure {
   code: string
   /** The kernel's own sentence where it gave one, else what errno stands for. */
   message: string
-  /** What was to be changed, as in `chain input`. */
+  /** What was to be changed, as in `rule 2 for chain input of table inet filter`: the second that was to be added to it. */
   subject: string
 }
 
@@ -129,9 +166,9 @@ export class Nft {
     if (!((transaction as unknown) instanceof NftTransaction)) {
       throw new InvalidArgument('transaction', 'an NftTransaction', transaction)
     }
-    const { records, subjects } = transaction.take()
+    const records = transaction.take()
     const began = performance.now()
-    if (subjects.length === 0) return { failures: [], elapsedMs: 0 }
+    if (transaction.size === 0) return { failures: [], elapsedMs: 0 }
     const { timeoutMs } = this.#channel
     const outcome = await this.#channel.run(what, (socket, job) => socket.transact(job, records, generation, timeoutMs))
     if (outcome.ending === Ending.failed && outcome.errno === EMSGSIZE) throw this.#tooLarge(what)
@@ -142,7 +179,7 @@ export class Nft {
       )
     }
     checkEnding(what, { ...outcome, message: outcome.messages[0] })
-    return { failures: failuresOf(outcome, subjects), elapsedMs: performance.now() - began }
+    return { failures: failuresOf(outcome, records), elapsedMs: performance.now() - began }
   }
 
   /** The number of the ruleset's present state, 1 to 2^32 - 1: any change of any table in this namespace makes it another. */
@@ -259,12 +296,13 @@ async function unlessAbsent(reply: Promise<Uint8Array>): Promise<Uint8Array> {
   }
 }
 
-function failuresOf(outcome: NativeOutcome, subjects: readonly string[]): NftFailure[] {
+function failuresOf(outcome: NativeOutcome, records: Uint8Array): NftFailure[] {
   const found: NftFailure[] = []
+  const subjects = new Subjects(records)
   for (let i = 0; i < outcome.failures.length; i += 3) {
     const [index, errno, sentence] = outcome.failures.subarray(i, i + 3) as unknown as [number, number, number]
     const [code, text] = errnoText(errno)
-    found.push({ index, errno, code, message: outcome.messages[sentence] ?? text, subject: subjects[index]! })
+    found.push({ index, errno, code, message: outcome.messages[sentence] ?? text, subject: subjects.of(index) })
   }
   return found
 }

@@ -199,7 +199,7 @@ export class Firewall {
     const { failures } = await this.#nft.commit(transaction, { generation })
     const [first] = failures
     if (first !== undefined) {
-      throw new NetlinkError(`firewall: ${first.subject} of ${this.table.table}`, first.errno, first.message)
+      throw new NetlinkError(`firewall: ${first.subject}`, first.errno, first.message)
     }
   }
 }
@@ -220,7 +220,7 @@ function overtaken(error: unknown): boolean {
 
 /** Chains want their type for this family, rules their expressions; all but one of those are in every nf_tables. */
 function missingPart(error: NetlinkError): Unsupported {
-  const [part, option, module] = error.operation.includes('rule of')
+  const [part, option, module] = error.operation.includes('rule ')
     ? ["nftables' match of a packet's SAs", 'CONFIG_NFT_XFRM', 'nft_xfrm']
     : ["nftables' inet family", 'CONFIG_NF_TABLES_INET', 'nf_tables']
   return new Unsupported(

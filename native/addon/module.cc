@@ -73,7 +73,7 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
   FIELD(transaction, TransactionRecord, kind);
   FIELD(transaction, TransactionRecord, keyBytes);
   FIELD(transaction, TransactionRecord, attributeBytes);
-  FIELD(transaction, TransactionRecord, keyCount);
+  FIELD(transaction, TransactionRecord, elementCount);
   FIELD(transaction, TransactionRecord, reserved);
   auto all = Napi::Object::New(env);
   all.Set("state", state);
@@ -127,11 +127,19 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
   return value;
 }
 
+// The messages that a transaction's records become, numbered from 1.
+Napi::Value encodeNft(const Napi::CallbackInfo& info) {
+  const auto transaction = encodeTransaction(bytesOfArray(info[0]), 1, info[1].As<Napi::Number>().Uint32Value());
+  if (!transaction) throw Napi::Error::New(info.Env(), "a record is malformed");
+  return copyOf(info.Env(), transaction->bytes);
+}
+
 Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("Socket", SocketObject::define(env));
   exports.Set("layout", Napi::Function::New(env, layout, "layout"));
   exports.Set("encode", Napi::Function::New(env, encode, "encode"));
   exports.Set("decode", Napi::Function::New(env, decode, "decode"));
+  exports.Set("encodeTransaction", Napi::Function::New(env, encodeNft, "encodeTransaction"));
   return exports;
 }
 

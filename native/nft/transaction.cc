@@ -17,11 +17,13 @@ namespace {
 constexpr std::uint16_t kFlags = NLM_F_REPLACE | NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND | NLM_F_ECHO;
 constexpr std::size_t kLongestAttribute = 0xffff;  // nlattr.nla_len is 16 bits, its own header included
 
+constexpr std::size_t kLongestList = kLongestAttribute - sizeof(nlattr);
+
 // A record whose every part was found to lie within its length.
 struct Record {
   TransactionRecord head;
   Bytes attributes;
-  Bytes keys;
+  Bytes elements;  // packed keys, or elements that are ready
 };
 
 bool wellFormed(Bytes attributes) {
@@ -31,10 +33,41 @@ bool wellFormed(Bytes attributes) {
   return attributes.empty();
 }
 
+// What the first `count` elements of the span take, with their padding; nullopt unless they are there and each fits
+// into a list.
+std::optional<std::size_t> elementsSize(Bytes bytes, std::uint32_t count) {
+  const std::size_t all = bytes.size();
+  Attribute attribute{};
+  for (std::uint32_t i = 0; i < count; i++) {
+    if (!takeAttribute(bytes, attribute) || attribute.type != NFTA_LIST_ELEM) return std::nullopt;
+    if (align4(attribute.whole.size()) > kLongestList) return std::nullopt;
+  }
+  return all - bytes.size();
+}
+
+// What follows the attributes, by the record's kind.
+std::optional<std::size_t> tailSize(const TransactionRecord& head, Bytes rest) {
+  const bool counted = head.elementCount != 0;
+  switch (head.kind) {
+    case TransactionKind::kPlain:
+      if (head.keyBytes != 0 || counted) return std::nullopt;
+      return 0;
+    case TransactionKind::kKeys:
+      if (head.keyBytes == 0 || head.keyBytes > NFT_DATA_VALUE_MAXLEN || !counted) return std::nullopt;
+      if (head.elementCount > rest.size() / head.keyBytes) return std::nullopt;
+      return std::size_t{head.elementCount} * head.keyBytes;
+    case TransactionKind::kElements:
+      if (head.keyBytes != 0 || !counted) return std::nullopt;
+      return elementsSize(rest, head.elementCount);
+    default:
+      return std::nullopt;
+  }
+}
+
 // Reads the first record of the span.
 std::optional<Record> readRecord(Bytes records) {
   if (records.size() < sizeof(TransactionRecord)) return std::nullopt;
-  Record record{.head = load<TransactionRecord>(records), .attributes = {}, .keys = {}};
+  Record record{.head = load<TransactionRecord>(records), .attributes = {}, .elements = {}};
   const auto& head = record.head;
   if (head.length < sizeof head || head.length % alignof(std::uint64_t) != 0 || head.length > records.size())
     return std::nullopt;
@@ -45,22 +78,11 @@ std::optional<Record> readRecord(Bytes records) {
   record.attributes = tail.first(head.attributeBytes);
   if (!wellFormed(record.attributes)) return std::nullopt;
 
+  // The tail is a multiple of eight, so the padding is in it.
   const Bytes rest = tail.subspan(align4(head.attributeBytes));
-  std::size_t keyBytes = 0;
-  switch (head.kind) {
-    case TransactionKind::kPlain:
-      if (head.keyBytes != 0 || head.keyCount != 0) return std::nullopt;
-      break;
-    case TransactionKind::kElements:
-      if (head.keyBytes == 0 || head.keyBytes > NFT_DATA_VALUE_MAXLEN || head.keyCount == 0) return std::nullopt;
-      if (head.keyCount > rest.size() / head.keyBytes) return std::nullopt;
-      keyBytes = std::size_t{head.keyCount} * head.keyBytes;
-      break;
-    default:
-      return std::nullopt;
-  }
-  if (rest.size() - keyBytes >= alignof(std::uint64_t)) return std::nullopt;
-  record.keys = rest.first(keyBytes);
+  const auto size = tailSize(head, rest);
+  if (!size || rest.size() - *size >= alignof(std::uint64_t)) return std::nullopt;
+  record.elements = rest.first(*size);
   return record;
 }
 
@@ -129,38 +151,54 @@ constexpr std::uint16_t messageType(const Record& record) {
 // What one key takes in NFTA_SET_ELEM_LIST_ELEMENTS: an element, in it a key, in it a value.
 constexpr std::size_t elementBytes(std::size_t keyBytes) { return 3 * sizeof(nlattr) + align4(keyBytes); }
 
-std::size_t keysPerMessage(std::size_t keyBytes) {
-  return (kLongestAttribute - sizeof(nlattr)) / elementBytes(keyBytes);
-}
-
-void writeElements(Writer& writer, Bytes keys, std::size_t keyBytes) {
-  const auto list = writer.beginNest(NFTA_SET_ELEM_LIST_ELEMENTS);
-  for (; !keys.empty(); keys = keys.subspan(keyBytes)) {
+// Takes as many keys off the span as one list holds, and writes them as elements.
+void writeKeys(Writer& writer, Bytes& keys, std::size_t keyBytes) {
+  const std::size_t most = kLongestList / elementBytes(keyBytes) * keyBytes;
+  const Bytes part = keys.first(std::min(keys.size(), most));
+  keys = keys.subspan(part.size());
+  for (std::size_t at = 0; at < part.size(); at += keyBytes) {
     const auto element = writer.beginNest(NFTA_LIST_ELEM);
     const auto key = writer.beginNest(NFTA_SET_ELEM_KEY);
-    writer.attribute(NFTA_DATA_VALUE, keys.first(keyBytes));
+    writer.attribute(NFTA_DATA_VALUE, part.subspan(at, keyBytes));
     writer.endNest(key);
     writer.endNest(element);
   }
-  writer.endNest(list);
+}
+
+// The same for elements that are ready.
+void writeReady(Writer& writer, Bytes& elements) {
+  Bytes rest = elements;
+  std::size_t size = 0;
+  Attribute attribute{};
+  while (takeAttribute(rest, attribute)) {
+    const std::size_t with = elements.size() - rest.size();
+    if (with > kLongestList) break;
+    size = with;
+  }
+  writer.appendPadded(elements.first(size));
+  elements = elements.subspan(size);
 }
 
 // Returns how many messages the record became.
 std::size_t writeRecord(Writer& writer, const Record& record) {
   const auto& head = record.head;
-  auto keys = record.keys;
+  Bytes elements = record.elements;
   std::size_t messages = 0;
   do {
     writer.beginMessage(messageType(record), head.flags, head.family, 0);
     writer.appendPadded(record.attributes);
-    if (head.kind == TransactionKind::kElements) {
-      const auto part = keys.first(std::min(keys.size(), keysPerMessage(head.keyBytes) * head.keyBytes));
-      writeElements(writer, part, head.keyBytes);
-      keys = keys.subspan(part.size());
+    if (head.kind != TransactionKind::kPlain) {
+      const auto list = writer.beginNest(NFTA_SET_ELEM_LIST_ELEMENTS);
+      if (head.kind == TransactionKind::kKeys) {
+        writeKeys(writer, elements, head.keyBytes);
+      } else {
+        writeReady(writer, elements);
+      }
+      writer.endNest(list);
     }
     writer.endMessage();
     messages++;
-  } while (!keys.empty());
+  } while (!elements.empty());
   return messages;
 }
 

@@ -13,22 +13,24 @@ namespace xfrmesh {
 
 enum class TransactionKind : std::uint8_t {
   kPlain = 0,     // one message: the attributes as they are
-  kElements = 1,  // set elements: the attributes (NFTA_SET_ELEM_LIST_TABLE, _SET …), then packed keys, in as many
+  kKeys = 1,      // set elements: the attributes (NFTA_SET_ELEM_LIST_TABLE, _SET …), then packed keys, in as many
                   // messages as it takes
+  kElements = 2,  // the same, but after the attributes stand elements with all that is in them: NFTA_LIST_ELEM each
 };
 
-// A record's head. Attributes follow it (struct nlattr, NFTA_*), padded to four bytes; after them, with kElements, the
-// keys without gaps. A record begins at a multiple of eight bytes. Integers are in host byte order, keys and what is in
-// the attributes as the kernel takes them. lib/kernel/nft-transaction.ts knows the same offsets.
+// A record's head. Attributes follow it (struct nlattr, NFTA_*), padded to four bytes; after them, with kKeys, the keys
+// without gaps, and with kElements the elements, each padded to four bytes. A record begins at a multiple of eight
+// bytes. Integers are in host byte order, keys and what is in the attributes as the kernel takes them.
+// lib/kernel/nft-records.ts knows the same offsets.
 struct TransactionRecord {
   std::uint32_t length;  // of the whole record, padding included: a multiple of eight
   std::uint16_t type;    // NFT_MSG_*
   std::uint16_t flags;   // NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_APPEND, NLM_F_ECHO
   std::uint8_t family;   // NFPROTO_*
   TransactionKind kind;
-  std::uint16_t keyBytes;        // of one key, 1 to NFT_DATA_VALUE_MAXLEN; 0 with kPlain
+  std::uint16_t keyBytes;        // of one key, 1 to NFT_DATA_VALUE_MAXLEN; 0 but with kKeys
   std::uint32_t attributeBytes;  // without the padding
-  std::uint32_t keyCount;        // at least 1; 0 with kPlain
+  std::uint32_t elementCount;    // at least 1; 0 with kPlain
   std::uint32_t reserved;
 };
 static_assert(sizeof(TransactionRecord) == 24 && std::is_trivially_copyable_v<TransactionRecord>);

@@ -1,7 +1,9 @@
 // Whatever the records, encodeTransaction refuses them or makes messages that a strict reader takes.
 #include <linux/netfilter/nf_tables.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "test/nft_records.h"
 
@@ -11,6 +13,22 @@ using namespace xfrmesh;
 
 void require(bool holds) {
   if (!holds) std::abort();
+}
+
+// Makes of these bytes elements whose lengths agree, as many as there is room for, and says how many.
+std::uint32_t mendElements(std::span<std::byte> bytes) {
+  std::uint32_t count = 0;
+  while (bytes.size() >= sizeof(nlattr)) {
+    auto attribute = load<nlattr>(bytes);
+    const auto most = static_cast<std::uint16_t>(std::min<std::size_t>(bytes.size(), 0xfffc));
+    attribute.nla_len =
+        static_cast<std::uint16_t>(sizeof attribute + attribute.nla_len % (most - sizeof attribute + 1));
+    attribute.nla_type = NFTA_LIST_ELEM | NLA_F_NESTED;
+    std::memcpy(bytes.data(), &attribute, sizeof attribute);
+    bytes = bytes.subspan(std::min(align4(attribute.nla_len), bytes.size()));
+    count++;
+  }
+  return count;
 }
 
 // The input as one record whose lengths agree: what chance seldom finds.
@@ -24,10 +42,24 @@ std::vector<std::byte> mended(Bytes input) {
   head.type %= NFT_MSG_MAX;
   head.flags &= NLM_F_CREATE | NLM_F_APPEND;
   head.attributeBytes %= tail + 1;
-  head.keyBytes %= NFT_DATA_VALUE_MAXLEN + 1;
-  head.kind = head.keyBytes == 0 ? TransactionKind::kPlain : TransactionKind::kElements;
-  head.keyCount =
-      head.keyBytes == 0 ? 0 : (tail - static_cast<std::uint32_t>(align4(head.attributeBytes))) / head.keyBytes;
+  const std::uint32_t rest =
+      tail - static_cast<std::uint32_t>(std::min<std::size_t>(align4(head.attributeBytes), tail));
+  switch (static_cast<std::uint8_t>(head.kind) % 3) {
+    case 0:
+      head.kind = TransactionKind::kPlain;
+      head.keyBytes = 0;
+      head.elementCount = 0;
+      break;
+    case 1:
+      head.kind = TransactionKind::kKeys;
+      head.keyBytes = static_cast<std::uint16_t>(1 + head.keyBytes % NFT_DATA_VALUE_MAXLEN);
+      head.elementCount = rest / head.keyBytes;
+      break;
+    default:
+      head.kind = TransactionKind::kElements;
+      head.keyBytes = 0;
+      head.elementCount = mendElements(std::span(bytes).last(rest));
+  }
   std::memcpy(bytes.data(), &head, sizeof head);
   return bytes;
 }

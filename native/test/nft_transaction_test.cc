@@ -34,13 +34,13 @@ constexpr TransactionRecord plain(std::uint16_t type, std::uint16_t flags = 0) {
           .kind = TransactionKind::kPlain,
           .keyBytes = 0,
           .attributeBytes = 0,
-          .keyCount = 0,
+          .elementCount = 0,
           .reserved = 0};
 }
 
-constexpr TransactionRecord elements(std::uint16_t type, std::uint16_t keyBytes) {
+constexpr TransactionRecord keysOf(std::uint16_t type, std::uint16_t keyBytes) {
   auto head = plain(type, NLM_F_CREATE);
-  head.kind = TransactionKind::kElements;
+  head.kind = TransactionKind::kKeys;
   head.keyBytes = keyBytes;
   return head;
 }
@@ -52,10 +52,28 @@ std::vector<std::byte> fromHex(const std::string& hex) {
   return bytes;
 }
 
-// A record of elements that is well formed, for tests that then spoil it.
-std::vector<std::byte> goodElements() {
+// A record of keys that is well formed, for tests that then spoil it.
+std::vector<std::byte> goodKeys() {
   std::vector<std::byte> records;
-  appendRecord(records, elements(NFT_MSG_NEWSETELEM, 3), setOf("t", "s"), bytesOfList({0, 16, 0, 0, 16, 1}));
+  appendRecord(records, keysOf(NFT_MSG_NEWSETELEM, 3), setOf("t", "s"), bytesOfList({0, 16, 0, 0, 16, 1}));
+  return records;
+}
+
+// An element with a key of four bytes and user data of that many.
+std::vector<std::byte> readyElement(std::uint32_t number, std::size_t userdata) {
+  const std::uint32_t wire = htonl(number);
+  std::vector<std::byte> body =
+      attributeOf(NFTA_SET_ELEM_KEY | NLA_F_NESTED, attributeOf(NFTA_DATA_VALUE, bytesOf(wire)));
+  appendBytes(body, attributeOf(NFTA_SET_ELEM_USERDATA, std::vector<std::byte>(userdata)));
+  return attributeOf(NFTA_LIST_ELEM | NLA_F_NESTED, body);
+}
+
+std::vector<std::byte> recordOfElements(const std::vector<std::byte>& all, std::uint32_t count) {
+  auto head = plain(NFT_MSG_NEWSETELEM, NLM_F_CREATE);
+  head.kind = TransactionKind::kElements;
+  head.elementCount = count;
+  std::vector<std::byte> records;
+  appendRecord(records, head, setOf("t", "s"), all);
   return records;
 }
 
@@ -82,7 +100,7 @@ TEST(elements_are_encoded_as_nft_does) {
   std::vector<std::byte> attributes = setOf("xfrmesh_58464d", "encrypted-vnis");
   appendBytes(attributes, attributeOf(NFTA_SET_ELEM_LIST_SET_ID, bytesOfList({0, 0, 0, 1})));
   std::vector<std::byte> records;
-  appendRecord(records, elements(NFT_MSG_NEWSETELEM, 3), attributes, bytesOfList({0, 16, 0, 0, 16, 1}));
+  appendRecord(records, keysOf(NFT_MSG_NEWSETELEM, 3), attributes, bytesOfList({0, 16, 0, 0, 16, 1}));
   const auto encoded = encodeTransaction(records, 1, 0);
   CHECK(encoded.has_value());
   const auto found = readMessages(encoded->bytes);
@@ -147,7 +165,7 @@ TEST(elements_are_split_before_an_attribute_overflows) {
   }
   std::vector<std::byte> records;
   appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
-  appendRecord(records, elements(NFT_MSG_NEWSETELEM, 3), setOf("t", "s"), keys);
+  appendRecord(records, keysOf(NFT_MSG_NEWSETELEM, 3), setOf("t", "s"), keys);
   const auto encoded = encodeTransaction(records, 1, 0);
   CHECK(encoded.has_value());
   CHECK(encoded->recordOf == (std::vector<std::uint32_t>{0, 1, 1, 1}));
@@ -172,8 +190,44 @@ TEST(elements_are_split_before_an_attribute_overflows) {
   CHECK_EQ(next, kKeys);
 }
 
+TEST(elements_that_are_ready_are_split_between_them) {
+  constexpr std::uint32_t kCount = 3000;
+  std::vector<std::byte> all;
+  for (std::uint32_t i = 0; i < kCount; i++) appendBytes(all, readyElement(i, i % 131));
+  const auto encoded = encodeTransaction(recordOfElements(all, kCount), 1, 0);
+  CHECK(encoded.has_value());
+  CHECK(encoded->recordOf.size() > 3);
+  const auto messages = readMessages(encoded->bytes);
+  CHECK(messages && messages->size() == encoded->recordOf.size() + 2);
+
+  std::vector<std::byte> sent;
+  for (std::size_t i = 1; i + 1 < messages->size(); i++) {
+    const auto& attributes = (*messages)[i].attributes;
+    CHECK(attributes.size() == 3 && attributes[2].type == NFTA_SET_ELEM_LIST_ELEMENTS);
+    // The next one would not have fit: the lists are as long as can be.
+    CHECK(i + 2 == messages->size() || attributes[2].whole.size() + readyElement(0, 130).size() > 0xffff);
+    appendBytes(sent, attributes[2].payload);
+  }
+  CHECK(sent == all);
+}
+
+TEST(elements_that_are_not_what_was_counted_are_refused) {
+  std::vector<std::byte> all = readyElement(1, 3);
+  appendBytes(all, readyElement(2, 0));
+  CHECK(encodeTransaction(recordOfElements(all, 2), 1, 0).has_value());
+  CHECK(!encodeTransaction(recordOfElements(all, 0), 1, 0));
+  CHECK(!encodeTransaction(recordOfElements(all, 1), 1, 0));
+  CHECK(!encodeTransaction(recordOfElements(all, 3), 1, 0));
+  // Another attribute in an element's place; one of no possible length; one too long for a list.
+  CHECK(!encodeTransaction(recordOfElements(attributeOf(NFTA_LIST_ELEM + 1, {}), 1), 1, 0));
+  CHECK(!encodeTransaction(recordOfElements(with(all, 0, std::uint16_t{0xfff0}), 2), 1, 0));
+  CHECK(!encodeTransaction(recordOfElements(attributeOf(NFTA_LIST_ELEM, std::vector<std::byte>(65528)), 1), 1, 0));
+  const auto longest = attributeOf(NFTA_LIST_ELEM, std::vector<std::byte>(65524));
+  CHECK(encodeTransaction(recordOfElements(longest, 1), 1, 0).has_value());
+}
+
 TEST(malformed_records_are_refused_whole) {
-  const auto good = goodElements();
+  const auto good = goodKeys();
   CHECK(encodeTransaction(good, 1, 0).has_value());
   CHECK(!encodeTransaction({}, 1, 0));
   for (std::size_t size = 1; size < good.size(); size++) CHECK(!encodeTransaction(Bytes(good).first(size), 1, 0));
@@ -185,12 +239,13 @@ TEST(malformed_records_are_refused_whole) {
   CHECK(!encodeTransaction(with(good, offsetof(Record, flags), std::uint16_t{NLM_F_ACK}), 1, 0));
   CHECK(!encodeTransaction(with(good, offsetof(Record, kind), std::uint8_t{0}), 1, 0));
   CHECK(!encodeTransaction(with(good, offsetof(Record, kind), std::uint8_t{2}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, kind), std::uint8_t{3}), 1, 0));
   CHECK(!encodeTransaction(with(good, offsetof(Record, keyBytes), std::uint16_t{0}), 1, 0));
   CHECK(!encodeTransaction(with(good, offsetof(Record, keyBytes), std::uint16_t{65}), 1, 0));
   CHECK(!encodeTransaction(with(good, offsetof(Record, attributeBytes), std::uint32_t{0xffffffff}), 1, 0));
   CHECK(!encodeTransaction(with(good, offsetof(Record, attributeBytes), std::uint32_t{13}), 1, 0));
-  CHECK(!encodeTransaction(with(good, offsetof(Record, keyCount), std::uint32_t{0}), 1, 0));
-  CHECK(!encodeTransaction(with(good, offsetof(Record, keyCount), std::uint32_t{0x80000000}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, elementCount), std::uint32_t{0}), 1, 0));
+  CHECK(!encodeTransaction(with(good, offsetof(Record, elementCount), std::uint32_t{0x80000000}), 1, 0));
   constexpr std::size_t kFirstAttribute = sizeof(Record);
   CHECK(!encodeTransaction(with(good, kFirstAttribute, std::uint16_t{3}), 1, 0));
   CHECK(!encodeTransaction(with(good, kFirstAttribute, std::uint16_t{0xffff}), 1, 0));

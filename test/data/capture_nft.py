@@ -125,6 +125,71 @@ WHOLE = f'''table {TABLE} {{
 }}'''
 
 
+# What CNI's plugins write to masquerade (the texts of its rules are theirs), as rules and as a map would have it.
+MASQUERADE = 'inet cni_plugins_masquerade'
+MASQUERADE_RULES = {
+    'postrouting': {
+        'multicast': 'ip daddr == 224.0.0.0/4  return',
+        'multicast, IPv6': 'ip6 daddr == ff00::/8  return',
+        'check the rest': 'goto masq_checks',
+    },
+    'masq_checks': {
+        'masquerade': 'ip saddr == 192.168.1.2 ip daddr != 192.168.1.0/24 masquerade comment "an owner"',
+        'masquerade, IPv6': 'ip6 saddr == fd00:1::2 ip6 daddr != fd00:1::/64 masquerade',
+        'masquerade, a network of 20 bits': 'ip saddr == 10.1.16.2 ip daddr != 10.1.16.0/20 masquerade',
+        'masquerade, a network of 60 bits': 'ip6 saddr == fd00:2::2 ip6 daddr != fd00:2::/60 masquerade',
+        'masquerade, a network of one address': 'ip saddr == 10.2.0.2 ip daddr != 10.2.0.2/32 masquerade',
+        'masquerade, whatever the network': 'ip saddr == 10.3.0.2 masquerade',
+        'masquerade, a comment of 128 bytes': f'masquerade comment "{"x" * 128}"',
+        'verdict map': 'ip saddr vmap @owners4',
+        'verdict map, IPv6': 'ip6 saddr vmap @owners6',
+        'data map': 'meta mark set ip saddr map @marks',
+        'named counter': 'counter name "seen"',
+        'masquerade, with random ports': 'masquerade random',
+    },
+}
+
+
+def masquerade_cases():
+    table = MASQUERADE
+    yield change('masquerade: table', f'add table {table} {{ comment "Masquerading"; }}')
+    yield change('masquerade: chain', f'add chain {table} masq_checks {{ comment "checks"; }}')
+    yield change('masquerade: base chain',
+                 f'add chain {table} postrouting {{ type nat hook postrouting priority srcnat; }}')
+    yield change('masquerade: subnet chain', f'add chain {table} subnet')
+    for name, options in {
+        'verdict map': 'map owners4 { type ipv4_addr : verdict; comment "by address"; }',
+        'verdict map, IPv6': 'map owners6 { type ipv6_addr : verdict; }',
+        'data map of intervals that counts': 'map marks { type ipv4_addr : mark; flags interval; counter; }',
+        'set of names with timeouts': 'set names { type ifname; flags timeout; timeout 2h; size 100; }',
+        'set that rules fill': 'set ports { type inet_service; flags dynamic; size 100; }',
+        'constant set': 'set fixed { type ether_addr; flags constant; }',
+        'set of protocols': 'set protocols { type inet_proto; }',
+        'set of marks': 'set marked { type mark; }',
+    }.items():
+        yield change(f'masquerade: {name}', f'add {options.replace(" ", f" {table} ", 1)}')
+    yield change('masquerade: counter',
+                 f'add table {table} {{ counter seen {{ comment "some"; packets 3 bytes 400 }}; }}')
+    for chain, rules in MASQUERADE_RULES.items():
+        for name, rule in rules.items():
+            yield change(f'masquerade, {chain}: {name}', f'add rule {table} {chain} {rule}')
+    for name, elements in {
+        'verdicts': 'owners4 { 10.0.0.2 comment "an owner" : goto subnet, 10.0.0.3 : jump subnet, 10.0.0.4 : drop }',
+        'verdicts, IPv6': 'owners6 { fd00::2 : goto subnet }',
+        'data of an interval': 'marks { 10.0.0.4-10.0.0.9 comment "six" : 7 }',
+        'elements with timeouts': 'names { "eth0" timeout 1h, "eth1" comment "second" }',
+    }.items():
+        yield change(f'masquerade: {name}', f'add element {table} {elements}')
+    yield change('masquerade: delete a verdict', f'delete element {table} owners4 {{ 10.0.0.3 : jump subnet }}')
+    yield change('masquerade: two elements, one of which is there: EEXIST',
+                 f'create element {table} owners4 {{ 10.0.0.7 : drop, 10.0.0.4 : drop }}')
+    yield listing('masquerade: list in JSON', '-j', 'list', 'ruleset')
+    yield listing('masquerade: get an element in JSON', '-j', 'get', 'element', *table.split(), 'owners4',
+                  '{ 10.0.0.2 }')
+    yield change('masquerade: delete a counter in use: EBUSY', f'delete counter {table} seen')
+    yield change('masquerade: delete the table', f'delete table {table}')
+
+
 def cases():
     yield listing('generation and an empty ruleset', '-j', 'list', 'ruleset')
 
@@ -181,6 +246,7 @@ def cases():
     yield change('300 elements', f'add element {SET} {{ {vnis(0x2000, 300)} }}', '-n')
     yield listing('list 300 elements in JSON', '-j', 'list', 'set', *SET.split())
     yield change('flush the ruleset', 'flush ruleset')
+    yield from masquerade_cases()
 
 
 write(cases())

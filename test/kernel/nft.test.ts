@@ -40,7 +40,13 @@ describe('a transaction', () => {
       // A chain may be named before it is there only if it comes in the same transaction, and earlier.
       const refused = await nft.commit(transaction)
       expect(refused.failures).toEqual([
-        { index: 5, errno: 2, code: 'ENOENT', message: expect.any(String) as string, subject: 'rule of chain plain' },
+        {
+          index: 5,
+          errno: 2,
+          code: 'ENOENT',
+          message: expect.any(String) as string,
+          subject: 'rule 2 for chain plain of table inet t',
+        },
       ])
       expect(await listed(netns, 'table')).toEqual([])
 
@@ -73,8 +79,8 @@ describe('a transaction', () => {
           .deleteChain({ ...table, chain: 'none' }),
       )
       expect(failures.map(({ index, code, subject }) => [index, code, subject])).toEqual([
-        [0, 'ENOENT', 'table none'],
-        [2, 'ENOENT', 'chain none'],
+        [0, 'ENOENT', 'table inet none'],
+        [2, 'ENOENT', 'chain none of table inet t'],
       ])
     }))
 

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { eachAttribute, viewOf } from '../../lib/kernel/attributes.js'
-import { TransactionRecord, type NftTransaction } from '../../lib/kernel/nft-transaction.js'
+import { Message as Kind } from '../../lib/kernel/nft-names.js'
+import type { NftTransaction } from '../../lib/kernel/nft-transaction.js'
 import { LITTLE_ENDIAN } from '../../lib/kernel/records.js'
+import { native } from '../../lib/native.js'
 
 /** nftables messages as trees that can be compared: what nft sent (test/data/nft.json) and what a transaction holds. */
 
@@ -48,61 +50,80 @@ function tree(bytes: Uint8Array): Tree[] {
 
 /** The messages between BATCH_BEGIN and BATCH_END. */
 export function sentBy({ sent }: Capture): Message[] {
-  return sent.slice(1, -1).map((hex) => {
-    const bytes = Buffer.from(hex, 'hex')
-    return {
-      type: bytes[4]!,
-      flags: viewOf(bytes).getUint16(6, LITTLE_ENDIAN) & ~(NLM_F_REQUEST | NLM_F_ACK),
-      family: bytes[16]!,
-      attributes: tree(bytes.subarray(20)),
-    }
-  })
+  return sent.slice(1, -1).map((hex) => messageOf(Buffer.from(hex, 'hex')))
+}
+
+/** The same of a transaction of ours, as it goes to the kernel. Spends it. */
+export function heldBy(transaction: NftTransaction): Message[] {
+  return wholeMessages(native.encodeTransaction(transaction.take(), 0)).slice(1, -1).map(messageOf)
+}
+
+function messageOf(bytes: Uint8Array): Message {
+  return {
+    type: bytes[4]!,
+    flags: viewOf(bytes).getUint16(6, LITTLE_ENDIAN) & ~(NLM_F_REQUEST | NLM_F_ACK),
+    family: bytes[16]!,
+    attributes: tree(bytes.subarray(20)),
+  }
 }
 
 /** The messages in what came back, whole. */
 export function receivedBy({ received }: Capture): Uint8Array[] {
+  return received.flatMap((hex) => wholeMessages(Buffer.from(hex, 'hex')))
+}
+
+function wholeMessages(bytes: Uint8Array): Uint8Array[] {
   const messages: Uint8Array[] = []
-  for (const hex of received) {
-    const bytes = Buffer.from(hex, 'hex')
-    for (let at = 0; at < bytes.length;) {
-      const length = viewOf(bytes).getUint32(at, LITTLE_ENDIAN)
-      messages.push(bytes.subarray(at, at + length))
-      at += (length + 3) & ~3
-    }
+  for (let at = 0; at < bytes.length;) {
+    const length = viewOf(bytes).getUint32(at, LITTLE_ENDIAN)
+    messages.push(bytes.subarray(at, at + length))
+    at += (length + 3) & ~3
   }
   return messages
 }
 
-const HEAD_BYTES = 24
+const SET_NUMBER_OF_ELEMENTS = 4
+const SET_NUMBER_OF_LOOKUP = 4
+const LOOKUP = Buffer.from('lookup\0').toString('hex')
+const BITWISE = Buffer.from('bitwise\0').toString('hex')
+const BITWISE_OPERATION = 6
+const EXPRESSIONS = 4
 const ELEMENTS = 3
-const LIST_ELEMENT = 1
-const ELEMENT_KEY = 1
-const DATA_VALUE = 1
 
-/** What C++ will make of a transaction, each record as one message; native/test shows that it does. Spends the transaction. */
-export function heldBy(transaction: NftTransaction): Message[] {
-  const { records } = transaction.take()
-  const view = viewOf(records)
-  const messages: Message[] = []
-  for (let at = 0; at < records.length; at += view.getUint32(at + TransactionRecord.length, LITTLE_ENDIAN)) {
-    const attributeBytes = view.getUint32(at + TransactionRecord.attributeBytes, LITTLE_ENDIAN)
-    const keyBytes = view.getUint16(at + TransactionRecord.keyBytes, LITTLE_ENDIAN)
-    const keyCount = view.getUint32(at + TransactionRecord.keyCount, LITTLE_ENDIAN)
-    const attributes = tree(records.subarray(at + HEAD_BYTES, at + HEAD_BYTES + attributeBytes))
-    if (records[at + TransactionRecord.kind] === 1) {
-      const keysAt = at + HEAD_BYTES + ((attributeBytes + 3) & ~3)
-      const keys = Array.from({ length: keyCount }, (_, i): Tree => {
-        const key = records.subarray(keysAt + i * keyBytes, keysAt + (i + 1) * keyBytes)
-        return [LIST_ELEMENT, [[ELEMENT_KEY, [[DATA_VALUE, Buffer.from(key).toString('hex')]]]]]
-      })
-      attributes.push([ELEMENTS, keys])
-    }
-    messages.push({
-      type: view.getUint16(at + TransactionRecord.type, LITTLE_ENDIAN),
-      flags: view.getUint16(at + TransactionRecord.flags, LITTLE_ENDIAN),
-      family: records[at + TransactionRecord.family]!,
-      attributes,
-    })
+/**
+ * nft names the sets of a transaction by number as well as by name, numbers elements where the kernel looks for no
+ * number, and sometimes says that a bitwise operation is the usual one. We do none of it.
+ */
+function asWeDo(message: Message): Message {
+  const attributes = message.attributes.map(([type, value]): Tree => {
+    if (typeof value === 'string') return [type, value]
+    if (message.type === Kind.newRule && type === EXPRESSIONS) return [type, value.map(withoutDefaults)]
+    if (isElements(message) && type === ELEMENTS) return [type, value.map(([, element]): Tree => [1, element])]
+    return [type, value]
+  })
+  return {
+    ...message,
+    attributes: isElements(message) ? attributes.filter(([type]) => type !== SET_NUMBER_OF_ELEMENTS) : attributes,
   }
-  return messages
+}
+
+function isElements({ type }: Message): boolean {
+  return type === Kind.newElements || type === Kind.deleteElements
+}
+
+function withoutDefaults(element: Tree): Tree {
+  const [type, expression] = element
+  const [name, data] = expression as Tree[]
+  const without = (drop: (attribute: Tree) => boolean): Tree => [
+    type,
+    [name!, [data![0], (data![1] as Tree[]).filter((attribute) => !drop(attribute))]],
+  ]
+  if (name![1] === LOOKUP) return without(([number]) => number === SET_NUMBER_OF_LOOKUP)
+  if (name![1] === BITWISE) return without(([number, value]) => number === BITWISE_OPERATION && value === '00000000')
+  return element
+}
+
+/** What nft sent, as we would have sent it. */
+export function nft(name: string): Message[] {
+  return sentBy(capture(name)).map(asWeDo)
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { TransactionRecord } from '../../lib/kernel/nft-transaction.js'
+import { TransactionRecord } from '../../lib/kernel/nft-records.js'
 import { Policy, State } from '../../lib/kernel/records.js'
 import { native } from '../../lib/native.js'
 

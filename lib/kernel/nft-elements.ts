@@ -1,0 +1,85 @@
+import { array, boolean, integer } from '../base/check.js'
+import { InvalidArgument } from '../base/errors.js'
+import type { AttributeWriter } from './nft-attributes.js'
+import { writeVerdict } from './nft-expression-codec.js'
+import { DataAttribute, ElementAttribute, INTERVAL_END, LIST_ELEMENT } from './nft-names.js'
+import type { ElementOptions } from './nft-options.js'
+import { TransactionKind, type RecordElements } from './nft-records.js'
+import { writeComment } from './nft-userdata.js'
+
+/** Elements of sets and maps, as they follow a record's attributes. */
+
+/** NFT_DATA_VALUE_MAXLEN */
+export const LONGEST_KEY = 64
+
+/** Keys as they are: C++ makes elements of them. @throws InvalidArgument */
+export function packedKeys(keys: unknown, bytes: unknown): RecordElements {
+  const keyBytes = integer(bytes, 'elements.keyBytes', 1, LONGEST_KEY)
+  if (!(keys instanceof Uint8Array) || keys.length % keyBytes !== 0) {
+    throw new InvalidArgument('elements.keys', `a Uint8Array of keys of ${keyBytes} bytes each`, keys)
+  }
+  return {
+    kind: TransactionKind.keys,
+    keyBytes,
+    count: keys.length / keyBytes,
+    fill: (writer) => writer.raw(keys),
+  }
+}
+
+/** Elements that have more to them than a key. @throws InvalidArgument, from `fill` too */
+export function listedElements(value: unknown): RecordElements {
+  const elements = array(value, 'elements.elements')
+  return {
+    kind: TransactionKind.elements,
+    keyBytes: 0,
+    count: elements.length,
+    fill: (writer) => {
+      for (let i = 0; i < elements.length; i++) writeElement(writer, elements[i], `elements.elements[${i}]`)
+    },
+  }
+}
+
+const known = new Set<string>(['key', 'verdict', 'data', 'intervalEnd', 'timeoutMs', 'comment'])
+
+/** By the thousand: each property is read once, and nothing is copied that need not be. */
+function writeElement(writer: AttributeWriter, value: unknown, argument: string): void {
+  if (typeof value !== 'object' || value === null) throw new InvalidArgument(argument, 'an element', value)
+  for (const name in value) {
+    if (!known.has(name)) {
+      throw new InvalidArgument(`${argument}.${name}`, `left out: there are ${[...known].join(', ')}`)
+    }
+  }
+  const { key, verdict, data, intervalEnd, timeoutMs, comment } = value as Partial<ElementOptions>
+  const element = writer.open(LIST_ELEMENT)
+  writeData(writer, ElementAttribute.key, key, `${argument}.key`)
+  if (verdict !== undefined) {
+    if (typeof (verdict as unknown) !== 'object' || (verdict as unknown) === null) {
+      throw new InvalidArgument(`${argument}.verdict`, 'a verdict', verdict)
+    }
+    const nest = writer.open(ElementAttribute.data)
+    writeVerdict(writer, verdict, `${argument}.verdict`)
+    writer.close(nest)
+  }
+  if (data !== undefined) {
+    if (verdict !== undefined) throw new InvalidArgument(`${argument}.data`, 'left out where there is a verdict')
+    writeData(writer, ElementAttribute.data, data, `${argument}.data`)
+  }
+  if (intervalEnd !== undefined && boolean(intervalEnd, `${argument}.intervalEnd`)) {
+    writer.u32(ElementAttribute.flags, INTERVAL_END)
+  }
+  if (timeoutMs !== undefined) {
+    const timeout = integer(timeoutMs, `${argument}.timeoutMs`, 1, Number.MAX_SAFE_INTEGER)
+    writer.u64(ElementAttribute.timeout, BigInt(timeout))
+  }
+  writeComment(writer, ElementAttribute.userdata, comment, `${argument}.comment`)
+  writer.close(element)
+}
+
+function writeData(writer: AttributeWriter, type: number, value: unknown, argument: string): void {
+  if (!(value instanceof Uint8Array) || value.length === 0 || value.length > LONGEST_KEY) {
+    throw new InvalidArgument(argument, `a Uint8Array of 1 to ${LONGEST_KEY} bytes`, value)
+  }
+  const nest = writer.open(type)
+  writer.bytes(DataAttribute.value, value)
+  writer.close(nest)
+}

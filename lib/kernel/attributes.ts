@@ -4,7 +4,7 @@ import { align4, LITTLE_ENDIAN } from './records.js'
 /** What the kernel answers in netlink attributes (struct nlattr, linux/netlink.h), whose headers are in host byte order. */
 
 export const HEADER_BYTES = 4
-const TYPE_MASK = 0x3fff
+export const TYPE_MASK = 0x3fff
 
 /** The attributes in `bytes`, in order. @throws XfrmeshError where a length leads out of `bytes` */
 export function* eachAttribute(bytes: Uint8Array): Generator<[type: number, payload: Uint8Array]> {

@@ -26,17 +26,30 @@ export function packedKeys(keys: unknown, bytes: unknown): RecordElements {
   }
 }
 
-/** Elements that have more to them than a key. @throws InvalidArgument, from `fill` too */
-export function listedElements(value: unknown): RecordElements {
+/**
+ * Elements with all that is in them, or, to delete them, what names them: they may be as listed.
+ * @throws InvalidArgument, from `fill` too
+ */
+export function listedElements(value: unknown, named: boolean): RecordElements {
   const elements = array(value, 'elements.elements')
+  const write = named ? writeElementName : writeElement
   return {
     kind: TransactionKind.elements,
     keyBytes: 0,
     count: elements.length,
     fill: (writer) => {
-      for (let i = 0; i < elements.length; i++) writeElement(writer, elements[i], `elements.elements[${i}]`)
+      for (let i = 0; i < elements.length; i++) write(writer, elements[i], `elements.elements[${i}]`)
     },
   }
+}
+
+function writeElementName(writer: AttributeWriter, value: unknown, argument: string): void {
+  if (typeof value !== 'object' || value === null) throw new InvalidArgument(argument, 'an element', value)
+  const { key, intervalEnd } = value as Partial<ElementOptions>
+  const element = writer.open(LIST_ELEMENT)
+  writeKey(writer, key, `${argument}.key`)
+  writeIntervalEnd(writer, intervalEnd, argument)
+  writer.close(element)
 }
 
 const known = new Set<string>(['key', 'verdict', 'data', 'intervalEnd', 'timeoutMs', 'comment'])
@@ -51,7 +64,7 @@ function writeElement(writer: AttributeWriter, value: unknown, argument: string)
   }
   const { key, verdict, data, intervalEnd, timeoutMs, comment } = value as Partial<ElementOptions>
   const element = writer.open(LIST_ELEMENT)
-  writeData(writer, ElementAttribute.key, key, `${argument}.key`)
+  writeKey(writer, key, `${argument}.key`)
   if (verdict !== undefined) {
     if (typeof (verdict as unknown) !== 'object' || (verdict as unknown) === null) {
       throw new InvalidArgument(`${argument}.verdict`, 'a verdict', verdict)
@@ -64,15 +77,23 @@ function writeElement(writer: AttributeWriter, value: unknown, argument: string)
     if (verdict !== undefined) throw new InvalidArgument(`${argument}.data`, 'left out where there is a verdict')
     writeData(writer, ElementAttribute.data, data, `${argument}.data`)
   }
-  if (intervalEnd !== undefined && boolean(intervalEnd, `${argument}.intervalEnd`)) {
-    writer.u32(ElementAttribute.flags, INTERVAL_END)
-  }
+  writeIntervalEnd(writer, intervalEnd, argument)
   if (timeoutMs !== undefined) {
     const timeout = integer(timeoutMs, `${argument}.timeoutMs`, 1, Number.MAX_SAFE_INTEGER)
     writer.u64(ElementAttribute.timeout, BigInt(timeout))
   }
   writeComment(writer, ElementAttribute.userdata, comment, `${argument}.comment`)
   writer.close(element)
+}
+
+function writeIntervalEnd(writer: AttributeWriter, value: unknown, argument: string): void {
+  if (value === undefined || !boolean(value, `${argument}.intervalEnd`)) return
+  writer.u32(ElementAttribute.flags, INTERVAL_END)
+}
+
+/** @throws InvalidArgument */
+export function writeKey(writer: AttributeWriter, key: unknown, argument: string): void {
+  writeData(writer, ElementAttribute.key, key, argument)
 }
 
 function writeData(writer: AttributeWriter, type: number, value: unknown, argument: string): void {

@@ -12,6 +12,17 @@ export type NftFamily = keyof typeof Families
 export const Hooks = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const
 export type Hook = keyof typeof Hooks
 
+const OtherHooks: Partial<Record<NftFamily, readonly string[]>> = {
+  arp: ['input', 'output', 'forward'],
+  netdev: ['ingress', 'egress'],
+}
+const IpHooks = [...namesOf(Hooks), 'ingress']
+
+/** What `nft` calls a hook of that family; its number if it has none. */
+export function hookNamed(family: NftFamily, number: number): string {
+  return (OtherHooks[family] ?? IpHooks)[number] ?? String(number)
+}
+
 export const Policies = { drop: 0, accept: 1 } as const
 export type Policy = keyof typeof Policies
 
@@ -63,6 +74,7 @@ export const Message = {
   newElements: 12,
   getElements: 13,
   deleteElements: 14,
+  newGeneration: 15,
   getGeneration: 16,
   newObject: 18,
   getObject: 19,

@@ -24,6 +24,7 @@ export interface ChainOptions extends ChainName {
   readonly comment?: string
 }
 
+/** A set, or with `map` a map. */
 export interface SetOptions extends SetName {
   /** What the keys are: `nft list` prints them so, and their length follows. */
   readonly type?: DataType
@@ -65,15 +66,23 @@ export interface ElementListOptions extends SetName {
   readonly elements: readonly ElementOptions[]
 }
 
-export interface ElementOptions {
+/** What names an element: what was listed can be deleted. */
+export interface ElementName {
   /** As long as the set's keys are, in the order of its type: network byte order, but for what is the kernel's own. */
   readonly key: Uint8Array
+  /** In a set of intervals: the key is the first one after a range. */
+  readonly intervalEnd?: boolean
+}
+
+export interface ElementNamesOptions extends SetName {
+  readonly elements: readonly ElementName[]
+}
+
+export interface ElementOptions extends ElementName {
   /** In a verdict map, what it holds. */
   readonly verdict?: Verdict
   /** In a map of data, what it holds. */
   readonly data?: Uint8Array
-  /** In a set of intervals: the key is the first one after a range. */
-  readonly intervalEnd?: boolean
   /** 1 to 2^53 - 1; only in a set with timeouts. */
   readonly timeoutMs?: number
   readonly comment?: string

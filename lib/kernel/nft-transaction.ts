@@ -31,6 +31,7 @@ import type {
   ChainOptions,
   CounterOptions,
   ElementListOptions,
+  ElementNamesOptions,
   ElementsOptions,
   RuleOptions,
   SetOptions,
@@ -40,6 +41,22 @@ import { NLM_F_CREATE, TransactionRecords, type RecordElements } from './nft-rec
 import { writeNewSet, writeSetName } from './nft-sets.js'
 import { RuleTemplate, writeRule } from './nft-template.js'
 import { writeComment } from './nft-userdata.js'
+
+const SET_OPTIONS = [
+  'family',
+  'table',
+  'set',
+  'type',
+  'keyBytes',
+  'typeof',
+  'map',
+  'flags',
+  'timeoutMs',
+  'size',
+  'counters',
+  'comment',
+] as const
+const ELEMENTS_OPTIONS = ['family', 'table', 'set', 'keyBytes', 'keys', 'elements'] as const
 
 /**
  * Changes to a ruleset that are made together or not at all. A value: fill it, then commit it once with `Nft.commit`.
@@ -95,10 +112,7 @@ export class NftTransaction {
 
   /** A set, or with `map` a map. */
   addSet(value: SetOptions): this {
-    const set = options<SetOptions>(value, 'set', [
-      ...['family', 'table', 'set', 'type', 'keyBytes', 'typeof', 'map', 'flags', 'timeoutMs', 'size'],
-      ...['counters', 'comment'],
-    ] as (keyof SetOptions)[])
+    const set = options<SetOptions>(value, 'set', SET_OPTIONS)
     // The kernel wants a number for use in this transaction; we name sets by their names.
     return this.#add(Message.newSet, NLM_F_CREATE, set.family, (w) => writeNewSet(w, set, ++this.#sets))
   }
@@ -124,7 +138,7 @@ export class NftTransaction {
   }
 
   /** By their keys alone, and in a set of intervals by `intervalEnd`. */
-  deleteElements(elements: ElementsOptions | ElementListOptions): this {
+  deleteElements(elements: ElementsOptions | ElementNamesOptions): this {
     return this.#elements(Message.deleteElements, 0, elements)
   }
 
@@ -165,7 +179,12 @@ export class NftTransaction {
 
   addCounter(value: CounterOptions): this {
     const counter = options<CounterOptions>(value, 'counter', [
-      ...(['family', 'table', 'counter', 'packets', 'bytes', 'comment'] as const),
+      'family',
+      'table',
+      'counter',
+      'packets',
+      'bytes',
+      'comment',
     ])
     return this.#add(Message.newObject, NLM_F_CREATE, counter.family, (w) => {
       writeCounter(w, counter)
@@ -191,15 +210,14 @@ export class NftTransaction {
     return this.#records.take()
   }
 
-  #elements(type: number, flags: number, value: ElementsOptions | ElementListOptions): this {
-    const given = options<ElementsOptions & ElementListOptions>(value, 'elements', [
-      ...(['family', 'table', 'set', 'keyBytes', 'keys', 'elements'] as const),
-    ])
+  #elements(type: number, flags: number, value: ElementsOptions | ElementNamesOptions): this {
+    const given = options<ElementsOptions & ElementNamesOptions>(value, 'elements', ELEMENTS_OPTIONS)
     const { elements: list, keys, keyBytes } = given as Partial<typeof given>
     if (list !== undefined && (keys !== undefined || keyBytes !== undefined)) {
       throw new InvalidArgument('elements.elements', 'left out where there are keys')
     }
-    const elements = list === undefined ? packedKeys(keys, keyBytes) : listedElements(list)
+    const elements =
+      list === undefined ? packedKeys(keys, keyBytes) : listedElements(list, type === Message.deleteElements)
     const { family, table, set } = given
     const names = { family, table: checkedName(table, 'elements.table'), set: checkedName(set, 'elements.set') }
     if (elements.count === 0) return this

@@ -57,8 +57,7 @@ export function writeComment(writer: AttributeWriter, type: number, comment: unk
 const commentPrefixes = Array.from({ length: LONGEST_COMMENT + 2 }, (_, length) => Uint8Array.of(COMMENT, length))
 
 export function readComment(userdata: Uint8Array): string | undefined {
-  const value = entries(userdata)?.get(COMMENT)
-  return value && readText(value)
+  return readEntry(userdata, COMMENT)
 }
 
 export interface SetUserdata {
@@ -95,20 +94,18 @@ function typeofField(field: TransportField): Uint8Array {
 }
 
 export function readSetComment(userdata: Uint8Array): string | undefined {
-  const value = entries(userdata)?.get(SET_COMMENT)
-  return value && readText(value)
+  return readEntry(userdata, SET_COMMENT)
 }
 
-/** undefined for what is no such list: user data is anybody's. */
-function entries(userdata: Uint8Array): Map<number, Uint8Array> | undefined {
-  const found = new Map<number, Uint8Array>()
+/** The text of the first entry of that type; undefined if there is none: user data is anybody's. */
+function readEntry(userdata: Uint8Array, type: number): string | undefined {
   for (let at = 0; at < userdata.length;) {
     const end = at + 2 + (userdata[at + 1] ?? userdata.length)
     if (end > userdata.length) return undefined
-    found.set(userdata[at]!, userdata.subarray(at + 2, end))
+    if (userdata[at] === type) return readText(userdata.subarray(at + 2, end))
     at = end
   }
-  return found
+  return undefined
 }
 
 function entry(type: number, value: Uint8Array): Uint8Array {

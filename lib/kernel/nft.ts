@@ -1,36 +1,40 @@
-import { integer, options, U32 } from '../base/check.js'
+import { boolean, integer, options, U32 } from '../base/check.js'
 import { InvalidArgument, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import { Ending, NETLINK_NETFILTER, type NativeOutcome } from '../native.js'
-import { malformed } from './attributes.js'
 import { Channel } from './channel.js'
 import { checkEnding, errnoText } from './netlink-errors.js'
 import { AttributeWriter } from './nft-attributes.js'
+import { writeKey } from './nft-elements.js'
+import { readElements, readKeys, type NftElement } from './nft-element-list.js'
 import {
-  eachMessage,
-  readChain,
+  readChains,
+  readCounters,
   readGeneration,
-  readKeys,
-  readRule,
-  readSet,
-  readTable,
+  readSets,
+  readTables,
   requestPayload,
   type Chain,
+  type NftCounter,
   type NftSet,
-  type Rule,
   type Table,
 } from './nft-lists.js'
 import {
   ChainAttribute,
   checkedName,
   ElementsAttribute,
+  LIST_ELEMENT,
   Message,
+  OBJECT_COUNTER,
+  ObjectAttribute,
   RuleAttribute,
   SetAttribute,
   TableAttribute,
+  type ChainName,
   type NftFamily,
   type SetName,
   type TableName,
 } from './nft-names.js'
+import { readRules, type ListedRule, type Rule, type RuleDetails } from './nft-rule-list.js'
 import { Subjects } from './nft-subjects.js'
 import { NftTransaction } from './nft-transaction.js'
 
@@ -65,7 +69,8 @@ export {
   type XfrmKey,
 } from './nft-expressions.js'
 export { Hole } from './nft-holes.js'
-export type { Chain, NftSet, Rule, Table } from './nft-lists.js'
+export type { NftElement } from './nft-element-list.js'
+export type { Chain, NftCounter, NftSet, Table } from './nft-lists.js'
 export type {
   ChainName,
   ChainType,
@@ -79,6 +84,7 @@ export type {
   TableName,
 } from './nft-names.js'
 export type * from './nft-options.js'
+export type { Counted, ListedRule, Rule, RuleDetails } from './nft-rule-list.js'
 export { RuleTemplate } from './nft-template.js'
 export { NftTransaction } from './nft-transaction.js'
 export type { DataType } from './nft-types.js'
@@ -184,9 +190,7 @@ export class Nft {
 
   /** The number of the ruleset's present state, 1 to 2^32 - 1: any change of any table in this namespace makes it another. */
   async generation(): Promise<number> {
-    const messages = await this.#request('generation of the ruleset', Message.getGeneration, undefined, 0)
-    for (const [, bytes] of eachMessage(messages)) return readGeneration(bytes)
-    throw malformed('no generation in it')
+    return readGeneration(await this.#request('generation of the ruleset', Message.getGeneration, undefined, 0))
   }
 
   /**
@@ -205,12 +209,17 @@ export class Nft {
     throw new XfrmeshError('ERR_XFRMESH_BUSY', `the nftables ruleset changed during each of ${SNAPSHOT_TRIES} readings`)
   }
 
+  /** All tables, or those of one family. */
+  async tables(of: { family?: NftFamily } = {}): Promise<Table[]> {
+    const { family } = options<{ family?: NftFamily }>(of, 'of', ['family'])
+    return readTables(await this.#request('tables', Message.getTable, family, NLM_F_DUMP))
+  }
+
   /** undefined if there is no such table. */
   async table({ family, table }: TableName): Promise<Table | undefined> {
     const attributes = new AttributeWriter().text(TableAttribute.name, checkedName(table, 'table'))
     const messages = await unlessAbsent(this.#request(`table ${table}`, Message.getTable, family, 0, attributes))
-    for (const [, bytes] of eachMessage(messages)) return readTable(bytes, family)
-    return undefined
+    return readTables(messages)[0]
   }
 
   /** The table's chains; none if there is no such table. */
@@ -218,34 +227,57 @@ export class Nft {
     const attributes = new AttributeWriter().text(ChainAttribute.table, checkedName(table, 'table'))
     const messages = await this.#dump(`chains of ${table}`, Message.getChain, family, attributes)
     // Not every kernel heeds the table here.
-    return [...eachMessage(messages)]
-      .map(([, bytes]) => readChain(bytes, family))
-      .filter((chain) => chain.table === table)
+    return readChains(messages).filter((chain) => chain.table === table)
   }
 
-  /** The table's rules, chain by chain, in the order in which they are run; none if there is no such table. */
-  async rules({ family, table }: TableName): Promise<Rule[]> {
+  /**
+   * The rules of a table, chain by chain, or of one chain, in the order in which they are run; none if there is no such
+   * table or chain. Expressions only if asked for.
+   */
+  rules(where: TableName | ChainName, details: RuleDetails & { expressions: true }): Promise<Rule[]>
+  rules(where: TableName | ChainName, details?: RuleDetails): Promise<ListedRule[]>
+  async rules(where: TableName | ChainName, details: RuleDetails = {}): Promise<ListedRule[]> {
+    const wanted = options<RuleDetails>(details, 'details', ['expressions', 'comments', 'counters'])
+    for (const [name, value] of Object.entries(wanted)) boolean(value, `details.${name}`)
+    const { family, table } = where
     const attributes = new AttributeWriter().text(RuleAttribute.table, checkedName(table, 'table'))
-    const messages = await this.#dump(`rules of ${table}`, Message.getRule, family, attributes)
-    return [...eachMessage(messages)].map(([, bytes]) => readRule(bytes, family))
+    const chain = 'chain' in where ? checkedName(where.chain, 'chain') : undefined
+    if (chain !== undefined) attributes.text(RuleAttribute.chain, chain)
+    const messages = await this.#dump(`rules of ${chain ?? table}`, Message.getRule, family, attributes)
+    return readRules(messages, { family, table, ...(chain !== undefined && { chain }) }, wanted)
   }
 
   /** The table's sets, its maps among them; none if there is no such table. */
   async sets({ family, table }: TableName): Promise<NftSet[]> {
     const attributes = new AttributeWriter().text(SetAttribute.table, checkedName(table, 'table'))
-    const messages = await this.#dump(`sets of ${table}`, Message.getSet, family, attributes)
-    return [...eachMessage(messages)].map(([, bytes]) => readSet(bytes, family))
+    return readSets(await this.#dump(`sets of ${table}`, Message.getSet, family, attributes))
   }
 
-  /** The keys of a set's elements, each as long as the set says, in network byte order and the kernel's own order; none if there is no such set. */
-  async keys({ family, table, set }: SetName): Promise<Uint8Array[]> {
+  /** The keys of a set's elements, each as long as the set says, in the kernel's own order; none if there is no such set. */
+  async keys(set: SetName): Promise<Uint8Array[]> {
+    return readKeys(await this.#dumpElements(set))
+  }
+
+  /** A set's elements with all that they have beside their keys, in the kernel's own order; none if there is no such set. */
+  async elements(set: SetName): Promise<NftElement[]> {
+    return readElements(await this.#dumpElements(set))
+  }
+
+  /** The element of that key; undefined if there is none. In a set of intervals: what the kernel takes for it. */
+  async element({ family, table, set }: SetName, key: Uint8Array): Promise<NftElement | undefined> {
+    const attributes = elementsOf(table, set).nest(ElementsAttribute.elements, (list) =>
+      list.nest(LIST_ELEMENT, (element) => writeKey(element, key, 'key')),
+    )
+    const messages = this.#request(`element of ${set}`, Message.getElements, family, 0, attributes)
+    return readElements(await unlessAbsent(messages))[0]
+  }
+
+  /** The table's counters that have names; none if there is no such table. */
+  async counters({ family, table }: TableName): Promise<NftCounter[]> {
     const attributes = new AttributeWriter()
-      .text(ElementsAttribute.table, checkedName(table, 'table'))
-      .text(ElementsAttribute.set, checkedName(set, 'set'))
-    const messages = await this.#dump(`elements of ${set}`, Message.getElements, family, attributes)
-    const keys: Uint8Array[] = []
-    for (const [, bytes] of eachMessage(messages)) readKeys(bytes, keys)
-    return keys
+      .text(ObjectAttribute.table, checkedName(table, 'table'))
+      .u32(ObjectAttribute.type, OBJECT_COUNTER)
+    return readCounters(await this.#dump(`counters of ${table}`, Message.getObject, family, attributes))
   }
 
   /** Resolves when the socket and its thread are gone. */
@@ -260,6 +292,10 @@ export class Nft {
   /** What is listed of an object; nothing if it is not there. */
   #dump(what: string, type: number, family: NftFamily, attributes: AttributeWriter): Promise<Uint8Array> {
     return unlessAbsent(this.#request(what, type, family, NLM_F_DUMP, attributes))
+  }
+
+  #dumpElements({ family, table, set }: SetName): Promise<Uint8Array> {
+    return this.#dump(`elements of ${set}`, Message.getElements, family, elementsOf(table, set))
   }
 
   async #request(
@@ -284,6 +320,12 @@ export class Nft {
       `${what}: it is larger than the ${this.#channel.sendLimit} bytes that this process may send at once: raise net.core.wmem_max, grant CAP_NET_ADMIN in the host's user namespace, or change less at a time`,
     )
   }
+}
+
+function elementsOf(table: string, set: string): AttributeWriter {
+  return new AttributeWriter()
+    .text(ElementsAttribute.table, checkedName(table, 'table'))
+    .text(ElementsAttribute.set, checkedName(set, 'set'))
 }
 
 /** No messages, where there is no such object. */

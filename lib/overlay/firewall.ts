@@ -157,7 +157,7 @@ export class Firewall {
     if (table === undefined) return undefined
     const [chains, rules, sets] = await Promise.all([
       this.#nft.chains(this.table),
-      this.#nft.rules(this.table),
+      this.#nft.rules(this.table, { expressions: true }),
       this.#nft.sets(this.table),
     ])
     const keys = sets.some(holdsNetworks) ? await this.#nft.keys(vniSet(this.table)) : []

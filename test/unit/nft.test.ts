@@ -1,6 +1,5 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { XfrmeshError, InvalidArgument } from '../../lib/base/errors.js'
+import { InvalidArgument } from '../../lib/base/errors.js'
 import {
   bitwise,
   cmp,
@@ -20,19 +19,16 @@ import {
   xfrm,
   type Expression,
 } from '../../lib/kernel/nft-expressions.js'
-import { readChain, readKeys, readRule, readSet, readTable } from '../../lib/kernel/nft-lists.js'
-import { Message } from '../../lib/kernel/nft-names.js'
 import { NftTransaction } from '../../lib/kernel/nft-transaction.js'
 import { Nft } from '../../lib/kernel/nft.js'
 import { elementsOf, guardOf, replacing } from '../../lib/overlay/guard.js'
-import { capture, captures, heldBy, nft, receivedBy, sentBy, type Message as Sent } from './nft-wire.js'
+import { heldBy, nft, type Message as Sent } from './nft-wire.js'
 
 const table = { family: 'inet', table: 'xfrmesh_58464d' } as const
 const set = { ...table, set: 'encrypted-vnis' } as const
 const MARK = 0x58464d
 const VNI = { offset: 96, length: 24 }
 
-const HEADERS = 20
 const changes: Record<string, (transaction: NftTransaction) => NftTransaction> = {
   'add a table with a comment': (t) => t.addTable({ ...table, comment: 'networks that xfrmesh encrypts' }),
   'add a table that exists': (t) => t.addTable(table),
@@ -149,91 +145,6 @@ test('the whole guard is what nft makes of its text, and replaces whatever is th
   const [first, second, ...rest] = nft('replace the table in one transaction')
   expect(held.slice(0, 2)).toEqual([first, second])
   expect(byType(held.slice(2))).toEqual(byType(rest))
-})
-
-/** What the kernel answered, by the message that it is a part of, of those with attributes. */
-function answers(name: string, type: number): Uint8Array[] {
-  const wanted = (message: Buffer) => message[4] === type && message[5] === 10 && message.length > HEADERS
-  return receivedBy(capture(name))
-    .map((message) => Buffer.from(message))
-    .filter(wanted)
-    .map((message) => message.subarray(HEADERS))
-}
-
-describe("the kernel's lists are read back as what was sent", () => {
-  /** The rules that nft sent until the list, per chain and in order, as the kernel should have them. */
-  function rulesSentBefore(name: string): Map<string, Expression[][]> {
-    const sent = new Map<string, Expression[][]>()
-    for (const one of captures.slice(0, captures.indexOf(capture(name)))) {
-      if (one.name.includes(': E')) continue
-      for (const [i, message] of sentBy(one).entries()) {
-        if (message.type !== Message.newRule) continue
-        const rule = readRule(withHandle(Buffer.from(one.sent[i + 1]!, 'hex').subarray(HEADERS)), 'inet')
-        const chain = sent.get(rule.chain) ?? []
-        if (one.name === 'rule at the head of its chain') chain.unshift([...rule.expressions])
-        else chain.push([...rule.expressions])
-        sent.set(rule.chain, chain)
-      }
-    }
-    return sent
-  }
-
-  /** nft sends none: the kernel gives it. */
-  function withHandle(attributes: Uint8Array): Uint8Array {
-    return Buffer.concat([attributes, Buffer.from('0c0003000000000000000001', 'hex')])
-  }
-
-  test('rules, and none of them as expressions that we do not know', () => {
-    const name = 'list every rule in JSON'
-    const found = new Map<string, Expression[][]>()
-    for (const rule of answers(name, Message.newRule).map((message) => readRule(message, 'inet'))) {
-      found.set(rule.chain, [...(found.get(rule.chain) ?? []), [...rule.expressions]])
-    }
-    expect(found).toEqual(rulesSentBefore(name))
-    expect([...found.values()].flat(2).map(({ kind }) => kind)).not.toContain('other')
-  })
-
-  test('chains', () => {
-    const chains = answers('list the whole guard', Message.newChain).map((message) => readChain(message, 'inet'))
-    const expected = guardOf(MARK, 4789).chains.map(({ chain, base }) => ({ ...table, chain, base }))
-    expect(chains).toHaveLength(expected.length)
-    for (const one of expected) expect(chains).toContainEqual(expect.objectContaining(one))
-  })
-
-  test('table, set and elements', () => {
-    const name = 'list the whole guard'
-    const tables = answers(name, Message.newTable).map((message) => readTable(message, 'inet'))
-    expect(tables).toContainEqual(
-      expect.objectContaining({ ...table, flags: 0, comment: 'networks that xfrmesh encrypts' }),
-    )
-    const [found] = answers(name, Message.newSet).map((message) => readSet(message, 'inet'))
-    expect(found).toMatchObject({ ...set, keyBytes: 3, flags: 0 })
-    const keys: Uint8Array[] = []
-    for (const message of answers('list 300 elements in JSON', Message.newElements)) readKeys(message, keys)
-    const numbers = keys.map((key) => Buffer.from(key).readUIntBE(0, 3)).sort((a, b) => a - b)
-    expect(numbers).toEqual(Array.from({ length: 300 }, (_, i) => 0x2000 + i))
-  })
-})
-
-test('whatever the kernel answers, reading it ends in a value or in an error of ours', () => {
-  const known = captures.flatMap(receivedBy).map((message) => message.subarray(HEADERS))
-  const readers: ((bytes: Uint8Array) => unknown)[] = [
-    ...[readTable, readChain, readRule, readSet].map((read) => (bytes: Uint8Array) => read(bytes, 'inet')),
-    (bytes) => readKeys(bytes, []),
-  ]
-  const damage = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 })
-  fc.assert(
-    fc.property(fc.constantFrom(...known), damage, fc.constantFrom(...readers), (message, changed, read) => {
-      const damaged = Uint8Array.from(message)
-      for (const [at, value] of changed) if (damaged.length > 0) damaged[at % damaged.length] = value
-      try {
-        read(damaged)
-      } catch (error) {
-        expect(error).toBeInstanceOf(XfrmeshError)
-      }
-    }),
-    { numRuns: 20_000 },
-  )
 })
 
 describe('what cannot be is refused before anything is sent', () => {

@@ -1,7 +1,20 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { InvalidArgument, InvalidState, Unsupported } from '../../lib/base/errors.js'
-import { cmp, counter, goto, meta, Nft, NftTransaction, payload, u16, u8, verdict, xfrm } from '../../lib/kernel/nft.js'
-import { feedNetns, inNetns, withNetns } from './netns.js'
+import { InvalidArgument, InvalidState, Unsupported } from '../../../lib/base/errors.js'
+import {
+  cmp,
+  counter,
+  goto,
+  meta,
+  Nft,
+  NftTransaction,
+  payload,
+  u16,
+  u8,
+  verdict,
+  xfrm,
+} from '../../../lib/kernel/nft.js'
+import { feedNetns, inNetns } from '../netns.js'
+import { withNft } from './nft.js'
 
 const table = { family: 'inet', table: 't' } as const
 const set = { ...table, set: 's' } as const
@@ -12,18 +25,6 @@ async function listed(netns: string, kind: string): Promise<Record<string, unkno
     nftables: Record<string, Record<string, unknown>>[]
   }
   return nftables.flatMap((object) => (object[kind] === undefined ? [] : [object[kind]]))
-}
-
-/** An `Nft` in a namespace of its own. */
-async function withNft(work: (nft: Nft, netns: string) => Promise<void>): Promise<void> {
-  await withNetns(async (netns) => {
-    const nft = await Nft.open({ netns })
-    try {
-      await work(nft, netns)
-    } finally {
-      await nft.close()
-    }
-  })
 }
 
 describe('a transaction', () => {
@@ -166,7 +167,7 @@ describe('what the kernel has is read', () => {
         { ...table, chain: 'plain', base: undefined, comment: 'c' },
       ])
       expect(await nft.sets(table)).toMatchObject([{ ...set, keyBytes: 3, flags: 0 }])
-      const rules = await nft.rules(table)
+      const rules = await nft.rules(table, { expressions: true })
       expect(rules).toMatchObject([
         {
           chain: 'base',
@@ -188,7 +189,7 @@ describe('what the kernel has is read', () => {
       // What is not known to us can be given back all the same.
       const copy = { ...table, chain: 'plain', expressions: rules[2]!.expressions }
       await nft.commit(new NftTransaction().addRule(copy).deleteRule(rules[2]!))
-      const [first, second] = (await nft.rules(table)).slice(1)
+      const [first, second] = (await nft.rules(table, { expressions: true })).slice(1)
       expect(first).toEqual(rules[1])
       expect(second).toMatchObject({ expressions: rules[2]!.expressions })
       expect(await inNetns(netns, 'nft', 'list', 'chain', 'inet', 't', 'plain')).toContain('ct state new drop')
@@ -198,7 +199,7 @@ describe('what the kernel has is read', () => {
     withNft(async (nft) => {
       expect(await nft.table(table)).toBeUndefined()
       expect(await nft.chains(table)).toEqual([])
-      expect(await nft.rules(table)).toEqual([])
+      expect(await nft.rules(table, { expressions: true })).toEqual([])
       expect(await nft.sets(table)).toEqual([])
       expect(await nft.keys(set)).toEqual([])
     }))

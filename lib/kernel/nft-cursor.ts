@@ -1,0 +1,89 @@
+import { HEADER_BYTES, malformed, TYPE_MASK } from './attributes.js'
+import { readText } from './nft-attributes.js'
+import { align4, LITTLE_ENDIAN } from './records.js'
+
+const MESSAGE_HEADER = 16
+/** struct nfgenmsg: family, version, resource. */
+const GENERIC_HEADER = 4
+
+/** Walks messages and attributes by the ten thousand: no object is made of any. */
+export class Cursor {
+  /** Of the message or attribute that it stands on: NFT_MSG_* or NFTA_*, and a message's family. */
+  type = 0
+  family = 0
+  /** Where its payload is: of a message, the attributes. */
+  start = 0
+  end = 0
+  readonly #bytes: Uint8Array
+  readonly #view: DataView
+  #next = 0
+  #limit = 0
+
+  /** All of `bytes`, before the first. */
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#limit = bytes.length
+  }
+
+  /** The attributes in the payload of what another cursor on the same bytes stands on, before the first. */
+  enter({ start, end }: Cursor): this {
+    this.#next = start
+    this.#limit = end
+    return this
+  }
+
+  /** Goes to the next message; false at the end. @throws XfrmeshError where a length leads out of the bytes */
+  nextMessage(): boolean {
+    const at = this.#next
+    if (at >= this.#limit) return false
+    const length = at + MESSAGE_HEADER <= this.#limit ? this.#view.getUint32(at, LITTLE_ENDIAN) : 0
+    if (length < MESSAGE_HEADER + GENERIC_HEADER || at + length > this.#limit) {
+      throw malformed('a message of no possible length')
+    }
+    this.type = this.#view.getUint16(at + 4, LITTLE_ENDIAN) & 0xff
+    this.family = this.#bytes[at + MESSAGE_HEADER]!
+    this.start = at + MESSAGE_HEADER + GENERIC_HEADER
+    this.end = at + length
+    this.#next = at + align4(length)
+    return true
+  }
+
+  /** Goes to the next attribute; false at the end. @throws XfrmeshError where a length leads out of the bytes */
+  next(): boolean {
+    const at = this.#next
+    if (at >= this.#limit) return false
+    const length = at + HEADER_BYTES <= this.#limit ? this.#view.getUint16(at, LITTLE_ENDIAN) : 0
+    if (length < HEADER_BYTES || at + length > this.#limit) throw malformed('an attribute of no possible length')
+    this.type = this.#view.getUint16(at + 2, LITTLE_ENDIAN) & TYPE_MASK
+    this.start = at + HEADER_BYTES
+    this.end = at + length
+    this.#next = at + align4(length)
+    return true
+  }
+
+  /** The payload, as a part of the bytes. */
+  get payload(): Uint8Array {
+    return this.#bytes.subarray(this.start, this.end)
+  }
+
+  u32(): number {
+    this.#sized(4)
+    return this.#view.getUint32(this.start)
+  }
+
+  /** Handles are counted up from 1, times are of days: 2^53 are never reached. */
+  u64(): number {
+    this.#sized(8)
+    return this.#view.getUint32(this.start) * 0x1_0000_0000 + this.#view.getUint32(this.start + 4)
+  }
+
+  text(): string {
+    return readText(this.payload)
+  }
+
+  #sized(length: number): void {
+    const found = this.end - this.start
+    if (found !== length) throw malformed(`attribute ${this.type} has ${found} bytes, not ${length}`)
+  }
+}

@@ -1,0 +1,115 @@
+import { malformed } from './attributes.js'
+import { Attributes } from './nft-attributes.js'
+import { Cursor } from './nft-cursor.js'
+import { readVerdict } from './nft-expression-codec.js'
+import type { Verdict } from './nft-expressions.js'
+import { DataAttribute, ElementAttribute, ElementsAttribute, INTERVAL_END } from './nft-names.js'
+import { firstCounter, readCounter, type Counted } from './nft-rule-list.js'
+import { readComment } from './nft-userdata.js'
+
+/** An element as the kernel has it: what it was made with, and what became of it. */
+export interface NftElement {
+  readonly key: Uint8Array
+  /** In a verdict map, what it holds; undefined in another, and if it is none that we know. */
+  readonly verdict: Verdict | undefined
+  /** In a map of data, what it holds. */
+  readonly data: Uint8Array | undefined
+  /** In a set of intervals: the key is the first one after a range. */
+  readonly intervalEnd: boolean
+  readonly comment: string | undefined
+  /** If it counts. */
+  readonly counter: Counted | undefined
+  /** How long it stays, where the kernel says so: 6.18 does not if it is as long as the set's own. */
+  readonly timeoutMs: number | undefined
+  /** How much of that is left. */
+  readonly expiresMs: number | undefined
+}
+
+/** Goes through the elements in a dump: `element` stands on each in turn. */
+function eachElement(messages: Uint8Array, take: (element: Cursor) => void): void {
+  const message = new Cursor(messages)
+  const attribute = new Cursor(messages)
+  const element = new Cursor(messages)
+  while (message.nextMessage()) {
+    attribute.enter(message)
+    while (attribute.next()) {
+      if (attribute.type !== ElementsAttribute.elements) continue
+      element.enter(attribute)
+      while (element.next()) take(element)
+    }
+  }
+}
+
+/** The keys alone, as parts of the messages. */
+export function readKeys(messages: Uint8Array): Uint8Array[] {
+  const keys: Uint8Array[] = []
+  const field = new Cursor(messages)
+  const value = new Cursor(messages)
+  eachElement(messages, (element) => {
+    field.enter(element)
+    while (field.next()) {
+      if (field.type !== ElementAttribute.key) continue
+      keys.push(readValue(value.enter(field)))
+      return
+    }
+    throw malformed('an element without a key')
+  })
+  return keys
+}
+
+export function readElements(messages: Uint8Array): NftElement[] {
+  const elements: NftElement[] = []
+  const field = new Cursor(messages)
+  const value = new Cursor(messages)
+  eachElement(messages, (element) => {
+    let key: Uint8Array | undefined
+    let verdict: Verdict | undefined
+    let data: Uint8Array | undefined
+    let intervalEnd = false
+    let comment: string | undefined
+    let counter: Counted | undefined
+    let timeoutMs: number | undefined
+    let expiresMs: number | undefined
+    field.enter(element)
+    while (field.next()) {
+      switch (field.type) {
+        case ElementAttribute.key:
+          key = new Uint8Array(readValue(value.enter(field)))
+          break
+        case ElementAttribute.data: {
+          const attributes = new Attributes(field.payload)
+          if (attributes.has(DataAttribute.verdict)) verdict = readVerdict(attributes)
+          else data = new Uint8Array(attributes.bytes(DataAttribute.value))
+          break
+        }
+        case ElementAttribute.flags:
+          intervalEnd = (field.u32() & INTERVAL_END) !== 0
+          break
+        case ElementAttribute.userdata:
+          comment = readComment(field.payload)
+          break
+        case ElementAttribute.timeout:
+          timeoutMs = field.u64()
+          break
+        case ElementAttribute.expiration:
+          expiresMs = field.u64()
+          break
+        case ElementAttribute.expression:
+          counter = readCounter(field.payload)
+          break
+        case ElementAttribute.expressions:
+          counter = firstCounter(field.payload)
+          break
+      }
+    }
+    if (key === undefined) throw malformed('an element without a key')
+    elements.push({ key, verdict, data, intervalEnd, comment, counter, timeoutMs, expiresMs })
+  })
+  return elements
+}
+
+/** The bytes of a key: NFTA_DATA_VALUE. */
+function readValue(cursor: Cursor): Uint8Array {
+  while (cursor.next()) if (cursor.type === DataAttribute.value) return cursor.payload
+  throw malformed('an element whose key is no value')
+}

@@ -47,6 +47,12 @@ export interface NativeDump extends NativeRecords {
   message: string | undefined
 }
 
+/** Events as records: native/record.h. */
+export interface NativeEvents extends NativeRecords {
+  ending: number
+  errno: number
+}
+
 export interface NativeReply {
   ending: number
   errno: number
@@ -57,8 +63,8 @@ export interface NativeReply {
 
 export interface SocketOptions {
   protocol: number
-  /** A path, an open descriptor, or undefined for the process's own namespace. */
-  netns: string | number | undefined
+  /** A path, an open descriptor, undefined for the process's own namespace, or an open socket: the one that was meant there. */
+  netns: string | number | undefined | NativeSocket
   /** Bytes to ask for; what is granted decides the size of chunks. 0: as much as serves. */
   receiveBuffer: number
   /** Bytes to ask for: the most that one send can hold. 0: as much as serves. */
@@ -102,6 +108,13 @@ export interface NativeSocket {
   request(job: number, type: number, flags: number, payload: Uint8Array, timeoutMs: number): Promise<NativeReply>
   /** Sends an nftables transaction, all or nothing. `generation` 0: whatever the ruleset's is. native/nft/transaction.h */
   transact(job: number, records: Uint8Array, generation: number, timeoutMs: number): Promise<NativeOutcome>
+  /** Receives what the kernel multicasts to these groups (XFRMNLGRP_*) from here on: {@link hear} tells. */
+  join(job: number, groups: readonly number[]): Promise<{ ending: number; errno: number }>
+  /**
+   * Waits for XFRM's events and gives those that have come. They wait in the receive buffer for the next call; where that
+   * overran, an event says so. `keepsAlive`: whether the process is to live for as long as this waits.
+   */
+  hear(job: number, keepsAlive: boolean): Promise<NativeEvents>
   /**
    * Takes a name in the socket's namespace for as long as the socket is open: an abstract Unix socket (unix(7)), which
    * dies with its holder. Fails with EADDRINUSE and who holds it (pid 0: not to be told), or with another errno.
@@ -124,7 +137,7 @@ interface Addon {
   /** What transact() sends: BATCH_BEGIN, the messages, BATCH_END, numbered from 1. Throws if the records are malformed. */
   encodeTransaction(records: Uint8Array, generation: number): Uint8Array
   /** Offsets as the compiler sees them. */
-  layout(): { state: Record<string, number>; policy: Record<string, number>; transaction: Record<string, number> }
+  layout(): Record<'state' | 'policy' | 'transaction' | 'mapping' | 'acquire', Record<string, number>>
 }
 
 const root = fileURLToPath(new URL('..', import.meta.url))

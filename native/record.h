@@ -74,6 +74,23 @@ inline constexpr std::uint32_t kNoKey = 0xffffffff;
 inline constexpr std::uint32_t kWithheldKey = 0xfffffffe;
 inline constexpr std::uint16_t kNoAlgorithm = 0xffff;
 
+// What a record from a monitor bears in place of an operation. The first six are operations, as somebody did them.
+enum class Event : std::uint8_t {
+  kStateAdded = 1,
+  kStateUpdated = 2,
+  kStateDeleted = 3,
+  kPolicyAdded = 4,
+  kPolicyUpdated = 5,
+  kPolicyDeleted = 6,
+  kStatesFlushed = 7,    // a StateRecord with the protocol alone; 255: of any
+  kPoliciesFlushed = 8,  // a PolicyRecord, XFRMA_POLICY_TYPE in the tail
+  kStateExpired = 9,     // kTailHard in the tail
+  kPolicyExpired = 10,   // likewise
+  kMapping = 11,         // a StateRecord, its source the one known; kTailMapping in the tail
+  kAcquire = 12,         // the PolicyRecord that asked; the flow as kTailSelector, and kTailAcquire in the tail
+  kLost = 13,            // a StateRecord of zeros: the receive buffer overran, events before the next one are missing
+};
+
 // Tail attributes that are no attributes in the kernel's messages, but parts of its fixed structures.
 enum TailType : std::uint16_t {
   kTailLifetime = 0x1001,    // struct xfrm_lifetime_cfg; left out where nothing is limited
@@ -81,6 +98,24 @@ enum TailType : std::uint16_t {
   kTailCurrent = 0x1003,     // struct xfrm_lifetime_cur; dumps with details
   kTailStatistics = 0x1004,  // struct xfrm_stats; dumps with details
   kTailSequence = 0x1005,    // u32, xfrm_usersa_info.seq; dumps with details, where it is not 0
+  kTailHard = 0x1006,        // u32, 1: it is gone; 0: it will be soon
+  kTailMapping = 0x1007,     // struct MappingTail
+  kTailAcquire = 0x1008,     // struct AcquireTail
+};
+
+// Where packets of an SA in UDP come from, by their own account (struct xfrm_user_mapping).
+struct MappingTail {
+  std::uint8_t source[16];
+  std::uint16_t port;
+  std::uint16_t knownPort;
+};
+
+// The SA that is wanted (struct xfrm_user_acquire).
+struct AcquireTail {
+  std::uint8_t destination[16];
+  std::uint8_t source[16];
+  std::uint32_t sequence;
+  std::uint32_t protocol;
 };
 
 inline constexpr std::size_t kRecordAlign = 8;

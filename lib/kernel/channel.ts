@@ -36,11 +36,25 @@ export class Channel {
   }
 
   /** @throws InvalidArgument for a namespace that is not there or is none; Unsupported; NetlinkError */
-  static async open(protocol: number, options: ChannelOptions): Promise<Channel> {
-    const netns = namespace(options.netns, 'netns')
+  static open(protocol: number, options: ChannelOptions): Promise<Channel> {
+    return Channel.#open(protocol, options, namespace(options.netns, 'netns'))
+  }
+
+  /** Another socket, of the same family or not, in the same namespace. `what` names it in errors. @throws as {@link run} */
+  sibling(what: string, protocol: number): Promise<Channel> {
+    this.#check(what)
+    return Channel.#open(protocol, { timeoutMs: this.timeoutMs }, this.#path, this.#socket)
+  }
+
+  static async #open(
+    protocol: number,
+    options: ChannelOptions,
+    netns: string | number | undefined,
+    like?: NativeSocket,
+  ): Promise<Channel> {
     const socket = new native.Socket({
       protocol,
-      netns,
+      netns: like ?? netns,
       receiveBuffer: options.receiveBuffer ?? 0,
       sendBuffer: options.sendBuffer ?? 0,
       chunk: options.chunk ?? 0,
@@ -73,8 +87,7 @@ export class Channel {
     work: (socket: NativeSocket, job: number) => Promise<T>,
     signal?: AbortSignal,
   ): Promise<T> {
-    if (this.#closed) throw closedError(what)
-    this.#checkNamespace(what)
+    this.#check(what)
     const job = (this.#job = (this.#job % 0x7fffffff) + 1)
     if (signal === undefined) return work(this.#socket, job)
     const cancel = () => this.#socket.cancel(job)
@@ -91,6 +104,11 @@ export class Channel {
   /** Ends what is at work at its next chunk; resolves when the socket and its thread are gone. */
   close(): Promise<void> {
     return (this.#closed ??= this.#socket.close())
+  }
+
+  #check(what: string): void {
+    if (this.#closed) throw closedError(what)
+    this.#checkNamespace(what)
   }
 
   /**

@@ -77,7 +77,31 @@ export const Tail = {
   current: 0x1003,
   statistics: 0x1004,
   sequence: 0x1005,
+  hard: 0x1006,
+  mapping: 0x1007,
+  acquire: 0x1008,
 } as const
+
+/** What a record from a monitor bears in place of an operation. */
+export const Event = {
+  stateAdded: 1,
+  stateUpdated: 2,
+  stateDeleted: 3,
+  policyAdded: 4,
+  policyUpdated: 5,
+  policyDeleted: 6,
+  statesFlushed: 7,
+  policiesFlushed: 8,
+  stateExpired: 9,
+  policyExpired: 10,
+  mapping: 11,
+  acquire: 12,
+  lost: 13,
+} as const
+
+/** Offsets in the tails of the same names. */
+export const MappingTail = { source: 0, port: 16, knownPort: 18 } as const
+export const AcquireTail = { destination: 0, source: 16, sequence: 32, protocol: 36 } as const
 
 /** Appends records to one growing buffer. No object a record: the caller sets the fields of the record it began. */
 export class RecordWriter {

@@ -1,6 +1,8 @@
 import { Ending, NETLINK_XFRM, type NativeDump, type NativeOutcome } from '../native.js'
 import { Channel, type ChannelOptions } from './channel.js'
 import { checkEnding, errnoText } from './netlink-errors.js'
+import { EventChannel } from './xfrm-monitor.js'
+import type { EventKind } from './xfrm-types.js'
 
 /** The SAD and SPD of a namespace in records (records.ts): what Xfrm and the Overlay both stand on. */
 
@@ -90,6 +92,11 @@ export class XfrmChannel {
     if (file.errno === ENOENT) return undefined
     checkEnding(`reading ${path}`, file)
     return file.text
+  }
+
+  /** A socket beside this one that listens to events. */
+  monitor(kinds: readonly EventKind[]): Promise<EventChannel> {
+    return EventChannel.open(this.#channel, kinds)
   }
 
   close(): Promise<void> {

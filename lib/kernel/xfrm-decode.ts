@@ -36,24 +36,25 @@ import type { Direction, Limits, Mark, Policy, Port, Selector, State, Template, 
 
 /** Reads a dump with details, an object at a time: there may be a hundred thousand. Raw keys live until `wipe()`. */
 export class DumpReader {
-  readonly #records: RecordReader
+  /** At the present record. */
+  protected readonly record: RecordReader
   readonly #rawKeys: readonly Uint8Array[]
   readonly #keys: (Key | undefined)[] = []
   readonly #algorithms: readonly string[]
 
   constructor({ records, keys, algorithms }: NativeRecords) {
-    this.#records = new RecordReader(records)
+    this.record = new RecordReader(records)
     this.#rawKeys = keys
     this.#algorithms = algorithms
   }
 
   next(): boolean {
-    return this.#records.next()
+    return this.record.next()
   }
 
   /** The present record, in a dump of states. */
   state(): State {
-    const record = this.#records
+    const { record } = this
     const family = record.u8(S.family)
     const flags = record.u8(S.flags)
     const state: State = {
@@ -82,7 +83,7 @@ export class DumpReader {
 
   /** The present record, in a dump of policies. */
   policy(): Policy {
-    const record = this.#records
+    const { record } = this
     const direction = record.u8(P.direction)
     const policy: Policy = {
       direction: nameOf(direction % SOCKET_DIRECTIONS, directions) as Direction,
@@ -108,7 +109,7 @@ export class DumpReader {
   }
 
   #algorithmsOf(state: State): void {
-    const record = this.#records
+    const { record } = this
     const cipher = record.u8(S.cipher)
     if (cipher !== Cipher.none) {
       const name = this.#algorithms[record.u16(S.cipherAlgorithm)]!
@@ -325,7 +326,7 @@ function policySelector(record: RecordReader): Selector {
 }
 
 /** struct xfrm_selector */
-function selector(view: DataView, payload: Uint8Array): Selector {
+export function selector(view: DataView, payload: Uint8Array): Selector {
   const family = view.getUint16(SelectorLayout.family, LITTLE_ENDIAN)
   const side = (address: number, prefix: number) => `${formatAddress(payload, address, family)}/${payload[prefix]!}`
   const found: Selector = {

@@ -314,3 +314,60 @@ export interface Policy {
   offload?: { interfaceIndex: number; flags: number }
   securityContext?: string
 }
+
+/** Kinds of events, as a monitor is asked for them. */
+export type EventKind = 'sa' | 'policy' | 'expire' | 'mapping' | 'acquire'
+
+/** What happened to the SAD and SPD, whoever did it. */
+export type XfrmEvent =
+  /**
+   * An SA as it was added or was when it went; of an update what was asked for, its key as given then, which changes
+   * nothing. The hard end of a limit is an `expire`, and no deletion beside.
+   */
+  | { type: 'sa'; change: 'added' | 'updated' | 'deleted'; state: State }
+  /** All SAs of a protocol went at once, `any`: of all. */
+  | { type: 'sa'; change: 'flushed'; protocol: State['protocol'] | 'any' }
+  | { type: 'policy'; change: 'added' | 'updated' | 'deleted'; policy: Policy }
+  /** All policies of a type went at once. */
+  | { type: 'policy'; change: 'flushed'; policyType: Policy['type'] }
+  /** A limit was reached; `hard`: the object is gone. Of a state it tells no keys. */
+  | { type: 'expire'; hard: boolean; state: State }
+  | { type: 'expire'; hard: boolean; policy: Policy }
+  | MappingEvent
+  | AcquireEvent
+  /**
+   * The receive buffer overran: events between the one before and this are missing. Whoever follows a state by them must
+   * look at it anew, now.
+   */
+  | { type: 'lost' }
+
+/** Packets of an SA in UDP, authentic ones, come from elsewhere than its source and port: a NAT between has changed its mind. */
+export interface MappingEvent {
+  type: 'mapping'
+  /** What finds the SA. */
+  destination: string
+  spi: number
+  protocol: State['protocol']
+  reqid: number
+  /** What the SA has. */
+  source: string
+  sourcePort: number
+  /** Where the packet came from. */
+  newSource: string
+  newSourcePort: number
+}
+
+/** A packet wants an SA that is not there. While somebody listens, a larval SA (SPI 0) stands for it for some 30 s. */
+export interface AcquireEvent {
+  type: 'acquire'
+  /** Between whom the SA is wanted. */
+  source: string
+  destination: string
+  protocol: State['protocol']
+  /** Of the packet: its addresses, protocol and ports. */
+  selector: Selector
+  /** Which asked for it. Its templates say what is wanted. */
+  policy: Policy
+  /** To be given as that of the SA that answers. */
+  sequence: number
+}

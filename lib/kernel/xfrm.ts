@@ -8,10 +8,12 @@ import { LITTLE_ENDIAN, Operation, RecordReader, State as StateRecord } from './
 import { policyId, stateId, take, XfrmBatch } from './xfrm-batch.js'
 import { refusals, XfrmChannel, type Refusal } from './xfrm-channel.js'
 import { DumpReader } from './xfrm-decode.js'
-import type { Policy, PolicyId, State, StateId } from './xfrm-types.js'
+import { eventKinds, XfrmMonitor } from './xfrm-monitor.js'
+import type { EventKind, Policy, PolicyId, State, StateId } from './xfrm-types.js'
 
 export { Key } from '../base/key.js'
 export { XfrmBatch } from './xfrm-batch.js'
+export type { XfrmMonitor } from './xfrm-monitor.js'
 export type * from './xfrm-types.js'
 
 export interface XfrmOptions {
@@ -84,6 +86,8 @@ const ESRCH = 3
  */
 export class Xfrm {
   readonly #channel: XfrmChannel
+  readonly #monitors = new Set<XfrmMonitor>()
+  #closed: Promise<void> | undefined
 
   private constructor(channel: XfrmChannel) {
     this.#channel = channel
@@ -197,9 +201,25 @@ export class Xfrm {
     }
   }
 
-  /** Ends what is at work at its next send; its call rejects, as do all later ones. */
+  /**
+   * What happens to the SAD and SPD from here on, whoever does it: `for await (const event of xfrm.monitor(['sa']))`.
+   * There may be several. `expire` tells of states and policies whose limits are reached, `mapping` of peers behind a NAT
+   * that moved, `acquire` of packets that want an SA; while somebody listens to that, such a packet leaves a larval SA.
+   *
+   * @throws InvalidArgument; InvalidState once this is closed. What else is in its way, its `ready` and its `next()` say
+   */
+  monitor(kinds: readonly EventKind[]): XfrmMonitor {
+    const wanted = eventKinds(kinds)
+    if (this.#closed !== undefined) throw closedError('monitor')
+    const monitor = new XfrmMonitor(this.#channel.monitor(wanted), (ended) => this.#monitors.delete(ended))
+    this.#monitors.add(monitor)
+    return monitor
+  }
+
+  /** Ends what is at work at its next send; its call rejects, as do all later ones. Its monitors end. */
   close(): Promise<void> {
-    return this.#channel.close()
+    const all = () => [this.#channel, ...this.#monitors].map((each) => each.close())
+    return (this.#closed ??= Promise.all(all()).then(() => undefined))
   }
 
   [Symbol.asyncDispose](): Promise<void> {

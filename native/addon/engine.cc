@@ -1,12 +1,20 @@
 #include "addon/engine.h"
 
+#include <sys/eventfd.h>
+
+#include <cerrno>
 #include <csignal>
+#include <system_error>
 #include <utility>
 
 namespace xfrmesh {
 
+Engine::Engine(Namespace where, Socket::Options options) : where_(std::move(where)), options_(options) {}
+
 void Engine::start(Wake wake) {
   wake_ = std::move(wake);
+  rouser_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!rouser_) throw std::system_error(errno, std::generic_category(), "eventfd");
   // Signals are the JavaScript thread's to handle.
   sigset_t all;
   sigset_t before;
@@ -35,6 +43,7 @@ void Engine::cancel(std::uint32_t id) {
   for (const auto& job : queue_) {
     if (job->id() == id) job->cancelled = true;
   }
+  rouse();
 }
 
 void Engine::close() {
@@ -43,7 +52,11 @@ void Engine::close() {
     closing_ = true;
   }
   work_.notify_one();
+  rouse();
 }
+
+// A count that is full is readable all the same.
+void Engine::rouse() const { static_cast<void>(eventfd_write(rouser_.get(), 1)); }
 
 void Engine::stop() {
   close();
@@ -83,7 +96,10 @@ void Engine::workThrough() {
       job->skip();
     } else {
       const auto limit = std::min<std::chrono::milliseconds>(job->limit(), std::chrono::hours(24 * 365));
-      job->run(place, {.deadline = Clock::now() + limit, .cancelled = &job->cancelled, .closing = &closing_});
+      job->run(place, {.deadline = Clock::now() + limit,
+                       .cancelled = &job->cancelled,
+                       .closing = &closing_,
+                       .wake = rouser_.get()});
     }
     lock.lock();
     running_ = nullptr;

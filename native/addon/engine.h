@@ -53,11 +53,12 @@ class Engine {
   // Called on the engine's thread whenever there is something new to take().
   using Wake = std::function<void()>;
 
-  Engine(Namespace where, Socket::Options options) : where_(std::move(where)), options_(options) {}
+  Engine(Namespace where, Socket::Options options);
   ~Engine() { stop(); }
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
+  [[nodiscard]] const Namespace& where() const { return where_; }
   // May throw std::system_error where no thread is to be had.
   void start(Wake wake);
   void submit(std::unique_ptr<Job> job);
@@ -73,6 +74,8 @@ class Engine {
  private:
   void work();
   void workThrough();
+  // Of a job that waits for what may never come.
+  void rouse() const;
 
   Namespace where_;
   Socket::Options options_;
@@ -84,6 +87,7 @@ class Engine {
   Job* running_ = nullptr;
   bool ended_ = false;
   std::atomic<bool> closing_ = false;
+  Descriptor rouser_;
   std::thread thread_;
 };
 

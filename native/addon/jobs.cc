@@ -23,15 +23,20 @@ int guarded(const Work& work) {
   }
 }
 
+Napi::Object endingOf(Napi::Env env, Ending ending, int error) {
+  auto value = Napi::Object::New(env);
+  value.Set("ending", static_cast<double>(ending));
+  value.Set("errno", error);
+  return value;
+}
+
 Napi::Object valueOf(Napi::Env env, const Outcome& outcome) {
   auto failures = Napi::Uint32Array::New(env, outcome.failures.size() * 3);
   static_assert(sizeof(Failure) == 3 * sizeof(std::uint32_t));
   if (!outcome.failures.empty()) {
     std::memcpy(failures.Data(), outcome.failures.data(), outcome.failures.size() * sizeof(Failure));
   }
-  auto value = Napi::Object::New(env);
-  value.Set("ending", static_cast<double>(outcome.ending));
-  value.Set("errno", outcome.error);
+  auto value = endingOf(env, outcome.ending, outcome.error);
   value.Set("sent", outcome.sent);
   value.Set("unknown", outcome.unknown);
   value.Set("failures", failures);
@@ -41,10 +46,10 @@ Napi::Object valueOf(Napi::Env env, const Outcome& outcome) {
   return value;
 }
 
-void setAnswer(Napi::Env env, Napi::Object& value, const Answer& answer) {
-  value.Set("ending", static_cast<double>(answer.ending));
-  value.Set("errno", answer.error);
+Napi::Object valueOf(Napi::Env env, const Answer& answer) {
+  auto value = endingOf(env, answer.ending, answer.error);
   value.Set("message", answer.message.empty() ? env.Undefined() : Napi::String::New(env, answer.message));
+  return value;
 }
 
 Napi::Error errorOf(Napi::Env env, const char* what, int error) {
@@ -126,8 +131,7 @@ void ReadJob::run(Workplace& place, const Control& control) {
 }
 
 void ReadJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
-  auto value = Napi::Object::New(env);
-  setAnswer(env, value, answer_);
+  auto value = valueOf(env, answer_);
   setRecords(env, value, decoder_.records(), tables_);
   deferred.Resolve(value);
 }
@@ -151,8 +155,7 @@ void RequestJob::run(Workplace& place, const Control& control) {
 }
 
 void RequestJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
-  auto value = Napi::Object::New(env);
-  setAnswer(env, value, answer_);
+  auto value = valueOf(env, answer_);
   value.Set("messages", copyOf(env, messages_));
   deferred.Resolve(value);
 }
@@ -177,6 +180,33 @@ void TransactJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred)
   deferred.Resolve(valueOf(env, outcome_));
 }
 
+void JoinJob::run(Workplace& place, const Control& /*control*/) {
+  error_ = guarded([&] { return join(place.socket, groups_); });
+  if (error_ != 0) ending_ = Ending::kFailed;
+}
+
+void JoinJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  deferred.Resolve(endingOf(env, ending_, error_));
+}
+
+void HearJob::run(Workplace& place, const Control& control) {
+  const WipedAfter wiped(place.socket);
+  const int error = guarded([&] {
+    bool malformed = false;
+    heard_ = hear(
+        place.socket, control, [&](const Message& message) { malformed = !decoder_.decodeEvent(message) || malformed; },
+        [&] { decoder_.putLost(); });
+    return malformed ? EBADMSG : 0;
+  });
+  if (error != 0) heard_ = {.ending = Ending::kFailed, .error = error};
+}
+
+void HearJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = endingOf(env, heard_.ending, heard_.error);
+  setRecords(env, value, decoder_.records(), tables_);
+  deferred.Resolve(value);
+}
+
 void LockJob::run(Workplace& place, const Control& /*control*/) {
   error_ = guarded([&] {
     Descriptor fd;
@@ -188,9 +218,7 @@ void LockJob::run(Workplace& place, const Control& /*control*/) {
 }
 
 void LockJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
-  auto value = Napi::Object::New(env);
-  value.Set("ending", static_cast<double>(ending_));
-  value.Set("errno", error_);
+  auto value = endingOf(env, ending_, error_);
   value.Set("pid", static_cast<double>(holder_.pid));
   value.Set("uid", static_cast<double>(holder_.uid));
   deferred.Resolve(value);
@@ -202,9 +230,7 @@ void ReadFileJob::run(Workplace& place, const Control& /*control*/) {
 }
 
 void ReadFileJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
-  auto value = Napi::Object::New(env);
-  value.Set("ending", static_cast<double>(ending_));
-  value.Set("errno", error_);
+  auto value = endingOf(env, ending_, error_);
   value.Set("text", Napi::String::New(env, text_));
   deferred.Resolve(value);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "addon/socket_object.h"
+#include "netlink/monitor.h"
 
 namespace xfrmesh {
 
@@ -83,6 +84,33 @@ class TransactJob final : public JsJob {
   Bytes records_;
   std::uint32_t generation_;
   Outcome outcome_;
+};
+
+class JoinJob final : public JsJob {
+ public:
+  JoinJob(std::uint32_t id, std::vector<std::uint32_t> groups) : JsJob(id), groups_(std::move(groups)) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { ending_ = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  std::vector<std::uint32_t> groups_;
+  Ending ending_ = Ending::kComplete;
+  int error_ = 0;
+};
+
+// Waits for events of XFRM's.
+class HearJob final : public JsJob {
+ public:
+  explicit HearJob(std::uint32_t id) : JsJob(id), decoder_(tables_, {.reqid = 0, .details = true}) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { heard_.ending = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  Tables tables_;
+  RecordDecoder decoder_;
+  Heard heard_;
 };
 
 class LockJob final : public JsJob {

@@ -75,7 +75,18 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
   FIELD(transaction, TransactionRecord, attributeBytes);
   FIELD(transaction, TransactionRecord, elementCount);
   FIELD(transaction, TransactionRecord, reserved);
+  auto mapping = Napi::Object::New(env);
+  FIELD(mapping, MappingTail, source);
+  FIELD(mapping, MappingTail, port);
+  FIELD(mapping, MappingTail, knownPort);
+  auto acquire = Napi::Object::New(env);
+  FIELD(acquire, AcquireTail, destination);
+  FIELD(acquire, AcquireTail, source);
+  FIELD(acquire, AcquireTail, sequence);
+  FIELD(acquire, AcquireTail, protocol);
   auto all = Napi::Object::New(env);
+  all.Set("mapping", mapping);
+  all.Set("acquire", acquire);
   all.Set("state", state);
   all.Set("policy", policy);
   all.Set("transaction", transaction);

@@ -1,10 +1,15 @@
 #include "addon/socket_object.h"
 
+#include <algorithm>
+
 #include "addon/jobs.h"
 #include "addon/values.h"
 
 namespace xfrmesh {
 namespace {
+
+// Tells sockets of ours from any other object.
+constexpr napi_type_tag kTag{.lower = 0x78667266d6573680, .upper = 0x9f1c5e0b7a3d2468};
 
 std::uint32_t number(const Napi::Value& value) { return value.As<Napi::Number>().Uint32Value(); }
 
@@ -12,26 +17,31 @@ std::chrono::milliseconds milliseconds(const Napi::Value& value) {
   return std::chrono::milliseconds(value.As<Napi::Number>().Int64Value());
 }
 
-// What is none of the three must not pass for the process's own namespace, nor a number for the descriptor that is left
+}  // namespace
+
+// What is none of the four must not pass for the process's own namespace, nor a number for the descriptor that is left
 // of it in 32 bits.
-Namespace namespaceOf(const Napi::Value& value) {
+Namespace SocketObject::namespaceOf(const Napi::Value& value) {
   if (value.IsUndefined()) return {};
+  if (value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&kTag)) {
+    const SocketObject* other = Unwrap(value.As<Napi::Object>());
+    if (other->engine_ != nullptr) return other->engine_->where().again();
+  }
   if (value.IsString()) return Namespace::atPath(value.As<Napi::String>().Utf8Value());
   if (value.IsNumber()) {
     const auto descriptor = value.As<Napi::Number>();
     if (descriptor.DoubleValue() == descriptor.Int32Value()) return Namespace::ofDescriptor(descriptor.Int32Value());
   }
-  throw Napi::TypeError::New(value.Env(), "netns: neither a path nor a descriptor");
+  throw Napi::TypeError::New(value.Env(), "netns: neither a path, nor a descriptor, nor an open socket");
 }
-
-}  // namespace
 
 Napi::Function SocketObject::define(Napi::Env env) {
   return DefineClass(
       env, "Socket",
       {InstanceMethod<&SocketObject::open>("open"), InstanceMethod<&SocketObject::commit>("commit"),
        InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::request>("request"),
-       InstanceMethod<&SocketObject::transact>("transact"), InstanceMethod<&SocketObject::lock>("lock"),
+       InstanceMethod<&SocketObject::transact>("transact"), InstanceMethod<&SocketObject::join>("join"),
+       InstanceMethod<&SocketObject::hear>("hear"), InstanceMethod<&SocketObject::lock>("lock"),
        InstanceMethod<&SocketObject::readFile>("readFile"), InstanceMethod<&SocketObject::cancel>("cancel"),
        InstanceMethod<&SocketObject::close>("close"), InstanceAccessor<&SocketObject::chunk>("chunk"),
        InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
@@ -39,6 +49,7 @@ Napi::Function SocketObject::define(Napi::Env env) {
 }
 
 SocketObject::SocketObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+  info.This().As<Napi::Object>().TypeTag(&kTag);
   const auto options = info[0].As<Napi::Object>();
   const Socket::Options wanted{.protocol = options.Get("protocol").As<Napi::Number>().Int32Value(),
                                .receiveBuffer = number(options.Get("receiveBuffer")),
@@ -83,7 +94,8 @@ void SocketObject::shutDown() {
   engine_.reset();
 }
 
-Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept) {
+Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept,
+                                   bool keepsAlive) {
   auto deferred = Napi::Promise::Deferred::New(env);
   const Napi::Promise promise = deferred.Promise();
   if (ended_ || !closing_.empty()) {
@@ -92,15 +104,13 @@ Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, st
     return promise;
   }
   start(env);
-  Waiting waiting{.deferred = deferred, .kept = {}};
+  Waiting waiting{.deferred = deferred, .keepsAlive = keepsAlive, .kept = {}};
   for (const Napi::Value& value : kept) {
     if (value.IsObject()) waiting.kept.push_back(Napi::Persistent(value));
   }
-  if (waiting_.empty()) {
-    callback_.Ref(env);
-    Ref();
-  }
+  if (waiting_.empty()) Ref();
   waiting_.emplace(job->id(), std::move(waiting));
+  keepAlive(env);
   engine_->submit(std::move(job));
   return promise;
 }
@@ -128,9 +138,20 @@ void SocketObject::settle(Napi::Env env, JsJob& job) {
   } catch (const Napi::Error& error) {
     waiting.deferred.Reject(error.Value());
   }
-  if (!waiting_.empty()) return;
-  if (closing_.empty()) callback_.Unref(env);
-  Unref();
+  keepAlive(env);
+  if (waiting_.empty()) Unref();
+}
+
+void SocketObject::keepAlive(Napi::Env env) {
+  const bool keep = !closing_.empty() || std::any_of(waiting_.begin(), waiting_.end(),
+                                                     [](const auto& entry) { return entry.second.keepsAlive; });
+  if (keep == keptAlive_) return;
+  keptAlive_ = keep;
+  if (keep) {
+    callback_.Ref(env);
+  } else {
+    callback_.Unref(env);
+  }
 }
 
 Napi::Value SocketObject::open(const Napi::CallbackInfo& info) {
@@ -167,6 +188,17 @@ Napi::Value SocketObject::transact(const Napi::CallbackInfo& info) {
       {info[1]});
 }
 
+Napi::Value SocketObject::join(const Napi::CallbackInfo& info) {
+  std::vector<std::uint32_t> groups;
+  const auto list = info[1].As<Napi::Array>();
+  for (std::uint32_t i = 0; i < list.Length(); i++) groups.push_back(number(list.Get(i)));
+  return submit(info.Env(), std::make_unique<JoinJob>(number(info[0]), std::move(groups)), {});
+}
+
+Napi::Value SocketObject::hear(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), std::make_unique<HearJob>(number(info[0])), {}, info[1].As<Napi::Boolean>().Value());
+}
+
 Napi::Value SocketObject::lock(const Napi::CallbackInfo& info) {
   return submit(info.Env(), std::make_unique<LockJob>(number(info[0]), info[1].As<Napi::String>().Utf8Value()), {});
 }
@@ -188,11 +220,9 @@ Napi::Value SocketObject::close(const Napi::CallbackInfo& info) {
     deferred.Resolve(env.Undefined());
     return deferred.Promise();
   }
-  if (closing_.empty()) {
-    callback_.Ref(env);
-    Ref();
-  }
+  if (closing_.empty()) Ref();
   closing_.push_back(deferred);
+  keepAlive(env);
   engine_->close();
   return deferred.Promise();
 }

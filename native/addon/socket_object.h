@@ -17,7 +17,8 @@ class JsJob : public Job {
 };
 
 // The class Socket of lib/native.ts: an Engine, and the promises of its jobs. While a job is at work the event loop is
-// kept alive, the object is not collected and what the job reads is not either; otherwise neither is. At the
+// kept alive (but by one that waits for what may never come, if so asked), the object is not collected and what the job
+// reads is not either; otherwise neither is. At the
 // environment's end (exit, a worker's end) the engine's thread is joined before anything it could touch goes.
 class SocketObject final : public Napi::ObjectWrap<SocketObject> {
  public:
@@ -38,6 +39,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
  private:
   struct Waiting {
     Napi::Promise::Deferred deferred;
+    bool keepsAlive;
     std::vector<Napi::Reference<Napi::Value>> kept;  // buffers that the job reads
   };
 
@@ -46,6 +48,8 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value request(const Napi::CallbackInfo& info);
   Napi::Value transact(const Napi::CallbackInfo& info);
+  Napi::Value join(const Napi::CallbackInfo& info);
+  Napi::Value hear(const Napi::CallbackInfo& info);
   Napi::Value lock(const Napi::CallbackInfo& info);
   Napi::Value readFile(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
@@ -54,8 +58,12 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Value sendLimit(const Napi::CallbackInfo& info);
   Napi::Value namespaceInode(const Napi::CallbackInfo& info);
 
+  static Namespace namespaceOf(const Napi::Value& value);
   void start(Napi::Env env);
-  Napi::Promise submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept);
+  Napi::Promise submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept,
+                       bool keepsAlive = true);
+  // Keeps the event loop alive for as long as there is a job, or a close(), that does.
+  void keepAlive(Napi::Env env);
   // Settles what the engine has done since.
   void collect(Napi::Env env);
   void settle(Napi::Env env, JsJob& job);
@@ -69,6 +77,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   bool ended_ = false;
   Granted granted_;
   std::unordered_map<std::uint32_t, Waiting> waiting_;
+  bool keptAlive_ = false;
   std::vector<Napi::Promise::Deferred> closing_;
   void (*cleanup_)(void*) = nullptr;
 };

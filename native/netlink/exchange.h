@@ -25,6 +25,7 @@ struct Control {
   Clock::time_point deadline;
   const std::atomic<bool>* cancelled = nullptr;
   const std::atomic<bool>* closing = nullptr;
+  int wake = -1;  // a descriptor that is readable once one of the two may have changed, for whoever waits
 
   [[nodiscard]] Ending check() const;
 };

@@ -24,6 +24,11 @@ Namespace Namespace::ofDescriptor(int fd) {
   return named;
 }
 
+Namespace Namespace::again() const {
+  if (own_) return {};
+  return fd_ || error_ != 0 ? ofDescriptor(fd_.get()) : atPath(path_);
+}
+
 int Namespace::openPath(Descriptor& fd) const {
   // Not to hang on a FIFO that somebody took for a namespace.
   fd.reset(open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

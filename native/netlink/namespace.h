@@ -17,6 +17,8 @@ class Namespace {
   static Namespace atPath(std::string path);
   // Keeps a duplicate: the caller may close its own. On failure errno is kept, and reported by run().
   static Namespace ofDescriptor(int fd);
+  // The one that this names; by path, the one that then bears it.
+  [[nodiscard]] Namespace again() const;
 
   // Runs `work` with the calling thread, or a thread made for it, in the namespace; returns its errno, or the one that
   // kept it from being run. `entered`, if given, says whether the namespace was reached.

@@ -6,8 +6,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -114,14 +116,28 @@ Socket::Received Socket::receive(Clock::time_point deadline) {
       error_ = errno;
       return Received::kError;
     }
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    if (left <= 0) return Received::kEmpty;
-    pollfd poller{.fd = fd, .events = POLLIN, .revents = 0};
-    if (poll(&poller, 1, static_cast<int>(std::min<std::int64_t>(left, INT32_MAX))) < 0 && errno != EINTR) {
-      error_ = errno;
-      return Received::kError;
-    }
+    if (Clock::now() >= deadline) return Received::kEmpty;
+    error_ = wait(deadline, -1);
+    if (error_ != 0) return Received::kError;
   }
+}
+
+int Socket::join(std::uint32_t group) {
+  auto wanted = static_cast<int>(group);
+  return mnl_socket_setsockopt(socket_.get(), NETLINK_ADD_MEMBERSHIP, &wanted, sizeof wanted) == 0 ? 0 : errno;
+}
+
+int Socket::wait(Clock::time_point deadline, int wake) {
+  // Rounded up: a wait that ends early would be begun again at once.
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+  const auto timeout = static_cast<int>(std::clamp<std::int64_t>(left, 0, INT32_MAX));
+  // poll passes over a descriptor below zero.
+  std::array<pollfd, 2> pollers{{{.fd = mnl_socket_get_fd(socket_.get()), .events = POLLIN, .revents = 0},
+                                 {.fd = wake, .events = POLLIN, .revents = 0}}};
+  if (poll(pollers.data(), pollers.size(), timeout) < 0) return errno == EINTR ? 0 : errno;
+  std::uint64_t count = 0;
+  if (pollers[1].revents != 0 && read(wake, &count, sizeof count) < 0 && errno != EAGAIN) return errno;
+  return 0;
 }
 
 std::uint32_t Socket::sequences(std::uint32_t count) {

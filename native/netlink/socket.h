@@ -55,6 +55,12 @@ class Socket {
   [[nodiscard]] Bytes data() const { return data_; }
   [[nodiscard]] int error() const { return error_; }
 
+  // Receives what the kernel multicasts to that group, from here on. 0 or an errno.
+  int join(std::uint32_t group);
+  // Waits until there is something to receive, or `wake` is readable, or the deadline has come. `wake` is emptied.
+  // 0 or an errno.
+  int wait(Clock::time_point deadline, int wake);
+
   // The first of `count` sequence numbers that no answer in flight bears.
   std::uint32_t sequences(std::uint32_t count);
 

@@ -31,6 +31,18 @@ void checkRecord(Bytes records, Tables& tables) {
   require(again.records() == first);
 }
 
+// An event is refused, passed over, or one whole record.
+void checkEvent(const Message& message) {
+  Tables tables;
+  RecordDecoder decoder(tables, {.reqid = 0, .details = true});
+  const bool decoded = decoder.decodeEvent(message);
+  const Bytes records = decoder.records();
+  if (!decoded || records.empty()) return require(records.empty());
+  require(records.size() >= kHeadBytes && load<std::uint32_t>(records) == records.size());
+  const auto event = static_cast<std::uint8_t>(records[offsetof(StateRecord, operation)]);
+  require(event >= 1 && event <= static_cast<std::uint8_t>(Event::kAcquire));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -44,6 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       require(decoded || decoder.records().empty());
       if (decoded && !details && !decoder.records().empty()) checkRecord(decoder.records(), tables);
     }
+    checkEvent(message);
     Tables tables;
     RecordDecoder filtered(tables, {.reqid = 7, .details = true});
     filtered.decode(message);

@@ -61,7 +61,9 @@ bool RecordDecoder::decode(const Message& message) {
   }
 }
 
-bool RecordDecoder::collect(Bytes attributes) {
+bool RecordDecoder::collect(Bytes payload, std::size_t fixed) {
+  if (payload.size() < fixed) return false;
+  Bytes attributes = payload.subspan(std::min(align4(fixed), payload.size()));
   std::fill(std::begin(found_), std::end(found_), Bytes{});
   Attribute attribute{};
   while (takeAttribute(attributes, attribute)) {
@@ -75,8 +77,18 @@ bool RecordDecoder::decodeState(Bytes payload) {
   if (payload.size() < sizeof(xfrm_usersa_info)) return false;
   const auto info = load<xfrm_usersa_info>(payload);
   if (options_.reqid != 0 && info.reqid != options_.reqid) return true;
-  if (!collect(payload.subspan(std::min(align4(sizeof info), payload.size())))) return false;
+  if (!collect(payload, sizeof info)) return false;
+  finish(beginState(info));
+  return true;
+}
 
+std::size_t RecordDecoder::beginHead(Bytes head) {
+  const std::size_t start = records_.size();
+  records_.insert(records_.end(), head.begin(), head.end());
+  return start;
+}
+
+std::size_t RecordDecoder::beginState(const xfrm_usersa_info& info) {
   StateRecord state{};
   state.operation = Operation::kAddState;
   state.family = static_cast<std::uint8_t>(info.family);
@@ -94,9 +106,7 @@ bool RecordDecoder::decodeState(Bytes payload) {
   putCipher(state);
   putAuth(state);
 
-  const std::size_t start = records_.size();
-  const Bytes head = bytesOf(state);
-  records_.insert(records_.end(), head.begin(), head.end());
+  const std::size_t start = beginHead(bytesOf(state));
   putReplay();
   putTail();
   if (!isUnlimited(info.lft)) putValue(kTailLifetime, info.lft);
@@ -106,8 +116,7 @@ bool RecordDecoder::decodeState(Bytes payload) {
     putValue(kTailStatistics, info.stats);
     if (info.seq != 0) putValue(kTailSequence, info.seq);
   }
-  finish(start);
-  return true;
+  return start;
 }
 
 void RecordDecoder::putCipher(StateRecord& state) {
@@ -166,6 +175,8 @@ void RecordDecoder::putTail() {
       case XFRMA_ALG_CRYPT:
       case XFRMA_ALG_AUTH:
       case XFRMA_ALG_AUTH_TRUNC:
+      case XFRMA_SA:
+      case XFRMA_POLICY:
       case XFRMA_PAD:
         continue;  // in the head
       case XFRMA_LASTUSED:
@@ -211,9 +222,12 @@ bool RecordDecoder::wantsPolicy() const {
 bool RecordDecoder::decodePolicy(Bytes payload) {
   if (payload.size() < sizeof(xfrm_userpolicy_info)) return false;
   const auto info = load<xfrm_userpolicy_info>(payload);
-  if (!collect(payload.subspan(std::min(align4(sizeof info), payload.size())))) return false;
-  if (!wantsPolicy()) return true;
+  if (!collect(payload, sizeof info)) return false;
+  if (wantsPolicy()) finish(beginPolicy(info));
+  return true;
+}
 
+std::size_t RecordDecoder::beginPolicy(const xfrm_userpolicy_info& info) {
   PolicyRecord policy{};
   policy.operation = Operation::kAddPolicy;
   policy.family = static_cast<std::uint8_t>(info.sel.family);
@@ -235,14 +249,11 @@ bool RecordDecoder::decodePolicy(Bytes payload) {
   policy.share = info.share;
   policy.user = info.sel.user;
 
-  const std::size_t start = records_.size();
-  const Bytes head = bytesOf(policy);
-  records_.insert(records_.end(), head.begin(), head.end());
+  const std::size_t start = beginHead(bytesOf(policy));
   putTail();
   if (!isUnlimited(info.lft)) putValue(kTailLifetime, info.lft);
   if (options_.details) putValue(kTailCurrent, info.curlft);
-  finish(start);
-  return true;
+  return start;
 }
 
 void RecordDecoder::putAttribute(std::uint16_t type, Bytes payload) {

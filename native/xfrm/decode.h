@@ -1,6 +1,8 @@
 // From the kernel's XFRM messages to records: what a dump, an answer or an event shows of a state or a policy.
 #pragma once
 
+#include <linux/xfrm.h>
+
 #include <vector>
 
 #include "netlink/message.h"
@@ -24,13 +26,35 @@ class RecordDecoder {
   // False if the message is malformed. Other messages are passed over.
   bool decode(const Message& message);
 
+  // Appends what an event tells of (XFRM_MSG_* as multicast), as a record whose operation is an Event. False if the
+  // message is malformed. Events of other kinds are passed over.
+  bool decodeEvent(const Message& message);
+  // Appends Event::kLost.
+  void putLost();
+
   [[nodiscard]] const std::vector<std::byte>& records() const { return records_; }
   void clear() { records_.clear(); }
 
  private:
   bool decodeState(Bytes payload);
   bool decodePolicy(Bytes payload);
-  bool collect(Bytes attributes);
+  bool decodeDeletedState(Bytes payload);
+  bool decodeDeletedPolicy(Bytes payload);
+  bool decodeExpiredState(Bytes payload);
+  bool decodeExpiredPolicy(Bytes payload);
+  bool decodeFlushedStates(Bytes payload);
+  bool decodeFlushedPolicies(Bytes payload);
+  bool decodeMapping(Bytes payload);
+  bool decodeAcquire(Bytes payload);
+  // What follows the fixed part of a message; false if it is malformed.
+  bool collect(Bytes payload, std::size_t fixed);
+  // Append the record of a state or policy whose attributes were collected; what is put next goes into its tail, up to
+  // finish().
+  std::size_t beginState(const xfrm_usersa_info& info);
+  std::size_t beginPolicy(const xfrm_userpolicy_info& info);
+  std::size_t beginHead(Bytes head);
+  // Of the record that starts there.
+  void setEvent(std::size_t start, Event event);
   [[nodiscard]] bool wantsPolicy() const;
   void putCipher(StateRecord& state);
   void putAuth(StateRecord& state);

@@ -1,11 +1,13 @@
 import { expect, test } from 'vitest'
 import { TransactionRecord } from '../../lib/kernel/nft-records.js'
-import { Policy, State } from '../../lib/kernel/records.js'
+import { AcquireTail, MappingTail, Policy, State } from '../../lib/kernel/records.js'
 import { native } from '../../lib/native.js'
 
 test('records have their fields where the compiler has them', () => {
-  const { state, policy, transaction } = native.layout()
+  const { state, policy, transaction, mapping, acquire } = native.layout()
   expect(State).toEqual(state)
   expect(Policy).toEqual(policy)
   expect(TransactionRecord).toEqual(transaction)
+  expect(MappingTail).toEqual(mapping)
+  expect(AcquireTail).toEqual(acquire)
 })

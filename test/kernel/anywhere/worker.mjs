@@ -32,6 +32,24 @@ const descriptors = () => readdirSync('/proc/self/fd').length
 const threads = () => readdirSync('/proc/self/task').length
 
 const kinds = {
+  /** Hears of its own policy, and is then kept by nothing: its monitor is open, and nobody waits for it. */
+  async monitor() {
+    const xfrm = await Xfrm.open({ netns })
+    const monitor = xfrm.monitor(['policy'])
+    await monitor.ready
+    // Past the commit's end the monitor alone keeps the process.
+    void sleep(100, undefined, { ref: false }).then(() => xfrm.commit(policies(1)))
+    const { value } = await monitor.next()
+    say(value.change)
+  },
+  /** Exits while a monitor waits. */
+  async waiting() {
+    const xfrm = await Xfrm.open({ netns })
+    void xfrm.monitor(['policy']).next()
+    await sleep(50)
+    say('exiting')
+    process.exit(0)
+  },
   /** Exits with a batch, a list and a close in flight on several sockets. */
   async exit() {
     const all = await Promise.all(Array.from({ length: 4 }, () => Xfrm.open({ netns })))

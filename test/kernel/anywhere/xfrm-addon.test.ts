@@ -35,6 +35,12 @@ test('a batch in flight does', () =>
     expect(await work('pending', netns)).toBe(20_000)
   }))
 
+test('so does a monitor that somebody waits for, and no other', () =>
+  withNetns(async (netns) => {
+    expect(await work('monitor', netns)).toBe('added')
+    expect(await work('waiting', netns)).toBe('exiting')
+  }))
+
 test('sockets that nobody holds are collected when their work is done, with their threads', () =>
   withNetns(async (netns) => {
     const { applied, threads } = (await work('garbage', netns)) as { applied: number; threads: number }

@@ -1,38 +1,50 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { Command, Option } from 'commander'
+import { Command } from 'commander'
 import { contend } from './harness/contend.js'
 import type { Outcome, Scenario } from './harness/contest.js'
+import { inLab } from './harness/lab.js'
 import { describeMachine, type Machine } from './harness/machine.js'
 import { draw } from './harness/pictures.js'
 import { linesOf, table } from './harness/report.js'
 import { scenarios } from './scenarios.js'
 
+/** Where it is measured: on this kernel, in the lab, or in the lab by instructions instead of time. */
+const places = ['here', 'lab', 'counted'] as const
+export type Place = (typeof places)[number]
+
 interface Options {
   quick?: true
   scenario?: string[]
+  place?: Place[]
   sizes?: number[]
   rounds?: number
   out: string
-  place: string
+  inside?: Place
 }
 
 /** What a run writes: all samples, so that any other figure can be had from it later. */
-interface Run {
+export interface Run {
   machine: Machine
   outcomes: Outcome[]
 }
 
-const numbers = (text: string) => text.split(',').map(Number)
+const words = (text: string) => text.split(',')
+const numbers = (text: string) => words(text).map(Number)
 
-const program = new Command('bench')
+const program = new Command('npm run bench --')
   .description('Measures xfrmesh against the floor and against its peers, on the same work.')
   .option('--quick', 'small sizes, few rounds: under two minutes')
-  .option('--scenario <name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`)
+  .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`, words)
+  .option(
+    '--place <place,place…>',
+    'here: this kernel, for what takes no ESP; lab; counted: the lab, by instructions, the same twice (default: here,lab,counted; with --quick here,counted)',
+    words,
+  )
   .option('--sizes <n,n…>', "instead of the scenarios' own", numbers)
-  .option('--rounds <n>', 'default 21, with --quick 3', Number)
+  .option('--rounds <n>', 'default 21; counted 3; with --quick 3 and 1', Number)
   .option('--out <directory>', 'where results.json and the pictures go', 'build/bench-results')
-  .addOption(new Option('--place <name>').default('this kernel').hideHelp())
+  .option('--inside <place>', 'this is that place already: how the lab calls it')
   .action(main)
 
 async function main(options: Options): Promise<void> {
@@ -41,20 +53,56 @@ async function main(options: Options): Promise<void> {
   const out = resolve(options.out)
   await mkdir(out, { recursive: true })
   const run: Run = { machine: await describeMachine(), outcomes: [] }
-  for (const scenario of chosen) {
-    for (const size of sizesOf(scenario, options)) {
-      const outcome = await contend(scenario, size, options.rounds ?? (options.quick ? 3 : 21), options.place)
-      run.outcomes.push(outcome)
-      console.log(table(outcome))
-      await writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
-    }
+  const write = () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
+  if (options.inside !== undefined) {
+    await measure(chosen, options, options.inside, run, write)
+    return
+  }
+  for (const place of options.place ?? (options.quick ? ['here', 'counted'] : places)) {
+    const able = chosen.filter(({ needsEsp }) => needsEsp === (place !== 'here'))
+    if (able.length === 0) continue
+    if (place === 'here') await measure(able, options, place, run, write)
+    else run.outcomes.push(...(await inLab(place, able, passedOn(options), out)))
+    await write()
   }
   const pictures = await draw(run.outcomes.flatMap(linesOf), out)
   console.log(`written: ${['results.json', ...pictures].map((file) => join(options.out, file)).join(', ')}`)
 }
 
+async function measure(
+  chosen: readonly Scenario[],
+  options: Options,
+  place: Place,
+  run: Run,
+  write: () => Promise<void>,
+): Promise<void> {
+  for (const scenario of chosen) {
+    for (const size of sizesOf(scenario, options)) {
+      const rounds = options.rounds ?? roundsOf(scenario, size, place, options.quick === true)
+      const outcome = await contend(scenario, size, rounds, place)
+      run.outcomes.push(outcome)
+      console.log(table(outcome))
+      await write()
+    }
+  }
+}
+
 function sizesOf({ sizes }: Scenario, { sizes: asked, quick }: Options): readonly number[] {
   return asked ?? (quick ? sizes.quick : sizes.full)
+}
+
+/** Counted, a round is as the one before, but for what is left to chance in JavaScript's compiler. */
+function roundsOf(scenario: Scenario, size: number, place: Place, quick: boolean): number {
+  const rounds = place === 'counted' ? (quick ? 1 : 3) : quick ? 3 : 21
+  return Math.min(rounds, scenario.mostRounds?.(size) ?? rounds)
+}
+
+function passedOn({ quick, sizes, rounds }: Options): string[] {
+  return [
+    ...(quick ? ['--quick'] : []),
+    ...(sizes ? ['--sizes', sizes.join()] : []),
+    ...(rounds === undefined ? [] : ['--rounds', String(rounds)]),
+  ]
 }
 
 await program.parseAsync()

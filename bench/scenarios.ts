@@ -1,5 +1,6 @@
 import type { Scenario } from './harness/contest.js'
+import { peers } from './xfrm/peers.js'
 import { policies } from './xfrm/policies.js'
 
 /** All that `npm run bench` runs, in this order. */
-export const scenarios: readonly Scenario[] = [policies]
+export const scenarios: readonly Scenario[] = [policies, ...peers]

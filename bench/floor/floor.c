@@ -55,13 +55,14 @@ typedef struct {
 } Work;
 
 static _Noreturn void die(const char* format, ...) {
+  char text[512];
   va_list arguments;
   va_start(arguments, format);
-  fputs("{\"error\":\"", stdout);
-  vfprintf(stdout, format, arguments);
-  puts("\"}");
+  vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
+  printf("{\"error\":\"%s\"}\n", text);
   fflush(stdout);
+  fprintf(stderr, "floor: %s\n", text);
   exit(1);
 }
 

@@ -5,8 +5,9 @@ import type { Contestant, Outcome, Results, Sample, Scenario } from './contest.j
 
 export const AGAIN = 'floor again'
 
-/** Objects that ours has gone through when the measuring begins. */
+/** Objects that ours has gone through when the measuring begins, in so many rounds at most. */
 const WARM = 10_000
+const MOST_WARM_UPS = 5
 
 /**
  * Runs a scenario at one size: a warm-up round in which the kernel is looked at thoroughly, then `rounds` rounds of all
@@ -22,9 +23,8 @@ export async function contend(scenario: Scenario, size: number, rounds: number, 
   for (const contestant of chosen) {
     await round(scenario, contestant, size, true)
     // JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while.
-    for (let done = size; contestant.role === 'ours' && done < WARM; done += size) {
-      await round(scenario, contestant, size, false)
-    }
+    const more = contestant.role === 'ours' ? Math.min(MOST_WARM_UPS, WARM / size) : 0
+    for (let i = 1; i < more; i++) await round(scenario, contestant, size, false)
   }
   for (let i = 0; i < rounds; i++) {
     const order = [...entries.keys()]

@@ -48,6 +48,8 @@ export interface Scenario {
   /** Whether it takes ESP, so that it runs in the lab where this kernel has none. */
   readonly needsEsp: boolean
   readonly sizes: { readonly quick: readonly number[]; readonly full: readonly number[] }
+  /** Fewer rounds than asked for, where one takes minutes. */
+  mostRounds?(size: number): number
   /** In order, each on what the one before left. */
   readonly steps: readonly Step[]
   contestants(size: number): Promise<readonly Contestant[]>

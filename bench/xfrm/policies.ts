@@ -7,7 +7,7 @@ import { floorOf } from '../harness/floor.js'
 import { session } from '../harness/sessions.js'
 import { expectPolicies, forwardSpi, KEYS, LOCAL, MARK, peerAddress, PORT } from './common.js'
 import { DockerNode } from './docker.js'
-import { ipBatch, ipEach } from './ip.js'
+import { ipBatch, ipEach, type Lines, policyDeletion, policyLine } from './ip.js'
 
 const [FIRST, SECOND] = KEYS.map(({ tag }) => tag) as [number, number]
 
@@ -32,7 +32,11 @@ export const policies: Scenario = {
     { name: 'delete', operations: (size) => size, check: (namespace) => expectPolicies(namespace, 0) },
   ],
   contestants: (size) => {
-    const lines = { add: words('add', FIRST), update: words('update', SECOND), delete: deletion }
+    const lines: Lines = {
+      add: (i) => [policyLine('add', i, FIRST)],
+      update: (i) => [policyLine('update', i, SECOND)],
+      delete: (i) => [policyDeletion(i)],
+    }
     return Promise.resolve([ours, floor(size), docker, ipBatch(lines), ipEach(lines, 100)])
   },
 }
@@ -118,21 +122,4 @@ const docker: Contestant = {
       () => node.end(),
     )
   },
-}
-
-/** A policy in the words of ip-xfrm(8). */
-function words(verb: 'add' | 'update', tag: number): (index: number) => string {
-  return (index) => {
-    const peer = peerAddress(index)
-    const template = `src ${LOCAL} dst ${peer} proto esp spi ${forwardSpi(index, tag)} reqid ${MARK} mode transport`
-    return `xfrm policy ${verb} ${identity(peer)} tmpl ${template}`
-  }
-}
-
-function deletion(index: number): string {
-  return `xfrm policy delete ${identity(peerAddress(index))}`
-}
-
-function identity(peer: string): string {
-  return `src ${LOCAL}/32 dst ${peer}/32 proto udp dport ${PORT} dir out mark ${MARK} mask 0xffffffff`
 }

@@ -111,6 +111,8 @@ export class RecordWriter {
   #start = 0
   #end = 0
   #count = 0
+  /** Buffers of zeros, to be used again. */
+  readonly #spare: Uint8Array[] = []
 
   constructor(capacity = 16384) {
     this.#buffer = new Uint8Array(align8(capacity))
@@ -211,6 +213,12 @@ export class RecordWriter {
     return taken
   }
 
+  /** Takes back, to write in it again, the buffer of records that {@link take} gave and nobody needs any more. */
+  reuse(taken: Uint8Array): void {
+    taken.fill(0)
+    this.#spare.push(new Uint8Array(taken.buffer))
+  }
+
   #reserve(bytes: number): void {
     if (this.#end + bytes <= this.#buffer.length) return
     const old = this.#buffer.subarray(0, this.#end)
@@ -219,7 +227,8 @@ export class RecordWriter {
   }
 
   #allot(bytes: number): void {
-    this.#buffer = new Uint8Array(bytes)
+    const spare = this.#spare.pop()
+    this.#buffer = spare !== undefined && spare.length >= bytes ? spare : new Uint8Array(bytes)
     this.#view = new DataView(this.#buffer.buffer)
     this.#words = new Uint32Array(this.#buffer.buffer)
   }

@@ -268,6 +268,7 @@ export class Convergence {
 
 /** Of what failed, what has to do with the change: others' failures show in their state. */
 function concerning(change: Change, failures: Execution['failures']): Execution['failures'] {
+  if (failures.length === 0) return failures
   if (change === 'keys') return failures.filter(({ peer }) => peer !== NETWORK)
   const slots = new Set(change)
   return failures.filter(({ peer }) => peer === NO_PEER || (change.length === 0 ? peer === NETWORK : slots.has(peer)))

@@ -2,7 +2,7 @@ import type { Failure } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
 import { RecordWriter } from '../kernel/records.js'
-import { Ending, type NativeOutcome, refusals } from '../kernel/xfrm-channel.js'
+import { Ending, type NativeOutcome, refusals, type SideTables } from '../kernel/xfrm-channel.js'
 import {
   codeOf,
   concernsPeer,
@@ -115,7 +115,7 @@ class Executor {
         this.#writer.write(writer, phase.ops[i]!, phase.ops[i + 1]!, this.#is, this.#should, this.#damage)
         if (pace.isDue) await pace.breathe()
       }
-      const outcome = writer.count > 0 ? this.#xfrm.commit(writer.take(), tables, this.#options.signal) : undefined
+      const outcome = writer.count > 0 ? this.#commit(writer, tables) : undefined
       const settled = this.#settleLater(phase, at, end, outcome, waiting.at(-1))
       // The loop awaits it; until then a rejection is not unhandled.
       settled.catch(() => undefined)
@@ -124,6 +124,14 @@ class Executor {
     }
     for (const settled of waiting) going = (await settled) && going
     return going && !(phase.name === 'guard' && failures.length > before)
+  }
+
+  /** Hands over what was written; its buffer is written in again once the kernel is done with it. */
+  async #commit(writer: RecordWriter, tables: SideTables): Promise<NativeOutcome> {
+    const records = writer.take()
+    const outcome = await this.#xfrm.commit(records, tables, this.#options.signal)
+    writer.reuse(records)
+    return outcome
   }
 
   async #settleLater(

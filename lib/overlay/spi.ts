@@ -1,4 +1,4 @@
-import { type Address, address, AF_INET } from '../base/address.js'
+import { type Address, address, ADDRESS_BYTES, AF_INET } from '../base/address.js'
 import { integer, U32 } from '../base/check.js'
 
 /** SPIs: derived, so that two nodes agree on them without a word. */
@@ -9,6 +9,8 @@ export const RESERVED_SPIS = 255
 /** FNV-1a, 32 bits. */
 const BASIS = 0x811c9dc5
 const PRIME = 0x01000193
+/** Its tenth power. */
+const PRIME_10 = 0x5887be89
 
 /**
  * The SPI of the SA from `source` to `destination` under the key tagged `tag`: FNV-1a over the source as 16 bytes, the
@@ -31,6 +33,7 @@ export function deriveSpi(source: string, destination: string, tag: number): num
 export class SpiDeriver {
   readonly #advertised: Uint8Array
   readonly #family: number
+  /** The hash of our own address, as the source. */
   readonly #fromHere: number
 
   /** @param advertised the address that peers know this node by; peers are of its family */
@@ -53,15 +56,17 @@ export class SpiDeriver {
 }
 
 function hashAddress(hash: number, bytes: Uint8Array, offset: number, family: number): number {
-  let end = offset + 16
-  if (family === AF_INET) {
-    end = offset + 4
-    for (let i = 0; i < 10; i++) hash = Math.imul(hash, PRIME)
-    hash = Math.imul(hash ^ 0xff, PRIME)
-    hash = Math.imul(hash ^ 0xff, PRIME)
+  if (family !== AF_INET) {
+    for (let i = offset; i < offset + ADDRESS_BYTES; i++) hash = Math.imul(hash ^ bytes[i]!, PRIME)
+    return hash
   }
-  for (let i = offset; i < end; i++) hash = Math.imul(hash ^ bytes[i]!, PRIME)
-  return hash
+  // ::ffff: of which ten bytes are zero, and to hash a zero is to multiply.
+  hash = Math.imul(Math.imul(hash, PRIME_10) ^ 0xff, PRIME)
+  hash = Math.imul(hash ^ 0xff, PRIME)
+  hash = Math.imul(hash ^ bytes[offset]!, PRIME)
+  hash = Math.imul(hash ^ bytes[offset + 1]!, PRIME)
+  hash = Math.imul(hash ^ bytes[offset + 2]!, PRIME)
+  return Math.imul(hash ^ bytes[offset + 3]!, PRIME)
 }
 
 function hashTag(hash: number, tag: number): number {

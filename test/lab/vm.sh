@@ -21,10 +21,17 @@ machine=(-nodefaults -no-user-config -display none -no-reboot)
 arguments='console=ttyS0 panic=-1 quiet mitigations=off nokaslr nowatchdog audit=0 cryptomgr.notests tsc=reliable'
 
 emulation=(-accel 'tcg,thread=multi' -cpu max)
+# Time that passes with instructions, one a nanosecond, and jumps over what would be waiting.
+counting=(-accel 'tcg,thread=single' -cpu max -icount 'shift=0,sleep=off')
 
 # Sets accelerator. /dev/kvm may exist and still not run a kernel, so one is tried, and the answer kept.
 accelerator_choose() {
   accelerator=("${emulation[@]}")
+  if $icount; then
+    accelerator=("${counting[@]}")
+    cpus=1
+    return 0
+  fi
   [[ -r /dev/kvm && -w /dev/kvm ]] || return 0
   local answer
   answer=$kernel_dir/kvm-$(uname -r)

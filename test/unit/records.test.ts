@@ -116,3 +116,18 @@ test('take() leaves a writer that shares nothing with what was taken', () => {
   reader.next()
   expect(reader.u32(State.spi)).toBe(1)
 })
+
+test('a buffer that was taken and is given back is written in again, and holds nothing of before', () => {
+  const writer = new RecordWriter()
+  writer.begin(Operation.addState)
+  writer.u32(State.spi, 1)
+  const taken = writer.take()
+  writer.reuse(taken)
+  writer.take()
+  writer.begin(Operation.deleteState)
+  const again = writer.take()
+  expect(again.buffer).toBe(taken.buffer)
+  const reader = new RecordReader(again)
+  reader.next()
+  expect(reader.u32(State.spi)).toBe(0)
+})

@@ -1,0 +1,30 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Place, Run } from '../main.js'
+import type { Outcome, Scenario } from './contest.js'
+
+const root = join(import.meta.dirname, '../../..')
+/** Seconds: for what hangs. */
+const LIMIT = 3 * 3600
+
+/** Runs scenarios in the lab, which is this program there, and returns what it wrote. */
+export async function inLab(
+  place: Exclude<Place, 'here'>,
+  scenarios: readonly Scenario[],
+  options: readonly string[],
+  directory: string,
+): Promise<Outcome[]> {
+  const out = join(directory, place)
+  await mkdir(out, { recursive: true })
+  const lab = ['--limit', String(LIMIT), '--writable', out, ...(place === 'counted' ? ['--icount'] : [])]
+  const names = scenarios.map(({ name }) => name).join()
+  const command = ['node', 'build/bench/main.js', '--inside', place, '--scenario', names, '--out', out, ...options]
+  const running = spawn(join(root, 'test/lab/lab'), [...lab, '--', ...command], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
+  const [status] = (await once(running, 'close')) as [number | null]
+  if (status !== 0) throw new Error(`the lab (${place}) ended with status ${status}`)
+  return (JSON.parse(await readFile(join(out, 'results.json'), 'utf8')) as Run).outcomes
+}

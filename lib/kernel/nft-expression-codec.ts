@@ -7,6 +7,7 @@ import {
   counter,
   counterReference,
   Directions,
+  exthdr,
   goto,
   immediate,
   jump,
@@ -45,6 +46,8 @@ import {
 
 const Meta = { destination: 1, key: 2, source: 3 } as const
 const Payload = { destination: 1, base: 2, offset: 3, length: 4 } as const
+const ExtHdr = { destination: 1, header: 2, offset: 3, length: 4, flags: 5, operation: 6 } as const
+const EXTHDR_IPV6 = 0
 const Cmp = { source: 1, operator: 2, data: 3 } as const
 const Lookup = { set: 1, source: 2, destination: 3, setId: 4, flags: 5 } as const
 const LOOKUP_INVERTED = 1
@@ -71,6 +74,7 @@ const Fields: Readonly<Record<Expression['kind'], readonly string[]>> = {
   meta: ['key', 'register'],
   'meta-set': ['key', 'register'],
   payload: ['base', 'offset', 'length', 'register'],
+  exthdr: ['header', 'offset', 'length', 'register'],
   cmp: ['operator', 'data', 'register'],
   lookup: ['set', 'inverted', 'register'],
   map: ['map', 'register', 'destination'],
@@ -126,6 +130,17 @@ export function writeExpression(writer: AttributeWriter, value: Expression, argu
           .u32(Payload.base, code(PayloadBases, expression.base, 'base'))
           .u32(Payload.offset, integer(expression.offset, `${argument}.offset`, 0, 255))
           .u32(Payload.length, integer(expression.length, `${argument}.length`, 1, LONGEST_VALUE)),
+      )
+      break
+    case 'exthdr':
+      data('exthdr', (w) =>
+        w
+          .u32(ExtHdr.destination, register(expression.register))
+          .u8(ExtHdr.header, integer(expression.header, `${argument}.header`, 0, 255))
+          .u32(ExtHdr.offset, integer(expression.offset, `${argument}.offset`, 0, 255))
+          .u32(ExtHdr.length, integer(expression.length, `${argument}.length`, 1, LONGEST_VALUE))
+          .u32(ExtHdr.flags, 0)
+          .u32(ExtHdr.operation, EXTHDR_IPV6),
       )
       break
     case 'cmp':
@@ -280,6 +295,16 @@ const readers = new Map<string, (data: Attributes) => Expression | undefined>([
       const base = nameOf(PayloadBases, data.u32(Payload.base))
       if (base === undefined) return undefined
       return payload(base, data.u32(Payload.offset), data.u32(Payload.length), data.u32(Payload.destination))
+    },
+  ],
+  [
+    'exthdr',
+    (data) => {
+      if (!data.has(ExtHdr.destination) || !data.only(...Object.values(ExtHdr))) return undefined
+      const isDefault = (type: number, value: number) => !data.has(type) || data.u32(type) === value
+      if (!isDefault(ExtHdr.flags, 0) || !isDefault(ExtHdr.operation, EXTHDR_IPV6)) return undefined
+      const [offset, length] = [data.u32(ExtHdr.offset), data.u32(ExtHdr.length)]
+      return exthdr(data.u8(ExtHdr.header), offset, length, data.u32(ExtHdr.destination))
     },
   ],
   [

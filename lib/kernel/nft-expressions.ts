@@ -22,6 +22,14 @@ export type Expression =
       readonly length: number
       readonly register: number
     }
+  /** Loads `length` bytes at `offset` (bytes) of the first IPv6 extension header that is `header`, a protocol number. */
+  | {
+      readonly kind: 'exthdr'
+      readonly header: number
+      readonly offset: number
+      readonly length: number
+      readonly register: number
+    }
   | { readonly kind: 'cmp'; readonly operator: Operator; readonly data: Uint8Array; readonly register: number }
   /** Holds if the register's value is in the set; inverted, if it is not. */
   | { readonly kind: 'lookup'; readonly set: string; readonly inverted: boolean; readonly register: number }
@@ -102,6 +110,13 @@ export const setMeta = (key: MetaKey, register = 1): Expression => ({ kind: 'met
 export const payload = (base: PayloadBase, offset: number, length: number, register = 1): Expression => ({
   kind: 'payload',
   base,
+  offset,
+  length,
+  register,
+})
+export const exthdr = (header: number, offset: number, length: number, register = 1): Expression => ({
+  kind: 'exthdr',
+  header,
   offset,
   length,
   register,

@@ -1,20 +1,18 @@
-import { array, integer, options, U16, U32 } from '../base/check.js'
+import { array, boolean, integer, options, U16, U32 } from '../base/check.js'
 import { InvalidState, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
-import type { Nft, TableName } from '../kernel/nft.js'
+import type { Nft, Rule, TableName } from '../kernel/nft.js'
 import { NftTransaction } from '../kernel/nft-transaction.js'
+import { type Drops, drops, type Guard, guardOf } from './guard.js'
 import {
   differences,
-  drops,
   elementsOf,
-  guardOf,
+  type Found,
   holdsNetworks,
   networkOf,
   portOf,
   replacing,
   vniSet,
-  type Found,
-  type Guard,
-} from './guard.js'
+} from './guard-table.js'
 
 /** A VNI is 24 bits; RFC 7348 excludes none. */
 export const LAST_VNI = 0xffffff
@@ -29,6 +27,10 @@ export interface FirewallOptions {
   mark: number
   /** VXLAN's UDP port. */
   port: number
+  /** All networks on this port are encrypted: no VNI is asked. Default: false. */
+  exclusive?: boolean
+  /** The links of these networks live in other namespaces: what a socket here sends is forged. Default: false. */
+  linksElsewhere?: boolean
 }
 
 export interface FirewallChange {
@@ -51,8 +53,8 @@ export interface FirewallState {
   networks: Set<number>
   /** Another port than ours, for which the table is as it should be: an Overlay with other options made it. */
   otherPort: number | undefined
-  /** Packets dropped on the way in and out since the table was made. */
-  drops: { in: number; out: number }
+  /** Packets dropped since the table was made. Mending it keeps the counts of the rules that were there. */
+  drops: Drops
 }
 
 /**
@@ -66,17 +68,19 @@ export class Firewall {
   readonly table: TableName
   readonly #nft: Nft
   readonly #guard: Guard
-  readonly #mark: number
   readonly #port: number
+  readonly #mark: number
 
   constructor(firewallOptions: FirewallOptions) {
-    const { nft, mark, port } = options<FirewallOptions>(firewallOptions, 'options', ['nft', 'mark', 'port'])
-    integer(mark, 'options.mark', 1, U32)
-    integer(port, 'options.port', 1, U16)
-    this.#nft = nft
+    const known = ['nft', 'mark', 'port', 'exclusive', 'linksElsewhere'] as const
+    const o = options<FirewallOptions>(firewallOptions, 'options', known)
+    const mark = integer(o.mark, 'options.mark', 1, U32)
+    const exclusive = boolean(o.exclusive ?? false, 'options.exclusive')
+    const linksElsewhere = boolean(o.linksElsewhere ?? false, 'options.linksElsewhere')
+    this.#nft = o.nft
     this.#mark = mark
-    this.#port = port
-    this.#guard = guardOf(mark, port)
+    this.#port = integer(o.port, 'options.port', 1, U16)
+    this.#guard = guardOf({ mark, port: this.#port, exclusive, linksElsewhere })
     this.table = { family: 'inet', table: `xfrmesh_${mark.toString(16)}` }
   }
 
@@ -104,11 +108,13 @@ export class Firewall {
   }
 
   /**
-   * Makes the table what it should be for exactly these networks, whatever is there. The drops are counted anew.
+   * Makes the table what it should be for exactly these networks, whatever is there.
    * @throws Unsupported for what the kernel lacks; NetlinkError. Nothing was changed then
    */
   async restore(networks: Iterable<number>): Promise<void> {
-    await this.#rebuild(vnis([...networks], 'networks'))
+    const wanted = vnis([...networks], 'networks')
+    const { value } = await this.#snapshot()
+    await this.#rebuild(wanted, value.rules)
   }
 
   /** Takes the table away. No failure if there is none. */
@@ -119,18 +125,21 @@ export class Firewall {
 
   /** What the kernel has, compared with what it should have. */
   async read(): Promise<FirewallState> {
-    return (await this.#snapshot()).value
+    return (await this.#snapshot()).value.state
   }
 
   /** A reading, and the generation of the ruleset that it is of. */
-  #snapshot(): Promise<{ value: FirewallState; generation: number }> {
-    return this.#nft.snapshot(async () => this.#stateOf(await this.#found()))
+  #snapshot(): Promise<{ value: { state: FirewallState; rules: readonly Rule[] }; generation: number }> {
+    return this.#nft.snapshot(async () => {
+      const found = await this.#found()
+      return { state: this.#stateOf(found), rules: found?.rules ?? [] }
+    })
   }
 
   #stateOf(found: (Found & { keys: readonly Uint8Array[] }) | undefined): FirewallState {
     if (found === undefined) {
       const said = [`there is no table ${this.table.table}`]
-      const nothing = { networks: new Set<number>(), otherPort: undefined, drops: { in: 0, out: 0 } }
+      const nothing = { networks: new Set<number>(), otherPort: undefined, drops: drops([]) }
       return { exists: false, intact: false, differences: said, ...nothing }
     }
     const said = differences(this.#guard, found)
@@ -149,7 +158,13 @@ export class Firewall {
   #otherPort(found: Found): number | undefined {
     const port = portOf(found.rules)
     if (port === undefined || port === this.#port) return undefined
-    return differences(guardOf(this.#mark, port), found).length === 0 ? port : undefined
+    for (const exclusive of [false, true]) {
+      for (const linksElsewhere of [false, true]) {
+        const guard = guardOf({ mark: this.#mark, port, exclusive, linksElsewhere })
+        if (differences(guard, found).length === 0) return port
+      }
+    }
+    return undefined
   }
 
   async #found(): Promise<(Found & { keys: readonly Uint8Array[] }) | undefined> {
@@ -165,7 +180,8 @@ export class Firewall {
   }
 
   async #applyOnce(add: Set<number>, remove: Set<number>, removeEmpty: boolean): Promise<void> {
-    const { value: state, generation } = await this.#snapshot()
+    const { value, generation } = await this.#snapshot()
+    const { state, rules } = value
     const networks = without([...state.networks, ...add], remove)
     if (networks.size === 0 && (removeEmpty || !state.exists)) {
       if (state.exists) await this.remove()
@@ -174,7 +190,7 @@ export class Firewall {
     } else if (state.otherPort !== undefined && state.networks.size > 0) {
       throw otherPortError(this.table.table, state.otherPort, this.#port)
     } else {
-      await this.#rebuild(networks, generation)
+      await this.#rebuild(networks, rules, generation)
     }
   }
 
@@ -185,9 +201,9 @@ export class Firewall {
   }
 
   /** With a generation: only if nobody changed anything since, so that what another call or process added is not lost. */
-  async #rebuild(networks: Set<number>, generation = 0): Promise<void> {
+  async #rebuild(networks: Set<number>, before: readonly Rule[], generation = 0): Promise<void> {
     try {
-      await this.#commit(replacing(this.table, this.#guard, networks), generation)
+      await this.#commit(replacing(this.table, this.#guard, networks, before), generation)
     } catch (error) {
       // All that it refers to it makes itself: what is not found is a part of the kernel.
       if (error instanceof NetlinkError && error.errno === ENOENT) throw missingPart(error)

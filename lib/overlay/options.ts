@@ -39,6 +39,12 @@ export interface OverlayOptions {
   exclusive?: boolean
   /** Who marks what is to be encrypted, and keeps cleartext out and in. 'none': somebody else does. Default: 'nftables'. */
   firewall?: 'nftables' | 'none'
+  /**
+   * The VXLAN links of encrypted networks live in other namespaces, into which they were moved: what a socket of this one
+   * sends as VXLAN of theirs is forged, and dropped. Leave it where a link lives here, or a bridge of one has a port here:
+   * what local processes send through it would be taken for forged. Needs a firewall. Default: false.
+   */
+  linksElsewhere?: boolean
   /** ESP in UDP: not in this version. */
   nat?: false
   /** Expediting RCU grace periods: not in this version. */
@@ -55,6 +61,7 @@ export interface Settings {
   readonly advertised: Uint8Array
   readonly netns: string | number | undefined
   readonly firewall: 'nftables' | 'none'
+  readonly linksElsewhere: boolean
   readonly timeoutMs: number
 }
 
@@ -70,6 +77,7 @@ const known = [
   'policies',
   'exclusive',
   'firewall',
+  'linksElsewhere',
   'nat',
   'boost',
   'timeoutMs',
@@ -91,6 +99,11 @@ export function settings(given: unknown): Settings {
       `an integer from 1 to ${WIDEST_WINDOW} with esn: the kernel needs one for it`,
     )
   }
+  const firewall = oneOf(o.firewall ?? 'nftables', 'firewall', ['nftables', 'none'])
+  const linksElsewhere = boolean(o.linksElsewhere ?? false, 'linksElsewhere')
+  if (linksElsewhere && firewall === 'none') {
+    throw new InvalidArgument('linksElsewhere', "false with firewall: 'none': it is the firewall that knows them", true)
+  }
   refuse(o.nat, 'nat')
   refuse(o.boost, 'boost')
   return {
@@ -108,7 +121,8 @@ export function settings(given: unknown): Settings {
     advertise: advertise.text,
     advertised: advertise.bytes,
     netns: namespace(o.netns, 'netns'),
-    firewall: oneOf(o.firewall ?? 'nftables', 'firewall', ['nftables', 'none']),
+    firewall,
+    linksElsewhere,
     timeoutMs: integer(o.timeoutMs ?? 10_000, 'timeoutMs', 1, 0x7fffffff),
   }
 }

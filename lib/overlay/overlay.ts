@@ -16,6 +16,7 @@ import { items, peerAddresses, taken, vnis, wipe } from './arguments.js'
 import { Convergence } from './converge.js'
 import { type Execution, type ExecutionOptions, nothingDone } from './executor.js'
 import { Firewall } from './firewall.js'
+import { type Drops, drops } from './guard.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
 import { type OverlayOptions, type Settings, settings } from './options.js'
 import { type Peers, PeersView } from './peers-view.js'
@@ -60,8 +61,8 @@ export interface OverlayStatus {
   networks: number[]
   /** `intact`: whether the kernel's table is as it should be for all networks; null where there is none to have. */
   firewall: { kind: 'nftables' | 'none'; intact: boolean | null; differences: string[] }
-  /** Packets of encrypted networks dropped in the clear since the table was made. */
-  drops: { in: number; out: number }
+  /** Packets that the firewall dropped since its table was made. Mending it keeps the counts of what is still there. */
+  drops: Drops
   /** What is not as it should be, a sentence each; empty if all is well. */
   degraded: string[]
 }
@@ -106,7 +107,8 @@ export class Overlay implements AsyncDisposable {
       if (holder !== undefined) throw lockedError(form.mark, holder)
       if (given.firewall === 'none') return new Overlay(given, { xfrm, close: () => xfrm.close() })
       const nft = await Nft.open({ timeoutMs, ...(netns !== undefined && { netns }) })
-      const firewall = new Firewall({ nft, mark: form.mark, port: form.port })
+      const { mark, port, exclusive } = form
+      const firewall = new Firewall({ nft, mark, port, exclusive, linksElsewhere: given.linksElsewhere })
       // The lock goes last.
       return new Overlay(given, { xfrm, firewall, close: () => nft.close().then(() => xfrm.close()) })
     } catch (error) {
@@ -334,7 +336,7 @@ export class Overlay implements AsyncDisposable {
           peers: { wanted: peers.wanted, active: peers.wanted - degraded.length, degraded },
           networks: [...networks.wanted].sort((a, b) => a - b),
           firewall: { kind, intact: nothingToHave ? null : differences.length === 0, differences },
-          drops: firewall?.drops ?? { in: 0, out: 0 },
+          drops: firewall?.drops ?? drops([]),
           degraded: [...lacking, ...differences.map((said) => `firewall: ${said}`)].map(
             (said) => `${said}; reconcile() mends it`,
           ),

@@ -67,6 +67,7 @@ RULES = {
         'IPv6 prefix': 'ip6 saddr fd00:1::/32 accept',
         'IPv6 address': 'ip6 daddr fd00::1 accept',
         'no IPsec at all': 'meta ipsec missing drop',
+        'first fragment': 'frag frag-off 0 drop',
     },
     'guard-in': {
         'not in the set': '@th,96,24 != @encrypted-vnis return',
@@ -97,11 +98,18 @@ WHOLE = f'''table {TABLE} {{
   }}
   chain output {{
     type route hook output priority mangle; policy accept;
+    udp dport 4789 meta skuid != 4294967295 goto guard-forged
     udp dport 4789 @th,96,24 @encrypted-vnis counter meta mark set 0x{REQID:x}
+  }}
+  chain guard-forged {{
+    @th,96,24 != @encrypted-vnis return
+    counter drop
   }}
   chain input {{
     type filter hook input priority raw; policy accept;
     udp dport 4789 goto guard-in
+    meta ipsec exists jump guard-diverted
+    frag frag-off 0 goto guard-fragment
   }}
   chain guard-in {{
     @th,96,24 != @encrypted-vnis return
@@ -113,13 +121,37 @@ WHOLE = f'''table {TABLE} {{
     ipsec in spnum 5 reqid {REQID} return
     counter drop
   }}
+  chain forward {{
+    type filter hook forward priority raw; policy accept;
+    udp dport 4789 goto guard-forward
+    meta ipsec exists jump guard-diverted
+  }}
+  chain guard-forward {{
+    @th,96,24 != @encrypted-vnis return
+    counter drop
+  }}
+  chain guard-diverted {{
+    ipsec in reqid {REQID} counter drop
+    ipsec in spnum 1 reqid {REQID} counter drop
+    ipsec in spnum 2 reqid {REQID} counter drop
+    ipsec in spnum 3 reqid {REQID} counter drop
+    ipsec in spnum 4 reqid {REQID} counter drop
+    ipsec in spnum 5 reqid {REQID} counter drop
+  }}
   chain postrouting {{
     type filter hook postrouting priority 300; policy accept;
     udp dport 4789 goto guard-out
+    meta mark 0x{REQID:x} meta l4proto udp @th,64,32 0x08000000 goto guard-out
+    frag frag-off 0 goto guard-fragment
   }}
   chain guard-out {{
     @th,96,24 != @encrypted-vnis return
     ipsec out reqid {REQID} return
+    counter drop
+  }}
+  chain guard-fragment {{
+    meta l4proto != udp return
+    th dport >= 0 return
     counter drop
   }}
 }}'''

@@ -12,53 +12,98 @@ const TABLE = ['inet', 'xfrmesh_58464d'] as const
 const ENCRYPTED = 4096
 const PLAIN = 5000
 
+interface Kind {
+  exclusive: boolean
+  linksElsewhere: boolean
+}
+const KINDS = [
+  { exclusive: false, linksElsewhere: false },
+  { exclusive: false, linksElsewhere: true },
+  { exclusive: true, linksElsewhere: true },
+]
+
 /** The guard as a person would write it. */
-const guardText = (elements: string) => `
+function guardText(elements: string, { exclusive, linksElsewhere }: Kind): string {
+  const encrypted = exclusive ? '' : '@th,96,24 @encrypted-vnis'
+  const plain = exclusive ? '' : '@th,96,24 != @encrypted-vnis return'
+  const forged = linksElsewhere ? 'udp dport 4789 meta skuid != 4294967295 goto guard-forged' : ''
+  const reqid = `reqid ${MARK}`
+  return `
   table inet xfrmesh_58464d {
     comment "networks that xfrmesh encrypts"
     set encrypted-vnis { typeof @th,96,24; ${elements} }
     chain output {
       type route hook output priority mangle; policy accept;
-      udp dport 4789 @th,96,24 @encrypted-vnis counter meta mark set 0x58464d
+      ${forged}
+      udp dport 4789 ${encrypted} counter meta mark set ${MARK}
     }
+    ${linksElsewhere ? `chain guard-forged { ${plain}\ncounter drop\n}` : ''}
     chain input {
       type filter hook input priority raw; policy accept;
       udp dport 4789 goto guard-in
+      meta ipsec exists jump guard-diverted
+      frag frag-off 0 goto guard-fragment
     }
     chain guard-in {
-      @th,96,24 != @encrypted-vnis return
-      ipsec in reqid 5785165 return
-      ipsec in spnum 1 reqid 5785165 return
-      ipsec in spnum 2 reqid 5785165 return
-      ipsec in spnum 3 reqid 5785165 return
-      ipsec in spnum 4 reqid 5785165 return
-      ipsec in spnum 5 reqid 5785165 return
+      ${plain}
+      ipsec in ${reqid} return
+      ipsec in spnum 1 ${reqid} return
+      ipsec in spnum 2 ${reqid} return
+      ipsec in spnum 3 ${reqid} return
+      ipsec in spnum 4 ${reqid} return
+      ipsec in spnum 5 ${reqid} return
       counter drop
+    }
+    chain forward {
+      type filter hook forward priority raw; policy accept;
+      udp dport 4789 goto guard-forward
+      meta ipsec exists jump guard-diverted
+    }
+    chain guard-forward { ${plain}\ncounter drop\n}
+    chain guard-diverted {
+      ipsec in ${reqid} counter drop
+      ipsec in spnum 1 ${reqid} counter drop
+      ipsec in spnum 2 ${reqid} counter drop
+      ipsec in spnum 3 ${reqid} counter drop
+      ipsec in spnum 4 ${reqid} counter drop
+      ipsec in spnum 5 ${reqid} counter drop
     }
     chain postrouting {
       type filter hook postrouting priority 300; policy accept;
       udp dport 4789 goto guard-out
+      meta mark ${MARK} meta l4proto udp @th,64,32 0x08000000 goto guard-out
+      frag frag-off 0 goto guard-fragment
     }
     chain guard-out {
-      @th,96,24 != @encrypted-vnis return
-      ipsec out reqid 5785165 return
+      ${plain}
+      ipsec out ${reqid} return
+      counter drop
+    }
+    chain guard-fragment {
+      meta l4proto != udp return
+      th dport >= 0 return
       counter drop
     }
   }
 `
+}
 
-async function withFirewall(netns: string, work: (firewall: Firewall, nft: Nft) => Promise<void>): Promise<void> {
+async function withFirewall(
+  netns: string,
+  work: (firewall: Firewall, nft: Nft) => Promise<void>,
+  kind?: Kind,
+): Promise<void> {
   const nft = await Nft.open({ netns })
   try {
-    await work(new Firewall({ nft, mark: MARK, port: PORT }), nft)
+    await work(new Firewall({ nft, mark: MARK, port: PORT, ...kind }), nft)
   } finally {
     await nft.close()
   }
 }
 
 /** A firewall in a namespace of its own. */
-function alone(work: (firewall: Firewall, netns: string, nft: Nft) => Promise<void>): Promise<void> {
-  return withNetns((netns) => withFirewall(netns, (firewall, nft) => work(firewall, netns, nft)))
+function alone(work: (firewall: Firewall, netns: string, nft: Nft) => Promise<void>, kind?: Kind): Promise<void> {
+  return withNetns((netns) => withFirewall(netns, (firewall, nft) => work(firewall, netns, nft), kind))
 }
 
 /** What `nft` lists, with every handle, and what was counted, left out. */
@@ -74,23 +119,28 @@ async function ruleset(netns: string): Promise<unknown> {
 const range = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i)
 
 describe('the table', () => {
-  test('is what nft makes of its text', () =>
+  test.each(KINDS)('is what nft makes of its text: %o', (kind) =>
     alone(async (firewall, ours) => {
       await firewall.apply({ add: [4096, 4097] })
       await withNetns(async (theirs) => {
-        await feedNetns(theirs, guardText('elements = { 0x1000, 0x1001 };'), 'nft', '-f', '-')
+        await feedNetns(theirs, guardText('elements = { 0x1000, 0x1001 };', kind), 'nft', '-f', '-')
         expect(await ruleset(ours)).toEqual(await ruleset(theirs))
-        await withFirewall(theirs, async (reader) => {
-          expect(await reader.read()).toEqual({
-            exists: true,
-            intact: true,
-            differences: [],
-            networks: new Set([4096, 4097]),
-            drops: { in: 0, out: 0 },
-          })
-        })
+        await withFirewall(
+          theirs,
+          async (reader) => {
+            expect(await reader.read()).toEqual({
+              exists: true,
+              intact: true,
+              differences: [],
+              networks: new Set([4096, 4097]),
+              drops: { in: 0, out: 0, forwarded: 0, diverted: 0, forged: 0, fragments: 0 },
+            })
+          },
+          kind,
+        )
       })
-    }))
+    }, kind),
+  )
 
   test('takes 4,000 networks in one transaction, the first one too', () =>
     alone(async (firewall, _, nft) => {
@@ -160,19 +210,21 @@ describe('the table', () => {
 describe('damage is seen, and mended for the networks that there are', () => {
   const [family, table] = TABLE
   const damages: [string, string, string][] = [
-    ['a rule put ahead', `insert rule ${family} ${table} input accept`, 'chain input has 2 rules, not 1'],
+    ['a rule put ahead', `insert rule ${family} ${table} input accept`, 'chain input has 4 rules, not 3'],
     ['a rule put last', `add rule ${family} ${table} guard-in accept`, 'chain guard-in has 9 rules, not 8'],
     ['a chain flushed', `flush chain ${family} ${table} guard-out`, 'chain guard-out has 0 rules, not 3'],
     ['all rules flushed', `flush table ${family} ${table}`, 'chain output has 0 rules, not 1'],
     [
       'a rule replaced by one that is nearly it',
-      `flush chain ${family} ${table} input; add rule ${family} ${table} input udp dport 4790 goto guard-in`,
-      'rule 1 of chain input is another',
+      `flush chain ${family} ${table} forward; add rule ${family} ${table} forward udp dport 4790 goto guard-forward;
+       add rule ${family} ${table} forward meta ipsec exists jump guard-diverted`,
+      'rule 1 of chain forward is another',
     ],
     [
       'a jump for the goto',
-      `flush chain ${family} ${table} input; add rule ${family} ${table} input udp dport 4789 jump guard-in`,
-      'rule 1 of chain input is another',
+      `flush chain ${family} ${table} forward; add rule ${family} ${table} forward udp dport 4789 jump guard-forward;
+       add rule ${family} ${table} forward meta ipsec exists jump guard-diverted`,
+      'rule 1 of chain forward is another',
     ],
     [
       'another policy',
@@ -281,7 +333,7 @@ describe('without ESP, an encrypted network', () => {
         await firewall.apply({ add: [ENCRYPTED] })
         expect(await arrivedDuring(other, () => sendBoth(one, ADDRESSES))).toEqual({ [PLAIN]: 10 })
         // What was counted is no damage.
-        expect(await firewall.read()).toMatchObject({ intact: true, drops: { in: 0, out: 10 } })
+        expect(await firewall.read()).toMatchObject({ intact: true, drops: { out: 10 } })
       }),
     ))
 
@@ -290,7 +342,15 @@ describe('without ESP, an encrypted network', () => {
       withFirewall(other, async (firewall) => {
         await firewall.apply({ add: [ENCRYPTED] })
         expect(await arrivedDuring(other, () => sendBoth(one, ADDRESSES))).toEqual({ [PLAIN]: 10 })
+        expect(await firewall.read()).toMatchObject({ intact: true, drops: { in: 10 } })
+
+        // Mended, it goes on counting: by a change, and whole.
+        await inNetns(other, 'nft', 'flush', 'chain', ...TABLE, 'guard-out')
+        await firewall.apply({ add: [4097] })
         expect(await firewall.read()).toMatchObject({ intact: true, drops: { in: 10, out: 0 } })
+        await firewall.restore([ENCRYPTED])
+        await sendBoth(one, ADDRESSES)
+        expect((await firewall.read()).drops).toMatchObject({ in: 20, out: 0 })
       }),
     ))
 

@@ -6,24 +6,29 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import type { Fabric, Host } from '../../lib/demo/hosts.js'
 import { ping, RunningPing } from '../../lib/demo/ping.js'
-import type { Overlay } from '../../lib/index.js'
-import { keyOf } from './keys.js'
-import { inner, linkAll, others, PORT, received, type Sent, Taps, VNI, withFabric } from './mesh.js'
+import {
+  arrived,
+  COUNT,
+  clear,
+  encrypt,
+  esp,
+  few,
+  flush,
+  inner,
+  left,
+  linkAll,
+  nothing,
+  PORT,
+  received,
+  Taps,
+  VNI,
+  withFabric,
+} from './mesh.js'
+import { joinByVpn, throughOtherVpn } from './vpn.js'
 
 const PLAIN = 5000
 const TABLE = ['inet', 'xfrmesh_58464d']
 const packets = fileURLToPath(new URL('packets.py', import.meta.url))
-
-/** Pings that nobody may answer: a few, soon given up. */
-const COUNT = 3
-const few = { count: COUNT, intervalMs: 20, timeoutMs: 300 }
-
-/** Sends from one host's container to the other's; returns how much of it arrived on the other's link. */
-async function arrived(fabric: Fabric, from: Host, to: Host): Promise<number> {
-  const before = await received(to)
-  await ping(from.container, inner(fabric, to), few)
-  return (await received(to)) - before
-}
 
 /** The same in IPv6 fragments, made by hand, whose first is too short to show the VNI. */
 async function arrivedInFragments(from: Host, to: Host): Promise<number> {
@@ -45,79 +50,6 @@ for _ in range(count):
     except OSError:
         pass
 `
-
-/** Sends from one host's container to the other's; returns what left. */
-function left(taps: Taps, fabric: Fabric, from: Host, to: Host): Promise<Sent> {
-  return taps.sentDuring(from, () => ping(from.container, inner(fabric, to), few))
-}
-
-const nothing: Sent = { clear: 0, esp: 0 }
-const clear: Sent = { clear: COUNT, esp: 0 }
-const esp: Sent = { clear: 0, esp: COUNT }
-
-/** Everything that one host sends another goes through an SA that is not ours: a VPN's, say. */
-async function throughOtherVpn(from: Host, to: Host): Promise<void> {
-  const ends = ['src', from.address, 'dst', to.address]
-  const aead = ['aead', 'rfc4106(gcm(aes))', `0x${'07'.repeat(20)}`, '128']
-  const sa = [
-    'xfrm',
-    'state',
-    'add',
-    ...ends,
-    'proto',
-    'esp',
-    'spi',
-    '0x7777',
-    'reqid',
-    '7',
-    'mode',
-    'transport',
-    ...aead,
-  ]
-  for (const host of [from, to]) await host.run('ip', sa)
-  const template = ['tmpl', ...ends, 'proto', 'esp', 'reqid', '7', 'mode', 'transport']
-  await from.run('ip', ['xfrm', 'policy', 'add', ...ends, 'dir', 'out', ...template])
-}
-
-/**
- * Joins two hosts by a route-based VPN: what either sends to the other goes through a tunnel between addresses of its own,
- * whose packets bear another reqid.
- */
-async function joinByVpn(one: Host, other: Host): Promise<void> {
-  const aead = `aead rfc4106(gcm(aes)) 0x${'07'.repeat(20)} 128`
-  const inside = `src ${one.address}/24 dst ${other.address}/24`
-  const end = ({ number }: Host) => `198.51.100.${number}`
-  const tunnel = (from: Host, to: Host) => `src ${end(from)} dst ${end(to)} proto esp reqid 7 mode tunnel`
-  const state = (from: Host, to: Host) => tunnel(from, to).replace('proto esp', `proto esp spi 0x888${from.number}`)
-  for (const [here, there] of [
-    [one, other],
-    [other, one],
-  ] as const) {
-    await here.ip(
-      [
-        `address add ${end(here)}/24 dev ${here.device}`,
-        `link add vpn type xfrm dev ${here.device} if_id 42`,
-        `link set vpn up`,
-        `route add ${there.address} dev vpn src ${here.address}`,
-        `xfrm state add ${state(here, there)} if_id 42 ${aead}`,
-        `xfrm state add ${state(there, here)} if_id 42 ${aead}`,
-        `xfrm policy add ${inside} dir out if_id 42 tmpl ${tunnel(here, there)}`,
-        `xfrm policy add ${inside} dir in if_id 42 tmpl ${tunnel(there, here)}`,
-      ].map((command) => command.split(' ')),
-    )
-  }
-}
-
-function flush(host: Host, what: 'state' | 'policy'): Promise<string> {
-  return host.run('ip', ['xfrm', what, 'flush'])
-}
-
-/** Encrypts the network on a host with one key, for all others. */
-async function encrypt(fabric: Fabric, host: Host, overlay: Overlay): Promise<void> {
-  await overlay.addNetworks([VNI])
-  await overlay.setKeys([keyOf(1)])
-  await overlay.addPeers(others(fabric, host))
-}
 
 /** A ping through a network that is not encrypted, from beginning to end of the work: it loses nothing. */
 async function besidePlain(fabric: Fabric, work: () => Promise<void>): Promise<void> {
@@ -161,7 +93,7 @@ describe.each([
       const taps = await Taps.set(fabric)
       const leaves = () => left(taps, fabric, here, there)
       expect(await leaves()).toEqual(clear)
-      const overlay = await open(here)
+      const overlay = await open(here, { policies })
       await besidePlain(fabric, async () => {
         await overlay.addNetworks([VNI])
         expect(await leaves()).toEqual(nothing)
@@ -240,22 +172,28 @@ describe.each([
     }))
 })
 
-test('over a VPN, whose SAs come first, what is encrypted passes, and what is not is dropped', () =>
-  withFabric({ hosts: 2 }, async (fabric, open) => {
-    const [here, there] = fabric.hosts as [Host, Host]
-    await joinByVpn(here, there)
-    await linkAll(fabric, [VNI])
-    const [overlay, far] = [await open(here), await open(there)]
-    await encrypt(fabric, here, overlay)
-    await encrypt(fabric, there, far)
-    expect(await ping(here.container, inner(fabric, there), few)).toMatchObject({ lost: 0 })
-    const [{ stats64 }] = JSON.parse(await here.run('ip', ['-j', '-s', 'link', 'show', 'vpn'])) as [
-      { stats64: { rx: { packets: number }; tx: { packets: number } } },
-    ]
-    expect([stats64.rx.packets, stats64.tx.packets]).toEqual([COUNT, COUNT])
-    expect((await overlay.status()).drops).toEqual({ in: 0, out: 0 })
+test.each([false, true])(
+  'over a VPN, what is encrypted passes, and what is not is dropped; exclusive: %o',
+  (exclusive) =>
+    withFabric({ hosts: 2 }, async (fabric, open) => {
+      const [here, there] = fabric.hosts as [Host, Host]
+      await joinByVpn(here, there)
+      await linkAll(fabric, [VNI])
+      const [overlay, far] = [await open(here, { exclusive }), await open(there, { exclusive })]
+      await encrypt(fabric, here, overlay)
+      await encrypt(fabric, there, far)
+      expect(await ping(here.container, inner(fabric, there), few)).toMatchObject({ lost: 0 })
+      const [{ stats64 }] = JSON.parse(await here.run('ip', ['-j', '-s', 'link', 'show', 'vpn'])) as [
+        { stats64: { rx: { packets: number }; tx: { packets: number } } },
+      ]
+      expect([stats64.rx.packets, stats64.tx.packets]).toEqual([COUNT, COUNT])
+      expect((await overlay.status()).drops).toMatchObject({ in: 0, out: 0, diverted: 0 })
 
-    await far.close({ flush: true })
-    expect(await arrived(fabric, there, here)).toBe(0)
-    expect((await overlay.status()).drops).toEqual({ in: COUNT, out: 0 })
-  }))
+      await far.close({ flush: true })
+      expect(await arrived(fabric, there, here)).toBe(0)
+      expect((await overlay.status()).drops).toMatchObject({ in: COUNT, out: 0 })
+      // The SPD has no part in it: what comes out of an xfrm interface is asked for that interface's policies alone.
+      await here.run('nft', ['flush', 'ruleset'])
+      expect(await arrived(fabric, there, here)).toBe(COUNT)
+    }),
+)

@@ -1,6 +1,8 @@
 import { Fabric, type FabricOptions, type Host, type VxlanLink } from '../../lib/demo/hosts.js'
 import type { Namespace } from '../../lib/demo/namespace.js'
+import { ping } from '../../lib/demo/ping.js'
 import { deriveSpi, Overlay, type OverlayOptions } from '../../lib/index.js'
+import { keyOf } from './keys.js'
 
 /** VXLAN's port, and the network that the tests encrypt. */
 export const PORT = 4789
@@ -78,7 +80,7 @@ export function others(fabric: Fabric, host: Host): string[] {
 
 /** Packets that one host has sent so far. */
 export interface Sent {
-  /** VXLAN of the encrypted network, in the clear. */
+  /** VXLAN of the encrypted network, in the clear, on whatever port. */
   clear: number
   esp: number
 }
@@ -98,7 +100,7 @@ export class Taps {
         counter esp${number} { }
         chain port${number} {
           type filter hook ingress device port${number} priority 0;
-          udp dport ${PORT} @th,96,24 ${VNI} counter name clear${number}
+          meta l4proto udp @th,64,32 0x08000000 @th,96,24 ${VNI} counter name clear${number}
           meta l4proto esp counter name esp${number}
         }
       `,
@@ -124,4 +126,35 @@ export class Taps {
     const after = await this.sent(host)
     return { clear: after.clear - before.clear, esp: after.esp - before.esp }
   }
+}
+
+/** Pings that nobody may answer: a few, soon given up. */
+export const COUNT = 3
+export const few = { count: COUNT, intervalMs: 20, timeoutMs: 300 }
+
+/** Sends from one host's container to the other's; returns how much of it arrived on the other's link. */
+export async function arrived(fabric: Fabric, from: Host, to: Host): Promise<number> {
+  const before = await received(to)
+  await ping(from.container, inner(fabric, to), few)
+  return (await received(to)) - before
+}
+
+/** Sends from one host's container to the other's; returns what left. */
+export function left(taps: Taps, fabric: Fabric, from: Host, to: Host): Promise<Sent> {
+  return taps.sentDuring(from, () => ping(from.container, inner(fabric, to), few))
+}
+
+export const nothing: Sent = { clear: 0, esp: 0 }
+export const clear: Sent = { clear: COUNT, esp: 0 }
+export const esp: Sent = { clear: 0, esp: COUNT }
+
+export function flush(host: Host, what: 'state' | 'policy'): Promise<string> {
+  return host.run('ip', ['xfrm', what, 'flush'])
+}
+
+/** Encrypts the network on a host with one key, for all others. */
+export async function encrypt(fabric: Fabric, host: Host, overlay: Overlay): Promise<void> {
+  await overlay.addNetworks([VNI])
+  await overlay.setKeys([keyOf(1)])
+  await overlay.addPeers(others(fabric, host))
 }

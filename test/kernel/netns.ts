@@ -49,7 +49,7 @@ export async function withLink<T>(work: (one: string, other: string) => Promise<
 }
 
 /** Waits until `eth0` carries IPv6: the kernel looks at a new link's carrier, and at its addresses, up to seconds later. */
-async function settled(path: string): Promise<void> {
+export async function settled(path: string): Promise<void> {
   for (;;) {
     const { stdout } = await run('ip', ['-n', basename(path), '-j', 'address', 'show', 'dev', 'eth0'])
     const [link] = JSON.parse(stdout) as [{ operstate: string; addr_info: { scope: string; tentative?: boolean }[] }]

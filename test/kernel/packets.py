@@ -110,4 +110,5 @@ def main():
     {'count': count, 'send': send, 'flood': flood, 'fragments': fragments}[sys.argv[1]](*words)
 
 
-main()
+if __name__ == '__main__':
+    main()

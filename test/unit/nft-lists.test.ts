@@ -100,7 +100,9 @@ describe("the kernel's lists are read back as what was sent", () => {
 
   test('chains', () => {
     const chains = readChains(answers('list the whole guard', Message.newChain))
-    const expected = guardOf(0x58464d, 4789).chains.map(({ chain, base }) => ({ ...table, chain, base }))
+    const expected = guardOf({ mark: 0x58464d, port: 4789, exclusive: false, linksElsewhere: true }).chains.map(
+      ({ chain, base }) => ({ ...table, chain, base }),
+    )
     expect(chains).toHaveLength(expected.length)
     for (const one of expected) expect(chains).toContainEqual(expect.objectContaining(one))
     expect(readChains(answers(LIST, Message.newChain))).toContainEqual(

@@ -3,6 +3,7 @@ import { InvalidArgument } from '../../lib/base/errors.js'
 import {
   bitwise,
   cmp,
+  exthdr,
   counter,
   goto,
   hostU32,
@@ -21,7 +22,8 @@ import {
 } from '../../lib/kernel/nft-expressions.js'
 import { NftTransaction } from '../../lib/kernel/nft-transaction.js'
 import { Nft } from '../../lib/kernel/nft.js'
-import { elementsOf, guardOf, replacing } from '../../lib/overlay/guard.js'
+import { guardOf } from '../../lib/overlay/guard.js'
+import { elementsOf, replacing } from '../../lib/overlay/guard-table.js'
 import { heldBy, nft, type Message as Sent } from './nft-wire.js'
 
 const table = { family: 'inet', table: 'xfrmesh_58464d' } as const
@@ -113,6 +115,14 @@ const rules: Record<string, Record<string, Expression[]>> = {
       verdict('accept'),
     ],
     'no IPsec at all': [meta('secpath'), cmp('==', u8(0)), verdict('drop')],
+    'first fragment': [
+      meta('nfproto'),
+      cmp('==', u8(10)),
+      exthdr(44, 2, 2),
+      bitwise(u16(0xfff8), u16(0)),
+      cmp('==', u16(0)),
+      verdict('drop'),
+    ],
   },
   'guard-in': {
     'not in the set': [vni, lookup('encrypted-vnis', true), verdict('return')],
@@ -139,8 +149,10 @@ describe('a rule is made of what nft makes it of', () => {
   }
 })
 
+const guard = guardOf({ mark: MARK, port: 4789, exclusive: false, linksElsewhere: true })
+
 test('the whole guard is what nft makes of its text, and replaces whatever is there', () => {
-  const held = heldBy(replacing(table, guardOf(MARK, 4789), [0x1000, 0x1001]))
+  const held = heldBy(replacing(table, guard, [0x1000, 0x1001]))
   const byType = (messages: Sent[]) => messages.toSorted((a, b) => a.type - b.type)
   const [first, second, ...rest] = nft('replace the table in one transaction')
   expect(held.slice(0, 2)).toEqual([first, second])

@@ -206,3 +206,8 @@ function collidingPair(): [string, string] {
   }
   throw new Error('no such pair')
 }
+
+test('links elsewhere are what a firewall knows of: without one, the option is refused', async () => {
+  const open = Overlay.open({ local: '192.0.2.1', firewall: 'none', linksElsewhere: true })
+  await expect(open).rejects.toThrow("linksElsewhere must be false with firewall: 'none'")
+})

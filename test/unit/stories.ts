@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { Aborted, InvalidArgument, InvalidState, type Overlay, PartialFailure } from '../../lib/index.js'
 import { Operation, RecordReader } from '../../lib/kernel/records.js'
 import { Ending } from '../../lib/kernel/xfrm-channel.js'
+import { drops } from '../../lib/overlay/guard.js'
 import type { FirewallState } from '../../lib/overlay/firewall.js'
 import type { KeyInput } from '../../lib/overlay/keyring.js'
 import type { FirewallPort, Ports, XfrmPort } from '../../lib/overlay/ports.js'
@@ -69,7 +70,7 @@ export class ModelPorts implements Ports {
       differences: [],
       networks,
       otherPort: undefined,
-      drops: { in: 0, out: 0 },
+      drops: drops([]),
     }
   }
 

@@ -5,6 +5,9 @@ import type { TransportField } from './nft-userdata.js'
 
 /** What a transaction's changes are made from. A comment is what `nft list` shows: up to 128 bytes. */
 
+/** Bytes where it is not UTF-8: cut within a character, as some write them. */
+export type Comment = string | Uint8Array
+
 export interface TableOptions extends TableName {
   readonly comment?: string
 }
@@ -52,7 +55,7 @@ export interface RuleOptions extends ChainName {
   readonly expressions: readonly Expression[]
   /** Where: at the chain's end, which is the default, or at its head. */
   readonly at?: 'end' | 'head'
-  readonly comment?: string
+  readonly comment?: Comment
 }
 
 /** Elements that are nothing but keys: the fastest way. */
@@ -85,7 +88,7 @@ export interface ElementOptions extends ElementName {
   readonly data?: Uint8Array
   /** 1 to 2^53 - 1; only in a set with timeouts. */
   readonly timeoutMs?: number
-  readonly comment?: string
+  readonly comment?: Comment
 }
 
 /** A counter with a name, in which rules count. */

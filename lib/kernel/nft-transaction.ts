@@ -29,6 +29,7 @@ import {
 import type {
   BaseChain,
   ChainOptions,
+  Comment,
   CounterOptions,
   ElementListOptions,
   ElementNamesOptions,
@@ -156,7 +157,7 @@ export class NftTransaction {
    * A rule like others, with what differs: the fastest way to thousands.
    * @param values what fills the template's holes, by their names
    */
-  addRuleFrom(template: RuleTemplate, values: Readonly<Record<string, Uint8Array>>, comment?: string): this {
+  addRuleFrom(template: RuleTemplate, values: Readonly<Record<string, Uint8Array>>, comment?: Comment): this {
     if (!((template as unknown) instanceof RuleTemplate)) {
       throw new InvalidArgument('template', 'a RuleTemplate', template)
     }

@@ -49,6 +49,13 @@ export function checkedComment(value: unknown, argument: string): string {
  */
 export function writeComment(writer: AttributeWriter, type: number, comment: unknown, argument: string): void {
   if (comment === undefined) return
+  if (comment instanceof Uint8Array) {
+    if (comment.length > LONGEST_COMMENT || comment.includes(0)) {
+      throw new InvalidArgument(argument, `up to ${LONGEST_COMMENT} bytes, none of them zero`, comment)
+    }
+    writer.bytes(type, Buffer.concat([commentPrefixes[comment.length + 1]!, comment, Uint8Array.of(0)]))
+    return
+  }
   const checked = checkedComment(comment, argument)
   writer.prefixedText(type, commentPrefixes[textBytes(checked)]!, checked)
 }

@@ -165,6 +165,23 @@ describe('a rule is made of what nft makes of it', () => {
     }
   }
 
+  test('with a comment of bytes, as they are', () => {
+    const expected = heldBy(
+      new NftTransaction().addRule({ ...checks, expressions: [masquerade()], comment: 'whole: ü' }),
+    )
+    const comment = Buffer.from('whole: ü')
+    expect(heldBy(new NftTransaction().addRule({ ...checks, expressions: [masquerade()], comment }))).toEqual(expected)
+    const [rule] = heldBy(
+      new NftTransaction().addRule({ ...checks, expressions: [masquerade()], comment: comment.subarray(0, 8) }),
+    )
+    expect(rule!.attributes.at(-1)).toEqual([7, `0009${comment.toString('hex', 0, 8)}00`])
+    for (const wrong of [new Uint8Array(129).fill(0x78), Uint8Array.of(0x78, 0)]) {
+      expect(() => new NftTransaction().addRule({ ...checks, expressions: [], comment: wrong })).toThrow(
+        'rule.comment must be up to 128 bytes, none of them zero',
+      )
+    }
+  })
+
   test('with a comment as long as nft takes', () => {
     const held = new NftTransaction().addRule({ ...checks, expressions: [masquerade()], comment: 'x'.repeat(128) })
     expect(heldBy(held)).toEqual(nft('masquerade, masq_checks: masquerade, a comment of 128 bytes'))

@@ -1,0 +1,105 @@
+import type { Family } from '../base/address.js'
+import type { Nft, NftElement } from '../kernel/nft.js'
+import { Ledger, type HeldElement } from './ledger.js'
+import { ownerIn, readComment, type AttachmentName } from './owner.js'
+import { checks, Families, families, mappingOf, mappingTo, postrouting, prefixOfChain, table } from './rules.js'
+import { checkShape, otherShape } from './shape.js'
+import { mappingText, Subnets, type Mapping } from './subnet.js'
+
+/** What the kernel has, read. What several requests told is of one state only if the ruleset did not change meanwhile. */
+
+/** What the kernel has of one attachment. */
+export interface ListedAttachment extends Partial<AttachmentName> {
+  /** What identifies it: `H(network)-H(interfaceName:containerId)`, H being the first 16 hexadecimal digits of SHA-512. */
+  readonly owner: string
+  /** As they were given, IPv4 first, in ascending order. A rule that says something else than the plugins' has none. */
+  readonly addresses: readonly string[]
+}
+
+/**
+ * All that changes whenever the table does: handles, which the kernel counts up as it makes chains and rules, and how often
+ * each chain is used. An addition makes the rules of `postrouting` anew; a removal leaves some chain used less. undefined
+ * if there is no table.
+ */
+export async function readMark(nft: Nft): Promise<string | undefined> {
+  const [found, chains, rules] = await Promise.all([
+    nft.table(table),
+    nft.chains(table),
+    nft.rules(postrouting, { comments: false }),
+  ])
+  return (
+    found &&
+    JSON.stringify([
+      found.handle,
+      found.flags,
+      chains.map(({ chain, handle, base, use }) => [chain, handle, base, use]),
+      rules.map(({ handle }) => handle),
+    ])
+  )
+}
+
+/** @throws InvalidState ERR_XFRMESH_OTHER_SHAPE */
+export async function readLedger(nft: Nft): Promise<Ledger> {
+  const ledger = new Ledger()
+  const sets = await readMaps(nft)
+  for (const family of sets) ledger.maps.add(family)
+  for (const held of await readElements(nft, sets)) ledger.add(held)
+  for (const { handle, comment } of await nft.rules(checks)) {
+    const family = families.find((one) => Families[one].comment === comment)
+    if (family !== undefined) ledger.mapRules.set(family, handle)
+    const owner = comment === undefined ? undefined : ownerIn(comment)
+    if (owner !== undefined) ledger.add({ kind: 'rule', handle, owner })
+  }
+  return ledger
+}
+
+type ReadElement = HeldElement & { readonly comment: string | undefined }
+
+/** In the order of their owners. @throws InvalidState ERR_XFRMESH_OTHER_SHAPE */
+export async function readAttachments(nft: Nft): Promise<ListedAttachment[]> {
+  const found = new Map<string, { names: Partial<AttachmentName>; mappings: Mapping[] }>()
+  const add = (comment: string | undefined, mapping: Mapping | undefined) => {
+    const read = comment === undefined ? undefined : readComment(comment)
+    if (read === undefined) return
+    const one = found.get(read.owner) ?? { names: read.name ?? {}, mappings: [] }
+    if (mapping !== undefined) one.mappings.push(mapping)
+    found.set(read.owner, one)
+  }
+  const subnets = new Subnets()
+  for (const { comment, mapping } of await readElements(nft, await readMaps(nft))) add(comment, mapping)
+  for (const { comment, expressions } of await nft.rules(checks, { expressions: true })) {
+    add(comment, mappingOf(expressions, subnets))
+  }
+  return Array.from(found, ([owner, { names, mappings }]) => ({
+    owner,
+    ...names,
+    addresses: mappings.sort(inOrder).map(mappingText),
+  })).sort((a, b) => (a.owner < b.owner ? -1 : 1))
+}
+
+function inOrder(a: Mapping, b: Mapping): number {
+  return a.address.length - b.address.length || Buffer.compare(a.address, b.address)
+}
+
+/** The families whose map is there, in a table that is as it should be. @throws InvalidState ERR_XFRMESH_OTHER_SHAPE */
+async function readMaps(nft: Nft): Promise<Family[]> {
+  const [found, chains, sets] = await Promise.all([nft.table(table), nft.chains(table), nft.sets(table)])
+  if (found === undefined) return []
+  checkShape({ table: found, chains, sets })
+  return families.filter((family) => sets.some(({ set }) => set === Families[family].map))
+}
+
+async function readElements(nft: Nft, maps: readonly Family[]): Promise<ReadElement[]> {
+  const subnets = new Subnets()
+  const lists = await Promise.all(maps.map((family) => nft.elements({ ...table, set: Families[family].map })))
+  return lists.flatMap((elements, i) => elements.map((element) => heldOf(maps[i]!, element, subnets)))
+}
+
+function heldOf(family: Family, { key, verdict, comment }: NftElement, subnets: Subnets): ReadElement {
+  const prefix = verdict?.verdict === 'jump' ? prefixOfChain(verdict.chain) : undefined
+  if (prefix === undefined || prefix > key.length * 8) {
+    throw otherShape(`map ${Families[family].map} has an element that does not lead to a subnet's chain`)
+  }
+  const owner = comment === undefined ? undefined : ownerIn(comment)
+  return { kind: 'element', mapping: mappingTo(family, key, prefix, subnets), owner, comment }
+}

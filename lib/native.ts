@@ -34,6 +34,13 @@ export interface NativeOutcome {
   readBack: number
 }
 
+export interface NativeTransacted extends NativeOutcome {
+  /** For each failure: which of the set elements in its record it is about, or 0xffffffff. */
+  elements: Uint32Array
+  /** With echo, once all is done and said: the handle of what each record made, 0 where that is nothing new. */
+  handles?: Float64Array
+}
+
 export interface NativeRecords {
   records: Uint8Array
   /** Raw key bytes: wrap them at once. The first are those that were passed in. */
@@ -107,7 +114,13 @@ export interface NativeSocket {
   /** Sends one message, header without sequence, and collects what comes back: to NLMSG_DONE, or the answer and its ack. */
   request(job: number, type: number, flags: number, payload: Uint8Array, timeoutMs: number): Promise<NativeReply>
   /** Sends an nftables transaction, all or nothing. `generation` 0: whatever the ruleset's is. native/nft/transaction.h */
-  transact(job: number, records: Uint8Array, generation: number, timeoutMs: number): Promise<NativeOutcome>
+  transact(
+    job: number,
+    records: Uint8Array,
+    generation: number,
+    echo: boolean,
+    timeoutMs: number,
+  ): Promise<NativeTransacted>
   /** Receives what the kernel multicasts to these groups (XFRMNLGRP_*) from here on: {@link hear} tells. */
   join(job: number, groups: readonly number[]): Promise<{ ending: number; errno: number }>
   /**

@@ -1,7 +1,10 @@
 import { viewOf } from './attributes.js'
 import { Attributes } from './nft-attributes.js'
+import { Cursor } from './nft-cursor.js'
 import {
   ChainAttribute,
+  DataAttribute,
+  ElementAttribute,
   ElementsAttribute,
   Families,
   Message,
@@ -12,7 +15,7 @@ import {
   TableAttribute,
 } from './nft-names.js'
 import { TRANSACTION_HEAD_BYTES, TransactionRecord } from './nft-records.js'
-import { LITTLE_ENDIAN } from './records.js'
+import { align4, LITTLE_ENDIAN } from './records.js'
 
 /** What a transaction's records are about, in words: read from them when something was refused, which is seldom. */
 export class Subjects {
@@ -26,8 +29,11 @@ export class Subjects {
     this.#view = viewOf(records)
   }
 
-  /** As in `rule 2 for chain input of table inet filter`: the second that the transaction adds to it. */
-  of(index: number): string {
+  /**
+   * As in `rule 2 for chain input of table inet filter`: the second that the transaction adds to it.
+   * @param element which of the record's elements it is about, if it is about one
+   */
+  of(index: number, element: number): string {
     const type = this.#type(index)
     const attributes = this.#attributes(index)
     const text = (attribute: number) => attributes.text(attribute)
@@ -52,10 +58,22 @@ export class Subjects {
         return `set ${text(SetAttribute.name)} ${within(SetAttribute.table)}`
       case Message.newElements:
       case Message.deleteElements:
-        return `elements of set ${text(ElementsAttribute.set)} ${within(ElementsAttribute.table)}`
+        return `${this.#elements(index, element)} of set ${text(ElementsAttribute.set)} ${within(ElementsAttribute.table)}`
       default:
         return `counter ${text(ObjectAttribute.name)} ${within(ObjectAttribute.table)}`
     }
+  }
+
+  /** By its key, in hex. */
+  #elements(index: number, element: number): string {
+    const start = this.#start(index)
+    const u32 = (at: number) => this.#view.getUint32(start + at, LITTLE_ENDIAN)
+    if (element >= u32(TransactionRecord.elementCount)) return 'elements'
+    const at = start + TRANSACTION_HEAD_BYTES + align4(u32(TransactionRecord.attributeBytes))
+    const keyBytes = this.#view.getUint16(start + TransactionRecord.keyBytes, LITTLE_ENDIAN)
+    const rest = this.#records.subarray(at, start + u32(TransactionRecord.length))
+    const key = keyBytes === 0 ? keyOf(rest, element) : rest.subarray(element * keyBytes, (element + 1) * keyBytes)
+    return `element 0x${Buffer.from(key).toString('hex')}`
   }
 
   #type(index: number): number {
@@ -101,4 +119,11 @@ export class Subjects {
     for (let at = 0; at < this.#records.length; at += this.#view.getUint32(at, LITTLE_ENDIAN)) this.#starts.push(at)
     return this.#starts
   }
+}
+
+/** The key of one of the elements that follow each other. */
+function keyOf(elements: Uint8Array, index: number): Uint8Array {
+  const cursor = new Cursor(elements)
+  for (let i = 0; i <= index; i++) cursor.next()
+  return new Attributes(cursor.payload).nest(ElementAttribute.key).bytes(DataAttribute.value)
 }

@@ -1,40 +1,10 @@
+import { setTimeout } from 'node:timers/promises'
 import { boolean, integer, options, U32 } from '../base/check.js'
-import { InvalidArgument, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
-import { Ending, NETLINK_NETFILTER, type NativeOutcome } from '../native.js'
+import { Aborted, InvalidArgument, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
+import { Ending, NETLINK_NETFILTER, type NativeTransacted } from '../native.js'
 import { Channel } from './channel.js'
 import { checkEnding, errnoText } from './netlink-errors.js'
-import { AttributeWriter } from './nft-attributes.js'
-import { writeKey } from './nft-elements.js'
-import { readElements, readKeys, type NftElement } from './nft-element-list.js'
-import {
-  readChains,
-  readCounters,
-  readGeneration,
-  readSets,
-  readTables,
-  requestPayload,
-  type Chain,
-  type NftCounter,
-  type NftSet,
-  type Table,
-} from './nft-lists.js'
-import {
-  ChainAttribute,
-  checkedName,
-  ElementsAttribute,
-  LIST_ELEMENT,
-  Message,
-  OBJECT_COUNTER,
-  ObjectAttribute,
-  RuleAttribute,
-  SetAttribute,
-  TableAttribute,
-  type ChainName,
-  type NftFamily,
-  type SetName,
-  type TableName,
-} from './nft-names.js'
-import { readRules, type ListedRule, type Rule, type RuleDetails } from './nft-rule-list.js'
+import { busy, NftReader } from './nft-reader.js'
 import { Subjects } from './nft-subjects.js'
 import { NftTransaction } from './nft-transaction.js'
 
@@ -114,24 +84,57 @@ export interface NftResult {
   /** Empty if all was done. Otherwise nothing was. */
   failures: NftFailure[]
   elapsedMs: number
+  /**
+   * With `echo`, once done: the handle of what each change made, by its number; 0 where that is nothing new, or has no
+   * handle. Left out if the kernel said more than the receive buffer holds, which root has for some 40,000 rules: then
+   * list.
+   */
+  handles?: Float64Array
+  /** If committed for a generation, and done: the one that the ruleset is of since, to commit the next for. */
+  generation?: number
 }
 
-const NFNL_SUBSYS_NFTABLES = 10
-const NLM_F_DUMP = 0x300
-const ENOENT = 2
+export interface CommitOptions {
+  /** Only if the ruleset is still of that generation. */
+  generation?: number
+  /** Whether to have the handles of what is made. It costs about as much as listing it. Default: false. */
+  echo?: boolean
+}
+
+export interface ChangeOptions {
+  /** How often to try: 1 to 1,000. Default: 16. */
+  tries?: number
+  /** Looked at before each try, and ends the wait between two. */
+  signal?: AbortSignal
+  /** As for `commit`. */
+  echo?: boolean
+}
+
+/**
+ * Limits, not memory: a transaction is one send, and what it echoes is all there before the first of it is read. Root gets
+ * twice what it asks for: room for some 100,000 rules, and for the echo of 40,000.
+ */
+const SEND_BUFFER = 32 << 20
+const RECEIVE_BUFFER = 16 << 20
+
+const CHANGE_TRIES = 16
+const MOST_TRIES = 1000
+/** The longest wait between two tries, in milliseconds. */
+const LONGEST_WAIT = 100
+
 const EINVAL = 22
 const EMSGSIZE = 90
 const ERESTART = 85
-const SNAPSHOT_TRIES = 16
 
 /**
  * nftables in one network namespace. Calls run in the order made, on a thread of their own; one instance may be shared.
  * Needs CAP_NET_ADMIN over the namespace, for reading too.
  */
-export class Nft {
+export class Nft extends NftReader {
   readonly #channel: Channel
 
   private constructor(channel: Channel) {
+    super(channel)
     this.#channel = channel
   }
 
@@ -142,7 +145,13 @@ export class Nft {
   static async open(nftOptions: NftOptions = {}): Promise<Nft> {
     const { netns, timeoutMs } = options<NftOptions>(nftOptions, 'options', ['netns', 'timeoutMs'])
     if (timeoutMs !== undefined) integer(timeoutMs, 'options.timeoutMs', 1, 0x7fffffff)
-    const nft = new Nft(await Channel.open(NETLINK_NETFILTER, { netns, timeoutMs }))
+    const buffers = { sendBuffer: SEND_BUFFER, receiveBuffer: RECEIVE_BUFFER }
+    return Nft.over(await Channel.open(NETLINK_NETFILTER, { netns, timeoutMs, ...buffers }))
+  }
+
+  /** Takes a channel over, and closes it if it is of no use. @internal */
+  static async over(channel: Channel): Promise<Nft> {
+    const nft = new Nft(channel)
     try {
       await nft.generation()
       return nft
@@ -160,15 +169,15 @@ export class Nft {
 
   /**
    * Makes all changes of the transaction, or none: one send, one answer. The transaction is spent, whatever comes of it.
-   * With `generation`, only if the ruleset is still of that generation.
    * @throws Unsupported if it is larger than one send can be
    * @throws XfrmeshError ERR_XFRMESH_RULESET_CHANGED if the generation is another by now: any table's change counts
    * @throws XfrmeshError ERR_XFRMESH_ANSWER_LOST, ERR_XFRMESH_TIMEOUT: whether it was done must be read back
    */
-  async commit(transaction: NftTransaction, commitOptions: { generation?: number } = {}): Promise<NftResult> {
+  async commit(transaction: NftTransaction, commitOptions: CommitOptions = {}): Promise<NftResult> {
     const what = 'nftables transaction'
-    const { generation = 0 } = options<{ generation?: number }>(commitOptions, 'options', ['generation'])
+    const { generation = 0, echo = false } = options<CommitOptions>(commitOptions, 'options', ['generation', 'echo'])
     integer(generation, 'options.generation', 0, U32)
+    boolean(echo, 'options.echo')
     if (!((transaction as unknown) instanceof NftTransaction)) {
       throw new InvalidArgument('transaction', 'an NftTransaction', transaction)
     }
@@ -176,7 +185,9 @@ export class Nft {
     const began = performance.now()
     if (transaction.size === 0) return { failures: [], elapsedMs: 0 }
     const { timeoutMs } = this.#channel
-    const outcome = await this.#channel.run(what, (socket, job) => socket.transact(job, records, generation, timeoutMs))
+    const outcome = await this.#channel.run(what, (socket, job) =>
+      socket.transact(job, records, generation, echo, timeoutMs),
+    )
     if (outcome.ending === Ending.failed && outcome.errno === EMSGSIZE) throw this.#tooLarge(what)
     if (outcome.ending === Ending.failed && outcome.errno === ERESTART) {
       throw new XfrmeshError(
@@ -185,99 +196,64 @@ export class Nft {
       )
     }
     checkEnding(what, { ...outcome, message: outcome.messages[0] })
-    return { failures: failuresOf(outcome, records), elapsedMs: performance.now() - began }
-  }
-
-  /** The number of the ruleset's present state, 1 to 2^32 - 1: any change of any table in this namespace makes it another. */
-  async generation(): Promise<number> {
-    return readGeneration(await this.#request('generation of the ruleset', Message.getGeneration, undefined, 0))
-  }
-
-  /**
-   * Runs `read` until no change of the ruleset came in between, so that what several calls saw is of one state, and says
-   * of which generation.
-   * @throws XfrmeshError ERR_XFRMESH_BUSY if it keeps changing
-   */
-  async snapshot<T>(read: () => Promise<T>): Promise<{ value: T; generation: number }> {
-    let before = await this.generation()
-    for (let i = 0; i < SNAPSHOT_TRIES; i++) {
-      const value = await read()
-      const generation = await this.generation()
-      if (generation === before) return { value, generation }
-      before = generation
+    return {
+      failures: failuresOf(outcome, records),
+      elapsedMs: performance.now() - began,
+      ...(outcome.handles && { handles: outcome.handles }),
+      ...(generation !== 0 && outcome.failures.length === 0 && { generation: after(generation) }),
     }
-    throw new XfrmeshError('ERR_XFRMESH_BUSY', `the nftables ruleset changed during each of ${SNAPSHOT_TRIES} readings`)
-  }
-
-  /** All tables, or those of one family. */
-  async tables(of: { family?: NftFamily } = {}): Promise<Table[]> {
-    const { family } = options<{ family?: NftFamily }>(of, 'of', ['family'])
-    return readTables(await this.#request('tables', Message.getTable, family, NLM_F_DUMP))
-  }
-
-  /** undefined if there is no such table. */
-  async table({ family, table }: TableName): Promise<Table | undefined> {
-    const attributes = new AttributeWriter().text(TableAttribute.name, checkedName(table, 'table'))
-    const messages = await unlessAbsent(this.#request(`table ${table}`, Message.getTable, family, 0, attributes))
-    return readTables(messages)[0]
-  }
-
-  /** The table's chains; none if there is no such table. */
-  async chains({ family, table }: TableName): Promise<Chain[]> {
-    const attributes = new AttributeWriter().text(ChainAttribute.table, checkedName(table, 'table'))
-    const messages = await this.#dump(`chains of ${table}`, Message.getChain, family, attributes)
-    // Not every kernel heeds the table here.
-    return readChains(messages).filter((chain) => chain.table === table)
   }
 
   /**
-   * The rules of a table, chain by chain, or of one chain, in the order in which they are run; none if there is no such
-   * table or chain. Expressions only if asked for.
+   * Changes a ruleset by what is in it, though others change it too: calls `build`, which reads what it needs, and commits
+   * the transaction that it returns if the ruleset is still of the generation that it was of before. If not, it does so
+   * again, after a while that grows. `undefined`, or an empty transaction, says that there is nothing to do.
+   *
+   * What `build` throws is thrown on, unless the ruleset changed meanwhile: then it may have seen two halves of two states,
+   * and is called again. Refused changes are in the result, as those of `commit`.
+   * @throws XfrmeshError ERR_XFRMESH_BUSY if somebody else was faster each time
+   * @throws Aborted
    */
-  rules(where: TableName | ChainName, details: RuleDetails & { expressions: true }): Promise<Rule[]>
-  rules(where: TableName | ChainName, details?: RuleDetails): Promise<ListedRule[]>
-  async rules(where: TableName | ChainName, details: RuleDetails = {}): Promise<ListedRule[]> {
-    const wanted = options<RuleDetails>(details, 'details', ['expressions', 'comments', 'counters'])
-    for (const [name, value] of Object.entries(wanted)) boolean(value, `details.${name}`)
-    const { family, table } = where
-    const attributes = new AttributeWriter().text(RuleAttribute.table, checkedName(table, 'table'))
-    const chain = 'chain' in where ? checkedName(where.chain, 'chain') : undefined
-    if (chain !== undefined) attributes.text(RuleAttribute.chain, chain)
-    const messages = await this.#dump(`rules of ${chain ?? table}`, Message.getRule, family, attributes)
-    return readRules(messages, { family, table, ...(chain !== undefined && { chain }) }, wanted)
+  async change(
+    build: () => NftTransaction | undefined | Promise<NftTransaction | undefined>,
+    changeOptions: ChangeOptions = {},
+  ): Promise<NftResult> {
+    const given = options<ChangeOptions>(changeOptions, 'options', ['tries', 'signal', 'echo'])
+    const { tries = CHANGE_TRIES, signal, echo = false } = given
+    integer(tries, 'options.tries', 1, MOST_TRIES)
+    const began = performance.now()
+    for (let i = 1; ; i++) {
+      if (signal?.aborted) throw new Aborted('nftables change: aborted', undefined, { cause: signal.reason })
+      const result = await this.#tryChange(build, echo, i === tries)
+      if (result !== undefined) return { ...result, elapsedMs: performance.now() - began }
+      if (i === tries) throw busy(`the nftables ruleset changed during each of ${tries} tries to change it`)
+      await backOff(i, signal)
+    }
   }
 
-  /** The table's sets, its maps among them; none if there is no such table. */
-  async sets({ family, table }: TableName): Promise<NftSet[]> {
-    const attributes = new AttributeWriter().text(SetAttribute.table, checkedName(table, 'table'))
-    return readSets(await this.#dump(`sets of ${table}`, Message.getSet, family, attributes))
-  }
-
-  /** The keys of a set's elements, each as long as the set says, in the kernel's own order; none if there is no such set. */
-  async keys(set: SetName): Promise<Uint8Array[]> {
-    return readKeys(await this.#dumpElements(set))
-  }
-
-  /** A set's elements with all that they have beside their keys, in the kernel's own order; none if there is no such set. */
-  async elements(set: SetName): Promise<NftElement[]> {
-    return readElements(await this.#dumpElements(set))
-  }
-
-  /** The element of that key; undefined if there is none. In a set of intervals: what the kernel takes for it. */
-  async element({ family, table, set }: SetName, key: Uint8Array): Promise<NftElement | undefined> {
-    const attributes = elementsOf(table, set).nest(ElementsAttribute.elements, (list) =>
-      list.nest(LIST_ELEMENT, (element) => writeKey(element, key, 'key')),
-    )
-    const messages = this.#request(`element of ${set}`, Message.getElements, family, 0, attributes)
-    return readElements(await unlessAbsent(messages))[0]
-  }
-
-  /** The table's counters that have names; none if there is no such table. */
-  async counters({ family, table }: TableName): Promise<NftCounter[]> {
-    const attributes = new AttributeWriter()
-      .text(ObjectAttribute.table, checkedName(table, 'table'))
-      .u32(ObjectAttribute.type, OBJECT_COUNTER)
-    return readCounters(await this.#dump(`counters of ${table}`, Message.getObject, family, attributes))
+  /** undefined if the ruleset changed under way. */
+  async #tryChange(
+    build: () => NftTransaction | undefined | Promise<NftTransaction | undefined>,
+    echo: boolean,
+    last: boolean,
+  ): Promise<NftResult | undefined> {
+    const generation = await this.generation()
+    let transaction: NftTransaction | undefined
+    try {
+      transaction = await build()
+    } catch (error) {
+      if (last || (await this.generation()) === generation) throw error
+      return undefined
+    }
+    if (transaction === undefined || transaction.size === 0) {
+      return (await this.generation()) === generation ? { failures: [], elapsedMs: 0, generation } : undefined
+    }
+    try {
+      return await this.commit(transaction, { generation, echo })
+    } catch (error) {
+      if (error instanceof XfrmeshError && error.code === 'ERR_XFRMESH_RULESET_CHANGED') return undefined
+      throw error
+    }
   }
 
   /** Resolves when the socket and its thread are gone. */
@@ -289,31 +265,6 @@ export class Nft {
     await this.close()
   }
 
-  /** What is listed of an object; nothing if it is not there. */
-  #dump(what: string, type: number, family: NftFamily, attributes: AttributeWriter): Promise<Uint8Array> {
-    return unlessAbsent(this.#request(what, type, family, NLM_F_DUMP, attributes))
-  }
-
-  #dumpElements({ family, table, set }: SetName): Promise<Uint8Array> {
-    return this.#dump(`elements of ${set}`, Message.getElements, family, elementsOf(table, set))
-  }
-
-  async #request(
-    what: string,
-    type: number,
-    family: NftFamily | undefined,
-    flags: number,
-    attributes = new AttributeWriter(),
-  ): Promise<Uint8Array> {
-    const payload = requestPayload(family, attributes)
-    const { timeoutMs } = this.#channel
-    const reply = await this.#channel.run(what, (socket, job) =>
-      socket.request(job, (NFNL_SUBSYS_NFTABLES << 8) | type, flags, payload, timeoutMs),
-    )
-    checkEnding(what, reply)
-    return reply.messages
-  }
-
   #tooLarge(what: string): Unsupported {
     return new Unsupported(
       'net.core.wmem_max',
@@ -322,29 +273,26 @@ export class Nft {
   }
 }
 
-function elementsOf(table: string, set: string): AttributeWriter {
-  return new AttributeWriter()
-    .text(ElementsAttribute.table, checkedName(table, 'table'))
-    .text(ElementsAttribute.set, checkedName(set, 'set'))
+/** Each commit counts the generation up by one; 0 is none. */
+function after(generation: number): number {
+  return generation === U32 ? 1 : generation + 1
 }
 
-/** No messages, where there is no such object. */
-async function unlessAbsent(reply: Promise<Uint8Array>): Promise<Uint8Array> {
+/** Waits for a random while, which grows with the number of tries: who collided must not do so again in step. */
+async function backOff(tries: number, signal: AbortSignal | undefined): Promise<void> {
+  const wait = Math.random() * Math.min(2 ** tries, LONGEST_WAIT)
   try {
-    return await reply
+    await setTimeout(wait, undefined, { signal })
   } catch (error) {
-    if (error instanceof NetlinkError && error.errno === ENOENT) return new Uint8Array()
-    throw error
+    if (!signal?.aborted) throw error
   }
 }
 
-function failuresOf(outcome: NativeOutcome, records: Uint8Array): NftFailure[] {
-  const found: NftFailure[] = []
+function failuresOf({ failures, messages, elements }: NativeTransacted, records: Uint8Array): NftFailure[] {
   const subjects = new Subjects(records)
-  for (let i = 0; i < outcome.failures.length; i += 3) {
-    const [index, errno, sentence] = outcome.failures.subarray(i, i + 3) as unknown as [number, number, number]
+  return Array.from(elements, (element, i) => {
+    const [index, errno, sentence] = failures.subarray(i * 3, i * 3 + 3) as unknown as [number, number, number]
     const [code, text] = errnoText(errno)
-    found.push({ index, errno, code, message: outcome.messages[sentence] ?? text, subject: subjects.of(index) })
-  }
-  return found
+    return { index, errno, code, message: messages[sentence] ?? text, subject: subjects.of(index, element) }
+  })
 }

@@ -2,10 +2,12 @@
 
 #include <linux/xfrm.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "addon/values.h"
 #include "netlink/file.h"
+#include "nft/echo.h"
 #include "nft/transaction.h"
 
 namespace xfrmesh {
@@ -164,11 +166,18 @@ void TransactJob::run(Workplace& place, const Control& control) {
   const int error = guarded([&] {
     // How many numbers the messages take is known once they are encoded.
     const std::uint32_t first = place.socket.sequences(0);
-    const auto encoded = encodeTransaction(records_, first, generation_);
+    const auto encoded = encodeTransaction(records_, first, generation_, echo_);
     if (!encoded) return EBADMSG;
     constexpr std::uint32_t kBeginAndEnd = 2;
     place.socket.sequences(static_cast<std::uint32_t>(encoded->recordOf.size()) + kBeginAndEnd);
-    outcome_ = xfrmesh::transact(place.socket, encoded->bytes, first, encoded->recordOf, control);
+    if (echo_) handles_.resize(encoded->recordOf.back() + 1);
+    outcome_ = xfrmesh::transact(place.socket, encoded->bytes, first, encoded->recordOf, control,
+                                 [&](std::uint32_t record, const Message& message) {
+                                   const std::uint64_t handle = handleOf(message);
+                                   if (handle != 0 && echo_) handles_[record] = static_cast<double>(handle);
+                                 });
+    for (const auto& [message, offset] : outcome_.places)
+      elements_.push_back(elementAt(*encoded, message, offset).value_or(kNoElement));
     return 0;
   });
   if (error == 0) return;
@@ -177,7 +186,17 @@ void TransactJob::run(Workplace& place, const Control& control) {
 }
 
 void TransactJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
-  deferred.Resolve(valueOf(env, outcome_));
+  auto value = valueOf(env, outcome_);
+  auto elements = Napi::Uint32Array::New(env, elements_.size());
+  std::copy(elements_.begin(), elements_.end(), elements.Data());
+  value.Set("elements", elements);
+  const bool done = outcome_.ending == Ending::kComplete && outcome_.failures.empty();
+  if (echo_ && done && !outcome_.echoLost) {
+    auto handles = Napi::Float64Array::New(env, handles_.size());
+    std::copy(handles_.begin(), handles_.end(), handles.Data());
+    value.Set("handles", handles);
+  }
+  deferred.Resolve(value);
 }
 
 void JoinJob::run(Workplace& place, const Control& /*control*/) {

@@ -72,10 +72,12 @@ class RequestJob final : public JsJob {
   Answer answer_;
 };
 
+inline constexpr std::uint32_t kNoElement = 0xffffffff;
+
 class TransactJob final : public JsJob {
  public:
-  TransactJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes records, std::uint32_t generation)
-      : JsJob(id, limit), records_(records), generation_(generation) {}
+  TransactJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes records, std::uint32_t generation, bool echo)
+      : JsJob(id, limit), records_(records), generation_(generation), echo_(echo) {}
   void run(Workplace& place, const Control& control) override;
   void skip() override { outcome_.ending = Ending::kClosed; }
   void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
@@ -83,7 +85,10 @@ class TransactJob final : public JsJob {
  private:
   Bytes records_;
   std::uint32_t generation_;
-  Outcome outcome_;
+  bool echo_;
+  Transacted outcome_;
+  std::vector<double> handles_;          // by record, 0 where none was echoed
+  std::vector<std::uint32_t> elements_;  // which of its record's elements a failure is about, or kNoElement
 };
 
 class JoinJob final : public JsJob {

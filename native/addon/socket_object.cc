@@ -182,10 +182,10 @@ Napi::Value SocketObject::request(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SocketObject::transact(const Napi::CallbackInfo& info) {
-  return submit(
-      info.Env(),
-      std::make_unique<TransactJob>(number(info[0]), milliseconds(info[3]), bytesOfArray(info[1]), number(info[2])),
-      {info[1]});
+  return submit(info.Env(),
+                std::make_unique<TransactJob>(number(info[0]), milliseconds(info[4]), bytesOfArray(info[1]),
+                                              number(info[2]), info[3].As<Napi::Boolean>().Value()),
+                {info[1]});
 }
 
 Napi::Value SocketObject::join(const Napi::CallbackInfo& info) {

@@ -84,8 +84,20 @@ struct Answer {
 Answer request(Socket& socket, std::uint16_t type, std::uint16_t flags, Bytes payload, const Control& control,
                const std::function<void(const Message&)>& receive, const std::function<void()>& restart);
 
+struct Transacted : Outcome {
+  // What the kernel refused in a message: its number, from 0, and where in it; offset 0: the kernel did not say.
+  struct Place {
+    std::uint32_t message;
+    std::uint32_t offset;
+  };
+  std::vector<Place> places;  // of each failure
+  bool echoLost = false;      // it was done, but what the kernel said of it did not fit the receive buffer
+};
+
 // Sends an nftables transaction: all of it, or nothing. `recordOf` maps its inner messages to the caller's records.
-Outcome transact(Socket& socket, Bytes bytes, std::uint32_t firstSequence, const std::vector<std::uint32_t>& recordOf,
-                 const Control& control);
+// What the kernel echoes of a record is handed to `echo`.
+Transacted transact(Socket& socket, Bytes bytes, std::uint32_t firstSequence,
+                    const std::vector<std::uint32_t>& recordOf, const Control& control,
+                    const std::function<void(std::uint32_t record, const Message&)>& echo);
 
 }  // namespace xfrmesh

@@ -23,6 +23,8 @@ Verdict verdictOf(const Message& message) {
   Bytes rest = message.payload.subspan(skip);
   Attribute attribute{};
   while (takeAttribute(rest, attribute)) {
+    if (attribute.type == NLMSGERR_ATTR_OFFS && attribute.payload.size() == sizeof verdict.offset)
+      verdict.offset = load<std::uint32_t>(attribute.payload);
     if (attribute.type != NLMSGERR_ATTR_MSG) continue;
     for (const std::byte byte : attribute.payload) {
       const char c = static_cast<char>(byte);

@@ -14,6 +14,7 @@ namespace xfrmesh {
 struct Verdict {
   int error = 0;
   std::string message;
+  std::uint32_t offset = 0;  // in the request: of the attribute that it is about, if the kernel named one
 };
 
 Verdict verdictOf(const Message& message);

@@ -179,13 +179,20 @@ void writeReady(Writer& writer, Bytes& elements) {
   elements = elements.subspan(size);
 }
 
+// Whether it makes something that gets a handle.
+bool makesHandle(std::uint16_t type) {
+  return type == NFT_MSG_NEWTABLE || type == NFT_MSG_NEWCHAIN || type == NFT_MSG_NEWRULE || type == NFT_MSG_NEWSET ||
+         type == NFT_MSG_NEWOBJ;
+}
+
 // Returns how many messages the record became.
-std::size_t writeRecord(Writer& writer, const Record& record) {
+std::size_t writeRecord(Writer& writer, const Record& record, bool echo) {
   const auto& head = record.head;
+  const std::uint16_t flags = head.flags | (echo && makesHandle(head.type) ? NLM_F_ECHO : 0);
   Bytes elements = record.elements;
   std::size_t messages = 0;
   do {
-    writer.beginMessage(messageType(record), head.flags, head.family, 0);
+    writer.beginMessage(messageType(record), flags, head.family, 0);
     writer.appendPadded(record.attributes);
     if (head.kind != TransactionKind::kPlain) {
       const auto list = writer.beginNest(NFTA_SET_ELEM_LIST_ELEMENTS);
@@ -202,10 +209,23 @@ std::size_t writeRecord(Writer& writer, const Record& record) {
   return messages;
 }
 
+// The elements in a message, each whole.
+std::vector<Bytes> elementsOf(const Message& message) {
+  std::vector<Bytes> elements;
+  Bytes attributes = message.payload.subspan(sizeof(nfgenmsg));
+  Attribute list{};
+  while (takeAttribute(attributes, list)) {
+    if (list.type != NFTA_SET_ELEM_LIST_ELEMENTS) continue;
+    Attribute element{};
+    while (takeAttribute(list.payload, element)) elements.push_back(element.whole);
+  }
+  return elements;
+}
+
 }  // namespace
 
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
-                                                    std::uint32_t generation) {
+                                                    std::uint32_t generation, bool echo) {
   EncodedTransaction transaction;
   Writer writer(transaction.bytes, firstSequence);
   writer.beginMessage(NFNL_MSG_BATCH_BEGIN, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
@@ -218,7 +238,7 @@ std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t
   for (std::uint32_t index = 0; !records.empty(); index++) {
     const auto record = readRecord(records);
     if (!record) return std::nullopt;
-    transaction.recordOf.insert(transaction.recordOf.end(), writeRecord(writer, *record), index);
+    transaction.recordOf.insert(transaction.recordOf.end(), writeRecord(writer, *record, echo), index);
     records = records.subspan(record->head.length);
   }
   if (transaction.recordOf.empty()) return std::nullopt;
@@ -227,6 +247,28 @@ std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t
   writer.beginMessage(NFNL_MSG_BATCH_END, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
   writer.endMessage();
   return transaction;
+}
+
+std::optional<std::uint32_t> elementAt(const EncodedTransaction& transaction, std::uint32_t message,
+                                       std::uint32_t offset) {
+  if (message >= transaction.recordOf.size()) return std::nullopt;
+  Bytes rest = transaction.bytes;
+  Message current{};
+  takeMessage(rest, current);  // BATCH_BEGIN
+  std::uint32_t before = 0;
+  for (std::uint32_t i = 0; i <= message && takeMessage(rest, current); i++) {
+    if (transaction.recordOf[i] != transaction.recordOf[message]) continue;
+    const auto elements = elementsOf(current);
+    if (i < message) {
+      before += static_cast<std::uint32_t>(elements.size());
+      continue;
+    }
+    for (std::uint32_t n = 0; n < elements.size(); n++) {
+      const auto start = static_cast<std::size_t>(elements[n].data() - current.payload.data()) + sizeof(nlmsghdr);
+      if (offset >= start && offset < start + elements[n].size()) return before + n;
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace xfrmesh

@@ -40,13 +40,19 @@ struct EncodedTransaction {
   std::vector<std::uint32_t> recordOf;  // which record the i-th message between them came from
 };
 
+// Which of its record's elements, from 0, the byte at `offset` in the message is a part of: the i-th message between
+// BATCH_BEGIN and BATCH_END. nullopt if it is of none.
+std::optional<std::uint32_t> elementAt(const EncodedTransaction& transaction, std::uint32_t message,
+                                       std::uint32_t offset);
+
 // Sequence numbers ascend from firstSequence, which is BATCH_BEGIN's: under that one the kernel reports a commit that
 // failed. Only the last message before BATCH_END asks for an acknowledgement (Linux 6.1 ignores that on BATCH_END).
-// With a generation other than 0 the kernel refuses the whole with ERESTART if the ruleset's is another by then.
+// With `echo`, what messages make is told of, with its handle. With a generation other than 0 the kernel refuses the
+// whole with ERESTART if the ruleset's is another by then.
 //
 // nullopt: the records are malformed, or there are none. Attributes are checked as far as the top level goes, so that
 // messages are always well formed; what the nested ones say is between the caller and the kernel.
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
-                                                    std::uint32_t generation);
+                                                    std::uint32_t generation, bool echo = false);
 
 }  // namespace xfrmesh

@@ -65,7 +65,7 @@ std::vector<std::byte> mended(Bytes input) {
 }
 
 void encode(Bytes records, std::uint32_t generation) {
-  const auto encoded = encodeTransaction(records, 1, generation);
+  const auto encoded = encodeTransaction(records, 1, generation, generation == 2);
   if (!encoded) return;
   const auto messages = test::readMessages(encoded->bytes);
   require(messages && messages->size() == encoded->recordOf.size() + 2);
@@ -76,6 +76,14 @@ void encode(Bytes records, std::uint32_t generation) {
     require(message.header.nlmsg_seq == sequence++);
     const bool last = sequence == messages->size();
     require(((message.header.nlmsg_flags & NLM_F_ACK) != 0) == last);
+  }
+  // Whatever the kernel says of a message, at most one of its elements is meant.
+  const auto count = static_cast<std::uint32_t>(encoded->recordOf.size());
+  for (const std::uint32_t i : {std::uint32_t{0}, count / 2, count - 1, count}) {
+    for (const std::uint32_t offset : {0U, 52U, 20U + generation * 4, 0xffffU, 0xffffffffU}) {
+      const auto element = elementAt(*encoded, i, offset);
+      require(!element || *element < records.size());
+    }
   }
 }
 

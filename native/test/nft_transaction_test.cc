@@ -226,6 +226,53 @@ TEST(elements_that_are_not_what_was_counted_are_refused) {
   CHECK(encodeTransaction(recordOfElements(longest, 1), 1, 0).has_value());
 }
 
+TEST(what_makes_something_is_to_be_echoed) {
+  std::vector<std::byte> records;
+  const std::uint16_t types[] = {NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE,    NFT_MSG_NEWSET,
+                                 NFT_MSG_NEWOBJ,   NFT_MSG_DELRULE,  NFT_MSG_NEWSETELEM, NFT_MSG_DELTABLE};
+  for (const auto type : types) appendRecord(records, plain(type), attributeOf(1, text("t")));
+  for (const bool echo : {false, true}) {
+    const auto encoded = encodeTransaction(records, 1, 0, echo);
+    CHECK(encoded.has_value());
+    const auto messages = readMessages(encoded->bytes);
+    CHECK(messages && messages->size() == std::size(types) + 2);
+    for (std::size_t i = 0; i < messages->size(); i++) {
+      const bool echoed = ((*messages)[i].header.nlmsg_flags & NLM_F_ECHO) != 0;
+      CHECK(echoed == (echo && i >= 1 && i <= 5));
+    }
+  }
+}
+
+TEST(an_element_is_found_by_where_it_is_in_its_message) {
+  constexpr std::size_t kKeys = 10'000;
+  constexpr std::uint32_t kMost = 4095;  // in one message
+  std::vector<std::byte> records;
+  appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
+  appendRecord(records, keysOf(NFT_MSG_NEWSETELEM, 3), setOf("t", "s"), std::vector<std::byte>(kKeys * 3));
+  std::vector<std::byte> ready = readyElement(1, 100);
+  appendBytes(ready, readyElement(2, 3));
+  appendBytes(records, recordOfElements(ready, 2));
+  const auto encoded = encodeTransaction(records, 1, 0);
+  CHECK(encoded.has_value());
+  CHECK(encoded->recordOf == (std::vector<std::uint32_t>{0, 1, 1, 1, 2}));
+
+  // A message's header, the two names, and the list's own header.
+  const auto list = static_cast<std::uint32_t>(sizeof(nlmsghdr) + sizeof(nfgenmsg) + setOf("t", "s").size() + 4);
+  CHECK(elementAt(*encoded, 1, list) == 0U);
+  CHECK(elementAt(*encoded, 1, list + 15) == 0U);
+  CHECK(elementAt(*encoded, 1, list + 16) == 1U);
+  CHECK(elementAt(*encoded, 2, list) == kMost);
+  CHECK(elementAt(*encoded, 3, list + 16 * 7 + 3) == 2 * kMost + 7);
+  CHECK(elementAt(*encoded, 4, list) == 0U);
+  CHECK(elementAt(*encoded, 4, list + static_cast<std::uint32_t>(readyElement(1, 100).size())) == 1U);
+  // Of none: the kernel named nothing, the set's name, what is past the end, a message without, a message too many.
+  CHECK(!elementAt(*encoded, 1, 0));
+  CHECK(!elementAt(*encoded, 1, list - 5));
+  CHECK(!elementAt(*encoded, 1, list + 16 * kMost));
+  CHECK(!elementAt(*encoded, 0, list));
+  CHECK(!elementAt(*encoded, 5, list));
+}
+
 TEST(malformed_records_are_refused_whole) {
   const auto good = goodKeys();
   CHECK(encodeTransaction(good, 1, 0).has_value());

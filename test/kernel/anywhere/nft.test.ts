@@ -3,7 +3,10 @@ import { InvalidArgument, InvalidState, Unsupported } from '../../../lib/base/er
 import {
   cmp,
   counter,
+  counterReference,
   goto,
+  jump,
+  lookup,
   meta,
   Nft,
   NftTransaction,
@@ -13,7 +16,9 @@ import {
   verdict,
   xfrm,
 } from '../../../lib/kernel/nft.js'
-import { feedNetns, inNetns } from '../netns.js'
+import { Channel } from '../../../lib/kernel/channel.js'
+import { NETLINK_NETFILTER } from '../../../lib/native.js'
+import { feedNetns, inNetns, withNetns } from '../netns.js'
 import { withNft } from './nft.js'
 
 const table = { family: 'inet', table: 't' } as const
@@ -85,6 +90,50 @@ describe('a transaction', () => {
       ])
     }))
 
+  test('names the element, the rule, the counter that the kernel refuses', () =>
+    withNft(async (nft) => {
+      const map = { ...table, set: 'm' }
+      const chain = { ...table, chain: 'c' }
+      const counting = { ...table, counter: 'n' }
+      await nft.commit(
+        new NftTransaction()
+          .addTable(table)
+          .addSet({ ...set, keyBytes: 3 })
+          .addSet({ ...map, type: 'ipv4_addr', map: 'verdict' })
+          .addChain(chain)
+          .addCounter(counting)
+          .addRule({ ...chain, expressions: [counterReference('n')] })
+          .addElements({ ...map, elements: [{ key: Uint8Array.of(10, 0, 0, 2), verdict: verdict('drop') }] }),
+      )
+      // More than go into one message; the one that is not there is in the second.
+      const keys = new Uint8Array(3 * 5000)
+      for (let i = 0; i < 5000; i++) keys.set([1, i >> 8, i], i * 3)
+      await nft.commit(new NftTransaction().addElements({ ...set, keyBytes: 3, keys: keys.subarray(0, 3 * 4998) }))
+      const elements = [1, 2, 3].map((last) => ({ key: Uint8Array.of(10, 0, 0, last), verdict: verdict('accept') }))
+      const { failures } = await nft.commit(
+        new NftTransaction()
+          .deleteElements({ ...set, keyBytes: 3, keys })
+          .addElements({ ...map, elements })
+          .addRule({ ...chain, expressions: [verdict('accept')] })
+          .addRule({ ...chain, expressions: [jump('none')] })
+          .deleteCounter(counting)
+          .deleteRule({ ...chain, handle: 1234 })
+          .addRule({ ...chain, expressions: [lookup('none')] })
+          .flushChain({ ...chain, chain: 'none' })
+          .deleteSet({ ...set, set: 'none' }),
+      )
+      expect(failures.map(({ index, code, subject }) => [index, code, subject])).toEqual([
+        [0, 'ENOENT', 'element 0x011386 of set s of table inet t'],
+        [1, 'EEXIST', 'element 0x0a000002 of set m of table inet t'],
+        [3, 'ENOENT', 'rule 2 for chain c of table inet t'],
+        [4, 'EBUSY', 'counter n of table inet t'],
+        [5, 'ENOENT', 'rule with handle 1234 of chain c of table inet t'],
+        [6, 'ENOENT', 'rule 3 for chain c of table inet t'],
+        [7, 'ENOENT', 'rules of chain none of table inet t'],
+        [8, 'ENOENT', 'set none of table inet t'],
+      ])
+    }))
+
   test('of no changes asks nothing of the kernel', () =>
     withNft(async (nft) => {
       const before = await nft.generation()
@@ -112,15 +161,22 @@ describe('a transaction', () => {
     }))
 
   test('larger than a send is refused, by the name of the limit, and changes nothing', () =>
-    withNft(async (nft) => {
+    withNetns(async (netns) => {
+      const nft = await Nft.over(await Channel.open(NETLINK_NETFILTER, { netns, sendBuffer: 32 << 10 }))
       await nft.commit(new NftTransaction().addTable(table).addSet({ ...set, keyBytes: 4 }))
-      const keys = new Uint8Array(4 << 20)
-      const numbers = new DataView(keys.buffer)
-      for (let i = 0; i < keys.length; i += 4) numbers.setUint32(i, i)
-      const refusal = nft.commit(new NftTransaction().addElements({ ...set, keyBytes: 4, keys }))
+      const fill = (count: number) => {
+        const keys = new Uint8Array(count * 4)
+        const numbers = new DataView(keys.buffer)
+        for (let i = 0; i < count; i++) numbers.setUint32(i * 4, i)
+        return nft.commit(new NftTransaction().addElements({ ...set, keyBytes: 4, keys }))
+      }
+      const refusal = fill(10_000)
       await expect(refusal).rejects.toThrow(Unsupported)
       await expect(refusal).rejects.toMatchObject({ missing: 'net.core.wmem_max' })
       expect(await nft.keys(set)).toEqual([])
+      expect((await fill(1000)).failures).toEqual([])
+      expect(await nft.keys(set)).toHaveLength(1000)
+      await nft.close()
     }))
 
   test('for a generation is refused once the ruleset is of another', () =>
@@ -131,7 +187,8 @@ describe('a transaction', () => {
       await expect(late).rejects.toMatchObject({ code: 'ERR_XFRMESH_RULESET_CHANGED' })
       expect(await nft.table(table)).toBeUndefined()
       const now = await nft.generation()
-      await nft.commit(new NftTransaction().addTable(table), { generation: now })
+      const { generation: since } = await nft.commit(new NftTransaction().addTable(table), { generation: now })
+      expect(since).toBe(await nft.generation())
       expect(await nft.table(table)).toMatchObject({ ...table, flags: 0 })
     }))
 })

@@ -86,8 +86,12 @@ export class XfrmChannel {
   }
 
   /** A file of /proc/thread-self/net as this namespace has it; undefined where there is none. */
-  async readNetFile(name: string): Promise<string | undefined> {
-    const path = `/proc/thread-self/net/${name}`
+  readNetFile(name: string): Promise<string | undefined> {
+    return this.readFile(`/proc/thread-self/net/${name}`)
+  }
+
+  /** The text of a file as this namespace shows it; undefined where there is none. */
+  async readFile(path: string): Promise<string | undefined> {
     const file = await this.#channel.run('reading a file', (socket, job) => socket.readFile(job, path))
     if (file.errno === ENOENT) return undefined
     checkEnding(`reading ${path}`, file)

@@ -7,8 +7,11 @@ export const IPPROTO_UDP = 17
 export const IPPROTO_ESP = 50
 export const IPPROTO_AH = 51
 export const MODE_TRANSPORT = 0
+export const MODE_TUNNEL = 1
 export const DIRECTION_IN = 0
 export const DIRECTION_OUT = 1
+export const DIRECTION_FWD = 2
+export const ACTION_BLOCK = 1
 
 const IPSEC = { esp: IPPROTO_ESP, ah: IPPROTO_AH }
 
@@ -25,12 +28,19 @@ export const ipProtocols = table({
   'ipv6-icmp': 58,
   sctp: 132,
 })
-export const modes = table({ transport: MODE_TRANSPORT, tunnel: 1 })
-export const shownModes = table({ transport: MODE_TRANSPORT, tunnel: 1, ro: 2, in_trigger: 3, beet: 4, iptfs: 5 })
+export const modes = table({ transport: MODE_TRANSPORT, tunnel: MODE_TUNNEL })
+export const shownModes = table({
+  transport: MODE_TRANSPORT,
+  tunnel: MODE_TUNNEL,
+  ro: 2,
+  in_trigger: 3,
+  beet: 4,
+  iptfs: 5,
+})
 export const encapTypes = table({ espinudp: 2, espintcp: 7 })
 export const shownEncapTypes = table({ 'espinudp-nonike': 1, espinudp: 2, espintcp: 7 })
-export const directions = table({ in: DIRECTION_IN, out: DIRECTION_OUT, fwd: 2 })
-export const actions = table({ allow: 0, block: 1 })
+export const directions = table({ in: DIRECTION_IN, out: DIRECTION_OUT, fwd: DIRECTION_FWD })
+export const actions = table({ allow: 0, block: ACTION_BLOCK })
 export const shares = table({ any: 0, session: 1, user: 2, unique: 3 })
 export const policyTypes = table({ main: 0, sub: 1 })
 export const stateDirections = table({ in: 1, out: 2 })

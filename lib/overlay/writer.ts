@@ -1,5 +1,6 @@
 import { ADDRESS_BYTES, AF_INET } from '../base/address.js'
 import { U16 } from '../base/check.js'
+import { attribute, ATTRIBUTE_HEAD, espTemplate, joined, words } from '../kernel/record-parts.js'
 import {
   Cipher,
   HEAD_BYTES,
@@ -25,7 +26,6 @@ import { OLD_WINDOW, replayState } from '../kernel/xfrm-replay.js'
 import { type Form, SharedPolicy } from './form.js'
 import { codeOf, type Damage, type Is, keyOf, Op, type RecordList, type Should } from './plan.js'
 
-const ATTRIBUTE_HEAD = 4
 /** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
 const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
 
@@ -59,7 +59,8 @@ export class OpWriter {
     this.#headWindow = wide ? 0 : form.replayWindow
     this.#stateTail = wide ? attribute(XFRMA.REPLAY_ESN_VAL, replayState(form.replayWindow)) : new Uint8Array(0)
     this.#identityTail = form.exclusive ? new Uint8Array(0) : attribute(XFRMA.MARK, words(form.mark, 0xffffffff))
-    this.#sharedTail = joined(attribute(XFRMA.TMPL, template(form)), this.#identityTail)
+    const template = espTemplate({ family: form.local.family, reqid: form.mark, mode: MODE_TRANSPORT })
+    this.#sharedTail = joined(attribute(XFRMA.TMPL, template), this.#identityTail)
     this.#ownTail = this.#sharedTail.slice()
     this.#ownTail.set(form.local.bytes, OWN_TEMPLATE - HEAD_BYTES + TemplateLayout.source)
   }
@@ -203,36 +204,9 @@ export class OpWriter {
   }
 }
 
-/** struct xfrm_user_tmpl in transport mode, all algorithms allowed, of our reqid; addresses and SPI zero. */
-function template({ local, mark }: Form): Uint8Array {
-  const bytes = new Uint8Array(TemplateLayout.bytes)
-  const view = new DataView(bytes.buffer)
-  view.setUint8(TemplateLayout.protocol, IPPROTO_ESP)
-  // AF_INET6 even where the addresses are zero: the kernel refuses a template whose family its policy's is not.
-  view.setUint16(TemplateLayout.family, local.family, LITTLE_ENDIAN)
-  view.setUint32(TemplateLayout.reqid, mark, LITTLE_ENDIAN)
-  view.setUint8(TemplateLayout.mode, MODE_TRANSPORT)
-  bytes.fill(0xff, TemplateLayout.authMask)
-  return bytes
-}
-
-/** struct nlattr and its payload, of a multiple of four bytes. */
-function attribute(type: number, payload: Uint8Array): Uint8Array {
-  const head = new Uint8Array(Uint16Array.of(ATTRIBUTE_HEAD + payload.length, type).buffer)
-  return joined(head, payload)
-}
-
-function joined(...parts: Uint8Array[]): Uint8Array {
-  return new Uint8Array(Buffer.concat(parts))
-}
-
 /** The same integer with its bytes the other way around. */
 function swapped(value: number): number {
   return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)
-}
-
-function words(...values: number[]): Uint8Array {
-  return new Uint8Array(Uint32Array.from(values).buffer)
 }
 
 function recordAt({ records }: RecordList, at: number): Uint8Array {

@@ -1,0 +1,171 @@
+import { array } from '../base/check.js'
+import { InvalidArgument, InvalidState } from '../base/errors.js'
+import { Key, reveal } from '../base/key.js'
+import { NO_KEY } from '../kernel/records.js'
+import { LAST_KEY_ID, type Algorithm, type NodeKey, type NodeKeys } from './keyfile.js'
+
+/** The keys of one id: one for all addresses, others for those that have their own. */
+interface Generation {
+  readonly id: number
+  /** A number that no other keys of this process have. */
+  readonly epoch: number
+  readonly keys: readonly NodeKey[]
+}
+
+const EPOCH_BITS = 11
+const BOOT_BITS = 20
+
+/**
+ * The keys of a NodeEncryption by their ids, and what each is for: one encrypts; all decrypt; one may be prepared to
+ * encrypt next. The one that encrypts may be known by its id alone, where an earlier process put it into the kernel.
+ */
+export class NodeKeyring {
+  readonly #generations = new Map<number, Generation>()
+  /** Names of all algorithms ever seen: records name them by index. */
+  readonly algorithms: string[] = []
+  #current: number
+  #next: number | undefined
+  #epochs = 0
+
+  constructor(keys: unknown) {
+    const generation = this.#generationOf(keys, 'options.keys')
+    this.#generations.set(generation.id, generation)
+    this.#current = generation.id
+  }
+
+  /** The id of the key that encrypts. */
+  get current(): number {
+    return this.#current
+  }
+
+  /** The id of the key that is to encrypt next, if there is one. */
+  get next(): number | undefined {
+    return this.#next
+  }
+
+  /** The ids of all keys that are here. */
+  get ids(): number[] {
+    return [...this.#generations.keys()].sort((a, b) => a - b)
+  }
+
+  /** Ids of the keys that are here and were to encrypt once. */
+  get old(): number[] {
+    return this.ids.filter((id) => id !== this.#current && id !== this.#next)
+  }
+
+  has(id: number): boolean {
+    return this.#generations.has(id)
+  }
+
+  /** The kernel encrypts under another key than the one given: that goes on until the given one is committed. */
+  found(id: number): void {
+    if (id === this.#current) return
+    this.#next = this.#current
+    this.#current = id
+  }
+
+  /** The given keys' current one is to encrypt next. @returns its id @throws InvalidArgument for other keys under an id in use */
+  prepare(keys: unknown): number {
+    const generation = this.#generationOf(keys, 'keys')
+    const { id } = generation
+    const known = this.#generations.get(id)
+    if (known !== undefined && !equal(known, generation)) {
+      const which = `key id ${id} is in use by other keys`
+      throw new InvalidArgument(
+        'keys',
+        `of an id that is not in use: ${which}: increment the key id, or reclaim() it first`,
+      )
+    }
+    if (known === undefined) this.#generations.set(id, generation)
+    this.#next = id === this.#current ? undefined : id
+    return id
+  }
+
+  /** From here on the prepared key encrypts. */
+  commit(): void {
+    if (this.#next !== undefined) this.#current = this.#next
+    this.#next = undefined
+  }
+
+  /** Forgets the keys that encrypt no more. */
+  forgetOld(): void {
+    for (const id of this.old) {
+      wipe(this.#generations.get(id)!)
+      this.#generations.delete(id)
+    }
+  }
+
+  wipe(): void {
+    for (const generation of this.#generations.values()) wipe(generation)
+  }
+
+  /** The key for what an address sends, by its canonical text; undefined if there is none. */
+  key(id: number, sender: string): NodeKey | undefined {
+    const keys = this.#generations.get(id)?.keys
+    return keys?.find(({ address }) => address === sender) ?? keys?.find(({ address }) => address === undefined)
+  }
+
+  /**
+   * What stands for a derived key where there is none at hand: two are the same if the keys are.
+   * @param boots how often the other node was seen to have booted
+   */
+  token(id: number, boots: number): number {
+    const { epoch } = this.#generations.get(id)!
+    return (((epoch % (1 << EPOCH_BITS)) << BOOT_BITS) | (boots % (1 << BOOT_BITS))) >>> 0
+  }
+
+  algorithm(name: string): number {
+    const index = this.algorithms.indexOf(name)
+    return index < 0 ? this.algorithms.push(name) - 1 : index
+  }
+
+  #generationOf(given: unknown, argument: string): Generation {
+    const { keys, keyId } = (typeof given === 'object' && given !== null ? given : {}) as Partial<NodeKeys>
+    const expected = 'what loadKeysFile() or parseKeys() gave'
+    const isId = typeof keyId === 'number' && Number.isInteger(keyId) && keyId >= 1 && keyId <= LAST_KEY_ID
+    if (!isId || !Array.isArray(keys)) throw new InvalidArgument(argument, expected)
+    const own = (array(keys, argument) as readonly NodeKey[]).filter(({ id }) => id === keyId)
+    if (own.length === 0) throw new InvalidArgument(argument, expected)
+    return { id: keyId, epoch: ++this.#epochs, keys: own.map(copied) }
+  }
+}
+
+/** The algorithm's key as records name it before it is derived. */
+export function keyToken({ key }: Algorithm, token: number): number {
+  return key.length === 0 ? NO_KEY : token
+}
+
+function copied(key: NodeKey): NodeKey {
+  const own = (algorithm: Algorithm) => {
+    if (!(algorithm.key instanceof Key)) throw new InvalidArgument('keys', 'what loadKeysFile() or parseKeys() gave')
+    return { ...algorithm, key: new Key(reveal(algorithm.key)) }
+  }
+  const { id, address, aead, auth, encryption } = key
+  if (aead !== undefined) return { id, address, aead: { ...own(aead), icvBits: aead.icvBits } }
+  if (auth === undefined || encryption === undefined) throw new InvalidState('a key without an algorithm')
+  return { id, address, auth: own(auth), encryption: own(encryption) }
+}
+
+function equal(one: Generation, other: Generation): boolean {
+  const same = (a: Algorithm | undefined, b: Algorithm | undefined) =>
+    a?.name === b?.name && (a === undefined || a.key.length + b!.key.length === 0 || a.key.equals(b!.key))
+  return (
+    one.keys.length === other.keys.length &&
+    one.keys.every((key) => {
+      const match = other.keys.find(({ address }) => address === key.address)
+      return (
+        match !== undefined &&
+        same(key.aead, match.aead) &&
+        key.aead?.icvBits === match.aead?.icvBits &&
+        same(key.auth, match.auth) &&
+        same(key.encryption, match.encryption)
+      )
+    })
+  )
+}
+
+function wipe({ keys }: Generation): void {
+  for (const { aead, auth, encryption } of keys) {
+    for (const algorithm of [aead, auth, encryption]) algorithm?.key.wipe()
+  }
+}

@@ -1,0 +1,373 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { array, boolean, integer, options as checkOptions } from '../base/check.js'
+import {
+  Aborted,
+  InvalidArgument,
+  InvalidState,
+  PartialFailure,
+  type Report,
+  Unsupported,
+  XfrmeshError,
+} from '../base/errors.js'
+import { Nft } from '../kernel/nft.js'
+import { XfrmChannel } from '../kernel/xfrm-channel.js'
+import type { ExecutionOptions, XfrmPort } from './executor.js'
+import { NodeGuard } from './guard.js'
+import type { NodeKeys } from './keyfile.js'
+import { NodeKeyring } from './keyring.js'
+import { type Entry, type Followed, NodeMesh, type Step } from './mesh.js'
+import { type NodeEncryptionOptions, nodeName, remote, type RemoteNode, type Settings, settings } from './settings.js'
+import { type LabelledCounter, labelled } from './statistics.js'
+import { checkSysctls, type SysctlCheck } from './sysctls.js'
+
+/** What a call may be given beside its subject. */
+export interface NodeCallOptions {
+  /** Ends the call between two sends to the kernel; it rejects with Aborted, whose report says what was applied. */
+  signal?: AbortSignal
+  /** Called as the kernel answers. */
+  onProgress?: (progress: { done: number; total: number }) => void
+}
+
+/** What `reconcile()` changed, or would change. */
+export interface NodeReconciliation {
+  added: number
+  updated: number
+  removed: number
+  plan: Step[]
+}
+
+/** Plain JSON. Of keys it has the ids. */
+export interface NodeStatus {
+  addresses: string[]
+  marks: false | 'cilium'
+  /** The id of the key that encrypts, of the one prepared to, and of those that only decrypt still. */
+  keys: { current: number; prepared: number | null; old: number[] }
+  nodes: { wanted: number; degraded: { name: string; lack: string }[] }
+  /** null where marks choose what is encrypted, and there is no guard. */
+  guard: { intact: boolean; differences: string[]; drops: { in: number; out: number } } | null
+}
+
+/** How long old keys still decrypt after a rotation, in milliseconds: Cilium's. */
+const RECLAIM_AFTER = 300_000
+const LOCK = 'xfrmesh/node'
+
+/**
+ * Node-to-node encryption on one node, in the manner of Cilium: tunnels of ESP to every other node, with a key of its own
+ * for each pair, and the policies that lead pods' traffic into them. One a network namespace; a lock holds others off.
+ *
+ * Calls may overlap: they run in the order made. With `marks: false` nothing between a range here and one there leaves or
+ * enters in the clear, whether a call succeeds, fails or is never finished, and with the policies flushed by another tool:
+ * a guard in nftables sees to it. With `marks: 'cilium'` the policy that drops marked traffic without a policy of its own
+ * is all there is: whoever flushes the policies flushes it too, and what the datapath marks leaves in the clear.
+ */
+export class NodeEncryption implements AsyncDisposable {
+  readonly #settings: Settings
+  readonly #mesh: NodeMesh
+  readonly #xfrm: XfrmPort
+  readonly #close: () => Promise<void>
+  /** The key id that all nodes are prepared for. */
+  #prepared: number | undefined
+  #queue: Promise<unknown> = Promise.resolve()
+  #closed: Promise<void> | undefined
+
+  private constructor(given: Settings, mesh: NodeMesh, xfrm: XfrmPort, close: () => Promise<void>) {
+    this.#settings = given
+    this.#mesh = mesh
+    this.#xfrm = xfrm
+    this.#close = close
+  }
+
+  /**
+   * Opens the sockets and takes the lock. Changes nothing: what an earlier process left stays and works on, and is taken
+   * over as nodes are named again; what nobody asks for is removed by `reconcile()`. If that process encrypted under
+   * another key id than the given keys', so does this one: the given keys are prepared, for `prepare()` and `commit()`.
+   *
+   * @throws InvalidArgument; Unsupported; XfrmeshError ERR_XFRMESH_LOCKED if another has this namespace
+   */
+  static async open(options: NodeEncryptionOptions): Promise<NodeEncryption> {
+    const { settings: given, keys } = settings(options)
+    const keyring = new NodeKeyring(keys)
+    const { netns, timeoutMs } = given
+    const xfrm = await XfrmChannel.open({ netns, timeoutMs })
+    try {
+      const holder = await xfrm.lock(LOCK)
+      if (holder !== undefined) {
+        const who = holder.pid === 0 ? 'another process' : `process ${holder.pid} (user ${holder.uid})`
+        const message = `${who} encrypts between nodes in this network namespace: close it first`
+        throw new XfrmeshError('ERR_XFRMESH_LOCKED', message)
+      }
+      if (given.marks !== false) {
+        const mesh = new NodeMesh(given, keyring, xfrm, undefined)
+        return new NodeEncryption(given, mesh, xfrm, () => xfrm.close())
+      }
+      const nft = await Nft.open({ timeoutMs, ...(netns !== undefined && { netns }) })
+      const mesh = new NodeMesh(given, keyring, xfrm, new NodeGuard(nft, given))
+      // The lock goes last.
+      return new NodeEncryption(given, mesh, xfrm, () => nft.close().then(() => xfrm.close()))
+    } catch (error) {
+      keyring.wipe()
+      await xfrm.close()
+      throw error
+    }
+  }
+
+  /**
+   * Adds nodes, or changes those whose names are known: with another boot id their keys change too.
+   *
+   * @returns the report, in nodes
+   * @throws InvalidArgument; nothing changed then
+   * @throws PartialFailure with the report: the wish is recorded, the nodes concerned keep what they had and are degraded
+   */
+  upsert(nodes: readonly RemoteNode[], options?: NodeCallOptions): Promise<Report> {
+    return this.#call('upsert', options, async (call) => {
+      const checked = array(nodes, 'nodes').map((node, i) => remote(node, `nodes[${i}]`, this.#settings))
+      const names = new Map<string, number>()
+      for (const [i, { name }] of checked.entries()) {
+        const before = names.get(name)
+        if (before !== undefined)
+          throw new InvalidArgument(`nodes[${i}].name`, `another than nodes[${before}] has`, name)
+        names.set(name, i)
+      }
+      const entries = checked.map((node) => this.#mesh.want(node))
+      return this.#report(call, entries, await this.#mesh.follow(entries, call.execution))
+    })
+  }
+
+  /**
+   * Removes nodes, by name. Without marks their ranges stay guarded, so that nothing meant for them leaves in the clear,
+   * until another node has them or `release()` gives them up.
+   */
+  remove(names: readonly string[], options?: NodeCallOptions): Promise<Report> {
+    return this.#call('remove', options, async (call) => {
+      const checked = array(names, 'names').map((name, i) => nodeName(name, `names[${i}]`))
+      const entries = [...new Set(checked)].flatMap((name) => this.#mesh.drop(name) ?? [])
+      const done = await this.#mesh.follow(entries, call.execution)
+      return this.#report(call, entries, done, checked.length)
+    })
+  }
+
+  /** Gives up guarding the ranges that no node has: nodes' that were removed, and what an earlier process guarded. */
+  release(): Promise<void> {
+    return this.#call('release', undefined, () => this.#mesh.release())
+  }
+
+  /**
+   * The first step of a rotation: installs what decrypts under the new key, for all nodes. Once this resolves, the kernel
+   * has it all, and others may be told to encrypt with it; not before.
+   *
+   * @throws InvalidArgument for other keys under an id in use
+   * @throws PartialFailure with the nodes that do not have it yet: call it again
+   */
+  prepare(keys: NodeKeys, options?: NodeCallOptions): Promise<Report> {
+    return this.#call('prepare', options, async (call) => {
+      this.#prepared = undefined
+      const id = this.#mesh.keyring.prepare(keys)
+      const report = this.#report(call, [...this.#mesh.entries], await this.#mesh.all(call.execution))
+      this.#prepared = id
+      return report
+    })
+  }
+
+  /**
+   * The second step, once all nodes have prepared: encrypts with the prepared key. Without marks the old one stops
+   * encrypting at once; with them it stays until `reclaim()`, and the datapath may switch its marks now.
+   *
+   * @throws InvalidState if `prepare()` did not complete for the key
+   */
+  commit(options?: NodeCallOptions): Promise<Report> {
+    return this.#call('commit', options, async (call) => {
+      const { keyring } = this.#mesh
+      if (this.#prepared === undefined || (keyring.next !== undefined && keyring.next !== this.#prepared)) {
+        throw new InvalidState('commit: no key was prepared on all nodes: prepare() first')
+      }
+      keyring.commit()
+      return this.#report(call, [...this.#mesh.entries], await this.#mesh.all(call.execution))
+    })
+  }
+
+  /**
+   * The last step: removes what is of keys that encrypt no more, once the present one has encrypted for `after`
+   * milliseconds, which it waits for: what is under way under the old keys, and nodes that commit late, are decrypted
+   * until then. How long that is the kernel itself remembers, so that a restart changes nothing. The key that encrypts and
+   * the one prepared stay, whatever happens meanwhile.
+   *
+   * @param options `after`: 0 to 2^31 - 1; default 300,000, five minutes
+   */
+  async reclaim(options: NodeCallOptions & { after?: number } = {}): Promise<Report> {
+    const { after = RECLAIM_AFTER, ...rest } = checkOptions<NodeCallOptions & { after?: number }>(options, 'options', [
+      'signal',
+      'onProgress',
+      'after',
+    ])
+    integer(after, 'options.after', 0, 0x7fffffff)
+    for (;;) {
+      const outcome = await this.#call('reclaim', rest, async (call) => {
+        // The first look says which key encrypts.
+        await this.#mesh.look()
+        const since = await this.#mesh.encryptingSince()
+        const left = since === undefined ? 0 : after - (Date.now() - since * 1000)
+        if (left > 0) return left
+        this.#mesh.keyring.forgetOld()
+        return this.#report(call, [...this.#mesh.entries], await this.#mesh.all(call.execution, { reclaim: true }))
+      })
+      if (typeof outcome !== 'number') return outcome
+      await this.#wait(Math.min(outcome, after), rest.signal)
+    }
+  }
+
+  /**
+   * Makes the kernel match, changing only what differs, whatever happened to it meanwhile, and removes what of ours nobody
+   * asks for. @param options `dryRun`: say what would be done, and do nothing
+   */
+  reconcile(options: NodeCallOptions & { dryRun?: boolean } = {}): Promise<NodeReconciliation> {
+    const { dryRun = false, ...rest } = checkOptions<NodeCallOptions & { dryRun?: boolean }>(options, 'options', [
+      'signal',
+      'onProgress',
+      'dryRun',
+    ])
+    boolean(dryRun, 'options.dryRun')
+    return this.#call('reconcile', rest, async (call) => {
+      await this.#mesh.look()
+      const plan = await this.#mesh.steps()
+      if (dryRun) {
+        const count = (verb: string) => plan.filter(({ operation }) => operation.startsWith(`${verb} `)).length
+        return { added: count('add'), updated: count('update'), removed: count('delete'), plan }
+      }
+      const guarded = plan.filter(({ phase }) => phase === 'guard sets').length
+      const done = await this.#mesh.all(call.execution, { clean: true })
+      this.#report(call, [...this.#mesh.entries], done)
+      return { added: done.added, updated: done.updated + guarded, removed: done.removed, plan }
+    })
+  }
+
+  status(): Promise<NodeStatus> {
+    return this.#call('status', undefined, async () => {
+      const { current, next, old } = this.#mesh.keyring
+      const guard = await this.#mesh.guard()
+      const degraded = [...this.#mesh.entries].flatMap(({ node, lack, wanted }) =>
+        lack === undefined && wanted ? [] : [{ name: node.name, lack: lack ?? 'removed, and not all gone' }],
+      )
+      return {
+        addresses: [...this.#settings.local.addresses.values()].map(({ text }) => text),
+        marks: this.#settings.marks,
+        keys: { current, prepared: next ?? null, old },
+        nodes: { wanted: this.#mesh.size, degraded },
+        guard:
+          guard === undefined
+            ? null
+            : { intact: guard.intact, differences: [...guard.differences], drops: guard.drops },
+      }
+    })
+  }
+
+  /**
+   * The kernel's counters of packets that XFRM dropped in this namespace, each with what it means and what to do.
+   * @throws Unsupported on a kernel without CONFIG_XFRM_STATISTICS
+   */
+  statistics(): Promise<LabelledCounter[]> {
+    return this.#call('statistics', undefined, async () => {
+      const text = await this.#xfrm.readNetFile('xfrm_stat')
+      if (text !== undefined) return labelled(text)
+      throw new Unsupported(
+        'CONFIG_XFRM_STATISTICS',
+        'this kernel counts no XFRM errors: CONFIG_XFRM_STATISTICS is off',
+      )
+    })
+  }
+
+  /** The kernel's switches that tunnels depend on, each with whether it is as it should be and why it should. */
+  sysctls(): Promise<SysctlCheck[]> {
+    const families = new Set(this.#settings.local.addresses.keys())
+    return this.#call('sysctls', undefined, () => checkSysctls(families, (path) => this.#xfrm.readFile(path)))
+  }
+
+  /**
+   * Ends once the calls made before are done. What is in the kernel stays, and works on, unless `flush`: then all of ours
+   * goes, the guard last.
+   */
+  close(options: { flush?: boolean } = {}): Promise<void> {
+    if (this.#closed) return this.#closed
+    const { flush = false } = checkOptions<{ flush?: boolean }>(options, 'options', ['flush'])
+    boolean(flush, 'options.flush')
+    const flushed = flush ? this.#call('close', undefined, (call) => this.#flush(call)) : this.#queue
+    this.#closed = flushed
+      .then(() => undefined)
+      .finally(async () => {
+        this.#mesh.wipe()
+        await this.#close()
+      })
+    return this.#closed
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #flush(call: Call): Promise<void> {
+    await this.#mesh.look()
+    const entries = [...this.#mesh.entries]
+    for (const { node } of entries) this.#mesh.drop(node.name)
+    this.#report(call, entries, await this.#mesh.follow(entries, call.execution, { clean: true, flush: true }))
+    await this.#mesh.unguard()
+  }
+
+  #call<T>(name: string, options: NodeCallOptions | undefined, work: (call: Call) => Promise<T>): Promise<T> {
+    if (this.#closed) {
+      return Promise.reject(new InvalidState(`${name}: the node's encryption is closed`, 'ERR_XFRMESH_CLOSED'))
+    }
+    const result = this.#queue.then(() => {
+      const call = callOf(name, options)
+      if (call.signal?.aborted === true) throw abortedError(call)
+      return work(call)
+    })
+    this.#queue = result.catch(() => undefined)
+    return result
+  }
+
+  /** In nodes. @throws PartialFailure or Aborted, with it, if it was not all done */
+  #report(call: Call, entries: readonly Entry[], done: Followed, requested = entries.length): Report {
+    const { failures, operations, aborted, changed } = done
+    const touched = entries.filter(({ owner, lack }) => changed.has(owner) || lack !== undefined)
+    const lacking = aborted ? touched.length : entries.filter(({ lack }) => lack !== undefined).length
+    const elapsedMs = performance.now() - call.started
+    const applied = touched.length - lacking
+    const report = { requested, applied, unchanged: requested - touched.length, failures, operations, elapsedMs }
+    if (aborted) throw abortedError(call, report)
+    if (failures.length > 0) throw new PartialFailure(report)
+    return report
+  }
+
+  async #wait(ms: number, signal: AbortSignal | undefined): Promise<void> {
+    try {
+      await sleep(ms, undefined, signal === undefined ? {} : { signal })
+    } catch (error) {
+      throw new Aborted('reclaim: aborted while it waited', undefined, { cause: error })
+    }
+  }
+}
+
+/** A call in its turn. */
+interface Call {
+  readonly name: string
+  readonly signal: AbortSignal | undefined
+  readonly started: number
+  readonly execution: ExecutionOptions
+}
+
+function callOf(name: string, given: unknown): Call {
+  const { signal, onProgress } = checkOptions<NodeCallOptions>(given ?? {}, 'options', ['signal', 'onProgress'])
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new InvalidArgument('options.signal', 'an AbortSignal', signal)
+  }
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw new InvalidArgument('options.onProgress', 'a function', onProgress)
+  }
+  const execution = { signal, onProgress: (done: number, total: number) => onProgress?.({ done, total }) }
+  return { name, signal, started: performance.now(), execution }
+}
+
+function abortedError({ name, signal }: Call, report?: Report): Aborted {
+  const far =
+    report === undefined ? 'before it began' : `after ${report.operations} operations; reconcile() completes it`
+  return new Aborted(`${name}: aborted ${far}`, report, { cause: signal?.reason })
+}

@@ -1,0 +1,74 @@
+/** The guard of a node, which needs no ESP: it holds where the kernel has none, and nothing was encrypted at all. */
+import { expect, test } from 'vitest'
+import type { Host } from '../../../lib/demo/hosts.js'
+import { ping } from '../../../lib/demo/ping.js'
+import { PartialFailure } from '../../../lib/base/errors.js'
+import { podAddress, remoteOf, withCluster } from '../node-cluster.js'
+
+const FAMILIES = [4, 6] as const
+
+test('from the first call on nothing between pods leaves or enters in the clear, whatever came of it', () =>
+  withCluster(2, async (cluster) => {
+    const [a, b] = cluster.hosts as [Host, Host]
+    const pings = (from: Host, to: Host) =>
+      Promise.all(FAMILIES.map((family) => ping(from.container, podAddress(to.number, family), { intervalMs: 20 })))
+    expect(await pings(a, b)).toMatchObject([{ lost: 0 }, { lost: 0 }])
+    const [before] = await cluster.sent()
+    expect(before!.clear).toBe(6)
+
+    const node = await cluster.open(a)
+    // Where there is no ESP it says so, of each SA.
+    const refused = await node.upsert([remoteOf(2)]).then(
+      () => [],
+      (error: unknown) => {
+        expect(error).toBeInstanceOf(PartialFailure)
+        return (error as PartialFailure).report.failures
+      },
+    )
+    expect(
+      refused.every(({ operation, subject }) => operation === 'add inbound SA' && subject.startsWith('node2: ')),
+    ).toBe(true)
+
+    expect(await pings(a, b)).toMatchObject([{ received: 0 }, { received: 0 }])
+    expect((await cluster.sent())[0]!.clear).toBe(6)
+    // The other sends in the clear, and is not let in.
+    const drops = (await node.status()).guard!.drops.in
+    expect(await pings(b, a)).toMatchObject([{ received: 0 }, { received: 0 }])
+    expect((await cluster.sent())[1]!.clear).toBe(12)
+    expect((await node.status()).guard!.drops.in).toBe(drops + 6)
+
+    // A range that grows, and one that another gave up, are guarded with those before.
+    const grown = ['10.2.0.0/24', '10.2.1.0/24', '10.2.3.0/24', 'fd00:2::/64']
+    await node.upsert([remoteOf(2, { subnets: grown })]).catch(() => undefined)
+    const set = await a.run('nft', ['list', 'set', 'inet', 'xfrmesh_node', 'remote4'])
+    expect(set.replace(/\s+/g, ' ')).toContain('elements = { 10.2.0.0/23, 10.2.3.0/24 }')
+    await node.upsert([remoteOf(2, { subnets: ['10.2.1.0/24'] })]).catch(() => undefined)
+    expect(await a.run('nft', ['list', 'set', 'inet', 'xfrmesh_node', 'remote4'])).toBe(set)
+
+    // Another tool's table does not matter; another tool's change of ours is mended.
+    await a.run('nft', ['insert', 'rule', 'inet', 'xfrmesh_node', 'out-pods', 'accept'])
+    expect((await node.status()).guard).toMatchObject({
+      intact: false,
+      differences: ['chain out-pods has 3 rules, not 2'],
+    })
+    await node.reconcile().catch(() => undefined)
+    expect((await node.status()).guard).toMatchObject({ intact: true, differences: [] })
+    expect(await pings(a, b)).toMatchObject([{ received: 0 }, { received: 0 }])
+
+    await node.release()
+    await node.close({ flush: true })
+    expect([await a.policies(), await a.ruleset()]).toEqual([0, ''])
+    expect(await pings(a, b)).toMatchObject([{ lost: 0 }, { lost: 0 }])
+  }))
+
+test('the switches that tunnels depend on are looked at, each with what it is for', () =>
+  withCluster(1, async (cluster) => {
+    const [a] = cluster.hosts as [Host]
+    const node = await cluster.open(a)
+    expect((await node.sysctls()).filter(({ ok }) => !ok)).toEqual([])
+    await a.run('sysctl', ['-qw', 'net.ipv6.conf.all.forwarding=0', 'net.ipv4.conf.all.disable_xfrm=1'])
+    expect((await node.sysctls()).filter(({ ok }) => !ok)).toMatchObject([
+      { name: 'net.ipv6.conf.all.forwarding', value: '0', wanted: '1' },
+      { name: 'net.ipv4.conf.all.disable_xfrm', value: '1', wanted: '0', why: 'else nothing is encrypted' },
+    ])
+  }))

@@ -1,6 +1,6 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
-import { NetlinkError, XfrmeshError } from '../base/errors.js'
-import type { BaseChain, Expression, Nft, TableName } from '../kernel/nft.js'
+import { NetlinkError, Unsupported } from '../base/errors.js'
+import type { BaseChain, Expression, Nft, NftFailure, TableName } from '../kernel/nft.js'
 import { AttributeWriter } from '../kernel/nft-attributes.js'
 import {
   cmp,
@@ -52,7 +52,6 @@ const PRIORITY_LAST = 300
 const DESTINATION_PORT = 2
 /** A path holds at most six SAs (XFRM_MAX_DEPTH). */
 const DEPTHS = [0, 1, 2, 3, 4, 5]
-const TRIES = 16
 const ENOENT = 2
 
 /** What of a family's header and of its connection the rules look at: linux/netfilter/nf_tables.h, enum nft_ct_keys. */
@@ -123,22 +122,23 @@ export class NodeGuard {
    * @throws NetlinkError; Unsupported. Nothing was changed then
    */
   async apply(sets: GuardedSets): Promise<void> {
-    for (let tries = 1; ; tries++) {
-      try {
-        const { value: state, generation } = await this.#nft.snapshot(() => this.read())
-        const transaction = state.intact ? this.#changing(state.sets, sets) : this.#making(sets)
-        if (transaction === undefined) return
-        await this.#commit(transaction, generation)
-        return
-      } catch (error) {
-        if (!overtaken(error) || tries === TRIES) throw error
-      }
-    }
+    const last = { isMaking: false }
+    const { failures } = await this.#nft.change(async () => {
+      const state = await this.read()
+      last.isMaking = !state.intact
+      return last.isMaking ? this.#making(sets) : this.#changing(state.sets, sets)
+    })
+    const [first] = failures
+    if (first === undefined) return
+    // All that it refers to it makes itself: what is not found is a part of the kernel.
+    if (last.isMaking && first.errno === ENOENT) throw missingPart(first.subject)
+    throw refused(first)
   }
 
   /** Takes the table away. No failure if there is none. */
   async remove(): Promise<void> {
-    await this.#commit(new NftTransaction().addTable(TABLE).deleteTable(TABLE), 0)
+    const { failures } = await this.#nft.commit(new NftTransaction().addTable(TABLE).deleteTable(TABLE))
+    if (failures[0] !== undefined) throw refused(failures[0])
   }
 
   /** What the kernel has. */
@@ -183,12 +183,6 @@ export class NodeGuard {
       if (fresh.length > 0) transaction.addElements({ ...TABLE, set, elements: elementsOf(fresh, family) })
     }
     return transaction.size === 0 ? undefined : transaction
-  }
-
-  async #commit(transaction: NftTransaction, generation: number): Promise<void> {
-    const { failures } = await this.#nft.commit(transaction, { generation })
-    const [first] = failures
-    if (first !== undefined) throw new NetlinkError(`guard: ${first.subject}`, first.errno, first.message)
   }
 }
 
@@ -281,8 +275,13 @@ function dropped({ rules }: FoundTable, way: 'in' | 'out'): number {
     .reduce((sum, expression) => (expression.kind === 'counter' ? sum + Number(expression.packets) : sum), 0)
 }
 
-/** Whether a change failed because somebody else's came between reading and writing. */
-function overtaken(error: unknown): boolean {
-  if (error instanceof NetlinkError) return error.errno === ENOENT
-  return error instanceof XfrmeshError && error.code === 'ERR_XFRMESH_RULESET_CHANGED'
+function refused({ subject, errno, message }: NftFailure): NetlinkError {
+  return new NetlinkError(`guard: ${subject}`, errno, message)
+}
+
+function missingPart(subject: string): Unsupported {
+  return new Unsupported(
+    'CONFIG_NFT_XFRM',
+    `this kernel lacks what the guard is made of (${subject}): it needs CONFIG_NF_TABLES_INET, CONFIG_NFT_XFRM and CONFIG_NFT_CT (modules nf_tables, nft_xfrm, nft_ct)`,
+  )
 }

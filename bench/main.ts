@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Command } from 'commander'
+import { type Anatomy, anatomyText, dissect } from './anatomy/anatomy.js'
 import { contend } from './harness/contend.js'
 import type { Outcome, Scenario } from './harness/contest.js'
 import { inLab } from './harness/lab.js'
@@ -27,6 +28,7 @@ interface Options {
 export interface Run {
   machine: Machine
   outcomes: Outcome[]
+  anatomies: Anatomy[]
 }
 
 const words = (text: string) => text.split(',')
@@ -52,7 +54,7 @@ async function main(options: Options): Promise<void> {
   if (chosen.length === 0) throw new Error(`no such scenario: ${String(options.scenario)}`)
   const out = resolve(options.out)
   await mkdir(out, { recursive: true })
-  const run: Run = { machine: await describeMachine(), outcomes: [] }
+  const run: Run = { machine: await describeMachine(), outcomes: [], anatomies: [] }
   const write = () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
   if (options.inside !== undefined) {
     await measure(chosen, options, options.inside, run, write)
@@ -62,7 +64,11 @@ async function main(options: Options): Promise<void> {
     const able = chosen.filter(({ needsEsp }) => needsEsp === (place !== 'here'))
     if (able.length === 0) continue
     if (place === 'here') await measure(able, options, place, run, write)
-    else run.outcomes.push(...(await inLab(place, able, passedOn(options), out)))
+    else {
+      const { outcomes, anatomies } = await inLab(place, able, passedOn(options), out)
+      run.outcomes.push(...outcomes)
+      run.anatomies.push(...anatomies)
+    }
     await write()
   }
   const pictures = await draw(run.outcomes.flatMap(linesOf), out)
@@ -84,6 +90,19 @@ async function measure(
       console.log(table(outcome))
       await write()
     }
+  }
+  // An event loop's delay counted in instructions is none.
+  if (place === 'counted') return
+  const quick = options.quick === true
+  for (const [what, name, size] of [
+    ['policies', 'policies', quick ? 10_000 : 50_000],
+    ['peers', 'peers-shared', quick ? 1000 : 10_000],
+  ] as const) {
+    if (!chosen.some((scenario) => scenario.name === name)) continue
+    const anatomy = await dissect(what, size)
+    run.anatomies.push(anatomy)
+    console.log(anatomyText(anatomy))
+    await write()
   }
 }
 

@@ -135,6 +135,8 @@ export interface NativeSocket {
   lock(job: number, name: string): Promise<{ ending: number; errno: number; pid: number; uid: number }>
   /** The text of a file as a thread in the socket's namespace sees it: /proc/thread-self/net/… */
   readFile(job: number, path: string): Promise<{ ending: number; errno: number; text: string }>
+  /** Turns the host's expedited RCU grace periods off (0) or on (1), or puts back what killed processes left (2). */
+  expedite(job: number, what: number): Promise<{ ending: number; errno: number }>
   /** Makes a job end at its next chunk, `cancelled`. */
   cancel(job: number): void
   /** Ends after the present chunk; jobs not begun end `closed`. */

@@ -55,8 +55,9 @@ function scenario(kind: PoliciesKind): Scenario {
       },
     ],
     contestants: async (size) => [
-      ours(kind),
+      ours('xfrmesh', kind, false),
       await floor(kind, size),
+      ours('xfrmesh, boost', kind, true),
       docker,
       ...(kind === 'per-peer' ? [{ ...ipBatch(lines), without: ['again', 'compare'] }] : []),
     ],
@@ -132,12 +133,12 @@ const optionsOf = (kind: PoliciesKind): OverlayOptions => ({
   timeoutMs: 600_000,
 })
 
-function ours(kind: PoliciesKind): Contestant {
+function ours(name: string, kind: PoliciesKind, boost: boolean): Contestant {
   return {
-    name: 'xfrmesh',
+    name,
     role: 'ours',
     open: async ({ netns }, size) => {
-      const overlay = await Overlay.open({ ...optionsOf(kind), netns })
+      const overlay = await Overlay.open({ ...optionsOf(kind), netns, boost })
       await overlay.setKeys(KEYS)
       return session(doings(overlay, size), () => overlay.close())
     },

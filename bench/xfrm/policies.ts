@@ -1,7 +1,7 @@
 import { native } from '#dist/native.js'
 import { take } from '#dist/kernel/xfrm-batch.js'
 import { type PolicyOptions, Xfrm, XfrmBatch } from 'xfrmesh/xfrm'
-import type { Contestant, Sample, Scenario } from '../harness/contest.js'
+import type { Contestant, Sample, Scenario, Session } from '../harness/contest.js'
 import { keepFile } from '../harness/files.js'
 import { floorOf } from '../harness/floor.js'
 import { session } from '../harness/sessions.js'
@@ -37,7 +37,14 @@ export const policies: Scenario = {
       update: (i) => [policyLine('update', i, SECOND)],
       delete: (i) => [policyDeletion(i)],
     }
-    return Promise.resolve([ours, floor(size), docker, ipBatch(lines), ipEach(lines, 100)])
+    return Promise.resolve([
+      ours('xfrmesh', false),
+      floor(size),
+      ours('xfrmesh, boost', true),
+      docker,
+      ipBatch(lines),
+      ipEach(lines, 100),
+    ])
   },
 }
 
@@ -79,23 +86,23 @@ function wanted(size: number): Record<StepName, PolicyOptions[]> {
   return { add: first, update: policiesOf(size, SECOND), delete: first }
 }
 
-const ours: Contestant = {
-  name: 'xfrmesh',
-  role: 'ours',
-  open: async ({ netns }, size) => {
-    const given = wanted(size)
-    const xfrm = await Xfrm.open({ netns, timeoutMs: 600_000 })
-    const doing = (step: StepName) => async (): Promise<Sample> => {
-      const began = performance.now()
-      const batch = fill(step, given[step])
-      const buildMs = performance.now() - began
-      const { failures } = await xfrm.commit(batch)
-      const ms = performance.now() - began
-      if (failures.length > 0) throw new Error(`${failures.length} refused: ${failures[0]!.message}`)
-      return { ms, buildMs, commitMs: ms - buildMs }
-    }
-    return session(Object.fromEntries(stepNames.map((step) => [step, doing(step)])), () => xfrm.close())
-  },
+function ours(name: string, boost: boolean): Contestant {
+  return { name, role: 'ours', open: ({ netns }, size) => openOurs(netns, size, boost) }
+}
+
+async function openOurs(netns: string, size: number, boost: boolean): Promise<Session> {
+  const given = wanted(size)
+  const xfrm = await Xfrm.open({ netns, boost, timeoutMs: 600_000 })
+  const doing = (step: StepName) => async (): Promise<Sample> => {
+    const began = performance.now()
+    const batch = fill(step, given[step])
+    const buildMs = performance.now() - began
+    const { failures } = await xfrm.commit(batch)
+    const ms = performance.now() - began
+    if (failures.length > 0) throw new Error(`${failures.length} refused: ${failures[0]!.message}`)
+    return { ms, buildMs, commitMs: ms - buildMs }
+  }
+  return session(Object.fromEntries(stepNames.map((step) => [step, doing(step)])), () => xfrm.close())
 }
 
 /** The messages that ours become. */

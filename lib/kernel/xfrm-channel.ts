@@ -1,3 +1,4 @@
+import { Unsupported } from '../base/errors.js'
 import { Ending, NETLINK_XFRM, type NativeDump, type NativeOutcome } from '../native.js'
 import { Channel, type ChannelOptions } from './channel.js'
 import { checkEnding, errnoText } from './netlink-errors.js'
@@ -22,15 +23,56 @@ export interface Query extends SideTables {
   readonly details: boolean
 }
 
+export interface XfrmChannelOptions extends ChannelOptions {
+  /** Expedite RCU grace periods on this host while a large batch is at work. */
+  boost?: boolean | undefined
+}
+
 export class XfrmChannel {
   readonly #channel: Channel
+  readonly #boost: boolean
+  /** Calls that want the host boosted just now. */
+  #boosting = 0
 
-  private constructor(channel: Channel) {
+  private constructor(channel: Channel, boost: boolean) {
     this.#channel = channel
+    this.#boost = boost
   }
 
-  static async open(options: ChannelOptions): Promise<XfrmChannel> {
-    return new XfrmChannel(await Channel.open(NETLINK_XFRM, options))
+  /** @throws what {@link Channel.open} does; Unsupported for a boost that this process may not have */
+  static async open(options: XfrmChannelOptions): Promise<XfrmChannel> {
+    const { boost = false } = options
+    const opened = new XfrmChannel(await Channel.open(NETLINK_XFRM, options), boost)
+    // Who may not put back what a killed process left is not the one to complain of it.
+    await opened.#expedite(Expedite.mend)
+    if (!boost) return opened
+    const errno = (await opened.#expedite(Expedite.on)) || (await opened.#expedite(Expedite.off))
+    if (errno === 0) return opened
+    await opened.close()
+    const [code, text] = errnoText(errno)
+    throw new Unsupported(
+      'rcu_expedited',
+      `boost: /sys/kernel/rcu_expedited can't be set here, or not be noted in /run (${code}: ${text}): it takes root on the host, and a kernel with that switch; leave boost out otherwise`,
+    )
+  }
+
+  /**
+   * Does `work` with the host's RCU grace periods expedited, if this was opened so and the work is large: tables that grow
+   * wait for those. What is found is put back when the last of all processes that want it so is done.
+   */
+  async boosted<T>(operations: number, work: () => Promise<T>): Promise<T> {
+    if (!this.#boost || operations < BOOST_FROM) return work()
+    if (this.#boosting++ === 0) await this.#expedite(Expedite.on)
+    try {
+      return await work()
+    } finally {
+      if (--this.#boosting === 0) await this.#expedite(Expedite.off)
+    }
+  }
+
+  /** Jobs are done in the order made, so that it needs no waiting before the next. Returns 0 or an errno. */
+  async #expedite(what: number): Promise<number> {
+    return (await this.#channel.run('boost', (socket, job) => socket.expedite(job, what))).errno
   }
 
   /** Most operations in one send. */
@@ -107,6 +149,12 @@ export class XfrmChannel {
     return this.#channel.close()
   }
 }
+
+/** Operations from which on tables grow enough for a boost to be felt. */
+const BOOST_FROM = 1000
+
+/** What the addon's `expedite` takes. */
+const Expedite = { off: 0, on: 1, mend: 2 } as const
 
 const ENOENT = 2
 const EADDRINUSE = 98

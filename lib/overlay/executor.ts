@@ -70,10 +70,11 @@ export async function carryOut(
   options: ExecutionOptions = {},
 ): Promise<Execution> {
   const executor = new Executor(xfrm, plan, is, should, damage, options)
-  for (const phase of plan.phases) {
-    if (!(await executor.phase(phase))) break
+  const work = async () => {
+    for (const phase of plan.phases) if (!(await executor.phase(phase))) break
+    return executor.result
   }
-  return executor.result
+  return xfrm.boosted === undefined ? work() : xfrm.boosted(plan.operations, work)
 }
 
 class Executor {
@@ -151,7 +152,8 @@ class Executor {
     const pace = new Pace()
     for (let i = at; i < end; i += 2) {
       if (pace.isDue) await pace.breathe()
-      const [head, subject] = [phase.ops[i]!, phase.ops[i + 1]!]
+      const head = phase.ops[i]!
+      const subject = phase.ops[i + 1]!
       const code = codeOf(head)
       if (hasMessage(code)) {
         if (message === outcome!.sent) break

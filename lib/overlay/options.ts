@@ -47,8 +47,12 @@ export interface OverlayOptions {
   linksElsewhere?: boolean
   /** ESP in UDP: not in this version. */
   nat?: false
-  /** Expediting RCU grace periods: not in this version. */
-  boost?: false
+  /**
+   * Expedite RCU grace periods on this host (/sys/kernel/rcu_expedited) while a change of a thousand SAs and policies or
+   * more is at work, and put back what was found, also after a crash, at the next start: for first loads. It interrupts all
+   * processors of the host and takes root on it. Processes that share /run count together. Default: false.
+   */
+  boost?: boolean
   /** Time that one exchange with the kernel (of a few thousand operations) may take, 1 to 2^31 - 1 ms. Default: 10,000. */
   timeoutMs?: number
 }
@@ -62,6 +66,7 @@ export interface Settings {
   readonly netns: string | number | undefined
   readonly firewall: 'nftables' | 'none'
   readonly linksElsewhere: boolean
+  readonly boost: boolean
   readonly timeoutMs: number
 }
 
@@ -105,7 +110,6 @@ export function settings(given: unknown): Settings {
     throw new InvalidArgument('linksElsewhere', "false with firewall: 'none': it is the firewall that knows them", true)
   }
   refuse(o.nat, 'nat')
-  refuse(o.boost, 'boost')
   return {
     form: {
       local,
@@ -123,6 +127,7 @@ export function settings(given: unknown): Settings {
     netns: namespace(o.netns, 'netns'),
     firewall,
     linksElsewhere,
+    boost: boolean(o.boost ?? false, 'boost'),
     timeoutMs: integer(o.timeoutMs ?? 10_000, 'timeoutMs', 1, 0x7fffffff),
   }
 }

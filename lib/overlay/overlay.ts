@@ -100,8 +100,8 @@ export class Overlay implements AsyncDisposable {
    */
   static async open(options: OverlayOptions): Promise<Overlay> {
     const given = settings(options)
-    const { netns, timeoutMs, form } = given
-    const xfrm = await XfrmChannel.open({ netns, timeoutMs })
+    const { netns, timeoutMs, boost, form } = given
+    const xfrm = await XfrmChannel.open({ netns, timeoutMs, boost })
     try {
       const holder = await xfrm.lock(`xfrmesh/${form.mark.toString(16)}`)
       if (holder !== undefined) throw lockedError(form.mark, holder)

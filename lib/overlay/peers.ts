@@ -98,7 +98,11 @@ export class PeerTable {
     const words = this.words
     const table = this.#table
     const mask = table.length - 1
-    const [a, b, c, d] = [this.#scratch[0]!, this.#scratch[1]!, this.#scratch[2]!, this.#scratch[3]!]
+    const scratch = this.#scratch
+    const a = scratch[0]!
+    const b = scratch[1]!
+    const c = scratch[2]!
+    const d = scratch[3]!
     for (let i = hash(a, b, c, d) & mask; ; i = (i + 1) & mask) {
       const slot = table[i]! - 1
       if (slot < 0) return -1

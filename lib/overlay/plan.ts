@@ -436,7 +436,8 @@ export function without(phase: Phase, failed: ReadonlySet<number>, is: Is, shoul
   if (failed.size === 0) return phase
   const kept = new Ops()
   for (let i = 0; i < phase.ops.length; i += 2) {
-    const [head, subject] = [phase.ops[i]!, phase.ops[i + 1]!]
+    const head = phase.ops[i]!
+    const subject = phase.ops[i + 1]!
     const code = codeOf(head)
     if (code === Op.deleteShared || (concernsPeer(code) && failed.has(subject))) continue
     kept.push(head, subject)

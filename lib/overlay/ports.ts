@@ -4,7 +4,7 @@ import type { Firewall } from './firewall.js'
 /** What an Overlay needs of the kernel. */
 
 /** The SAD and SPD, in batches of records. */
-export type XfrmPort = Pick<XfrmChannel, 'commit' | 'read' | 'close'>
+export type XfrmPort = Pick<XfrmChannel, 'commit' | 'read' | 'close'> & Partial<Pick<XfrmChannel, 'boosted'>>
 
 /** The guard of the encrypted networks. */
 export type FirewallPort = Pick<Firewall, 'apply' | 'read' | 'restore'>

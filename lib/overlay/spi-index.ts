@@ -19,8 +19,11 @@ const FIRST_CAPACITY = 128
  * so two peers with one SPI have one SA: this is where that is noticed. SPI 0 is none.
  */
 export class SpiIndex {
-  /** Open addressing, linear probing; SPI 0 marks what is free. Never more than half full. */
-  #spis = new Uint32Array(FIRST_CAPACITY)
+  /**
+   * Open addressing, linear probing; SPI 0 marks what is free. Never more than half full. Signed, as all 32-bit integers
+   * that V8 keeps without a heap object are.
+   */
+  #spis = new Int32Array(FIRST_CAPACITY)
   #first = new Uint32Array(FIRST_CAPACITY)
   /** All claims but the first, where there are several: SPIs are hashes, so that is rare. */
   readonly #more = new Map<number, number[]>()
@@ -38,8 +41,9 @@ export class SpiIndex {
 
   /** One claim of that SPI, or -1. */
   first(spi: number): number {
-    const at = this.#find(spi)
-    return this.#spis[at] === spi ? this.#first[at]! : -1
+    if (this.#size === 0) return -1
+    const at = this.#find(spi | 0)
+    return this.#spis[at] === (spi | 0) ? this.#first[at]! : -1
   }
 
   /** Who claims that SPI. */
@@ -53,11 +57,17 @@ export class SpiIndex {
     return this.first(spi) < 0 ? 0 : 1 + (this.#more.get(spi)?.length ?? 0)
   }
 
+  /** Makes room for so many more SPIs at once. */
+  reserve(more: number): void {
+    while ((this.#size + more) * 2 > this.#spis.length) this.#grow(Math.max(this.#spis.length * 2, powerOver(more * 2)))
+  }
+
   /** Adds a claim; a claim that is there stays one. */
   add(spi: number, peer: number, key: number): void {
     const packed = claim(peer, key)
-    let at = this.#find(spi)
-    if (this.#spis[at] === spi) {
+    const signed = spi | 0
+    let at = this.#find(signed)
+    if (this.#spis[at] === signed) {
       const more = this.#more.get(spi)
       if (this.#first[at] === packed || more?.includes(packed)) return
       if (more) more.push(packed)
@@ -65,10 +75,10 @@ export class SpiIndex {
       return
     }
     if ((this.#size + 1) * 2 > this.#spis.length) {
-      this.#grow()
-      at = this.#find(spi)
+      this.#grow(this.#spis.length * 2)
+      at = this.#find(signed)
     }
-    this.#spis[at] = spi
+    this.#spis[at] = signed
     this.#first[at] = packed
     this.#size++
   }
@@ -76,8 +86,8 @@ export class SpiIndex {
   /** Removes a claim, if it is there. */
   remove(spi: number, peer: number, key: number): void {
     const packed = claim(peer, key)
-    const at = this.#find(spi)
-    if (this.#spis[at] !== spi) return
+    const at = this.#find(spi | 0)
+    if (this.#spis[at] !== (spi | 0)) return
     const more = this.#more.get(spi)
     if (more) {
       const all = [this.#first[at]!, ...more].filter((other) => other !== packed)
@@ -95,7 +105,7 @@ export class SpiIndex {
     this.#size = 0
   }
 
-  /** Where the SPI is, or would go. */
+  /** Where the SPI, signed, is or would go. */
   #find(spi: number): number {
     const spis = this.#spis
     const mask = spis.length - 1
@@ -119,10 +129,11 @@ export class SpiIndex {
     this.#size--
   }
 
-  #grow(): void {
-    const [spis, first] = [this.#spis, this.#first]
-    this.#spis = new Uint32Array(spis.length * 2)
-    this.#first = new Uint32Array(spis.length * 2)
+  #grow(capacity: number): void {
+    const spis = this.#spis
+    const first = this.#first
+    this.#spis = new Int32Array(capacity)
+    this.#first = new Uint32Array(capacity)
     for (let i = 0; i < spis.length; i++) {
       const spi = spis[i]!
       if (spi === 0) continue
@@ -137,4 +148,9 @@ export class SpiIndex {
 function home(spi: number): number {
   const h = Math.imul(spi, 0x9e3779b1)
   return h ^ (h >>> 15)
+}
+
+/** The least power of two that is not below n. */
+function powerOver(n: number): number {
+  return 2 ** Math.ceil(Math.log2(n))
 }

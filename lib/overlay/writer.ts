@@ -9,7 +9,7 @@ import {
   NO_KEY,
   Operation,
   Policy,
-  type RecordWriter,
+  RecordWriter,
   State,
 } from '../kernel/records.js'
 import {
@@ -29,6 +29,12 @@ import { codeOf, type Damage, type Is, keyOf, Op, type RecordList, type Should }
 /** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
 const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
 
+/** SAs to add and to delete, as records that lack what differs from peer to peer. */
+interface CommonState {
+  readonly add: Uint8Array
+  readonly delete: Uint8Array
+}
+
 /** Names of algorithms by the index that the records have: the side table beside the keyring's. */
 export function algorithms(form: Form): string[] {
   return [form.suite.algorithm]
@@ -42,19 +48,19 @@ export class OpWriter {
   readonly #form: Form
   readonly #local: Uint32Array
   readonly #prefix: number
-  readonly #flags: number
   readonly #headWindow: number
   /** Tails, encoded once: of an SA, of a peer's own policy, of a shared one, of a policy to delete. */
   readonly #stateTail: Uint8Array
   readonly #ownTail: Uint8Array
   readonly #sharedTail: Uint8Array
   readonly #identityTail: Uint8Array
+  readonly #inbound: CommonState
+  readonly #outbound: CommonState
 
   constructor(form: Form) {
     this.#form = form
     this.#local = new Uint32Array(form.local.bytes.slice().buffer)
     this.#prefix = form.local.family === AF_INET ? 32 : 128
-    this.#flags = form.esn ? FLAG_ESN : 0
     const wide = form.esn || form.replayWindow > OLD_WINDOW
     this.#headWindow = wide ? 0 : form.replayWindow
     this.#stateTail = wide ? attribute(XFRMA.REPLAY_ESN_VAL, replayState(form.replayWindow)) : new Uint8Array(0)
@@ -63,6 +69,8 @@ export class OpWriter {
     this.#sharedTail = joined(attribute(XFRMA.TMPL, template), this.#identityTail)
     this.#ownTail = this.#sharedTail.slice()
     this.#ownTail.set(form.local.bytes, OWN_TEMPLATE - HEAD_BYTES + TemplateLayout.source)
+    this.#inbound = this.#common(State.destination)
+    this.#outbound = this.#common(State.source)
   }
 
   /** Appends the record of one operation; false if the operation takes no message. */
@@ -120,30 +128,30 @@ export class OpWriter {
     { peers }: Is,
     { form, keyring }: Should,
   ): void {
+    const common = inbound ? this.#inbound : this.#outbound
     const tag = keyring.tag(key)
-    if (operation === Operation.addState) this.anyState(into)
-    else this.#stateIdentity(into, operation)
-    if (inbound) {
-      into.address(State.destination, this.#local, 0)
-      into.address(State.source, peers.words, peer * 4)
-      into.u32(State.spi, form.spis.reverse(tag, peers.bytes, peer * ADDRESS_BYTES))
-    } else {
-      into.address(State.destination, peers.words, peer * 4)
-      into.address(State.source, this.#local, 0)
-      into.u32(State.spi, form.spis.forward(tag, peers.bytes, peer * ADDRESS_BYTES))
-    }
+    const at = peer * ADDRESS_BYTES
+    into.record(operation === Operation.addState ? common.add : common.delete, operation)
+    into.address(inbound ? State.source : State.destination, peers.words, peer * 4)
+    into.u32(State.spi, inbound ? form.spis.reverse(tag, peers.bytes, at) : form.spis.forward(tag, peers.bytes, at))
     if (operation === Operation.addState) into.u32(State.cipherKey, keyring.index(key))
   }
 
-  /** What all SAs of this form have in common: an SA but for its addresses, SPI and key. */
-  anyState(into: RecordWriter): void {
-    this.#stateIdentity(into, Operation.addState)
-    into.u8(State.flags, this.#flags)
-    into.u8(State.replayWindow, this.#headWindow)
-    into.u8(State.salted, 1)
-    into.u8(State.cipher, Cipher.aead)
-    into.u16(State.icvBits, this.#form.suite.icvBits)
-    into.tail(this.#stateTail)
+  /** What all SAs of one direction have in common: records but for the peer's address, the SPI and the key. */
+  #common(ownAddress: number): CommonState {
+    const writer = new RecordWriter(256)
+    this.#stateIdentity(writer, Operation.deleteState)
+    writer.address(ownAddress, this.#local, 0)
+    const deletion = writer.take()
+    this.#stateIdentity(writer, Operation.addState)
+    writer.address(ownAddress, this.#local, 0)
+    writer.u8(State.flags, this.#form.esn ? FLAG_ESN : 0)
+    writer.u8(State.replayWindow, this.#headWindow)
+    writer.u8(State.salted, 1)
+    writer.u8(State.cipher, Cipher.aead)
+    writer.u16(State.icvBits, this.#form.suite.icvBits)
+    writer.tail(this.#stateTail)
+    return { add: writer.take(), delete: deletion }
   }
 
   #stateIdentity(into: RecordWriter, operation: number): void {

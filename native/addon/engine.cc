@@ -82,7 +82,8 @@ void Engine::work() {
 void Engine::workThrough() {
   Socket socket;
   std::vector<Descriptor> held;
-  Workplace place{.socket = socket, .where = where_, .options = options_, .held = held};
+  RcuSwitch expedited;
+  Workplace place{.socket = socket, .where = where_, .options = options_, .held = held, .expedited = expedited};
   std::unique_lock lock(mutex_);
   for (;;) {
     work_.wait(lock, [this] { return closing_ || !queue_.empty(); });

@@ -243,6 +243,28 @@ void LockJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
   deferred.Resolve(value);
 }
 
+void ExpediteJob::run(Workplace& place, const Control& /*control*/) {
+  error_ = guarded([&] {
+    switch (what_) {
+      case What::kOff:
+        return place.expedited.off();
+      case What::kOn:
+        return place.expedited.on();
+      case What::kMend:
+        return place.expedited.mend();
+    }
+    return EINVAL;
+  });
+  if (error_ != 0) ending_ = Ending::kFailed;
+}
+
+void ExpediteJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = Napi::Object::New(env);
+  value.Set("ending", static_cast<double>(ending_));
+  value.Set("errno", error_);
+  deferred.Resolve(value);
+}
+
 void ReadFileJob::run(Workplace& place, const Control& /*control*/) {
   error_ = guarded([&] { return xfrmesh::readFile(place.where, path_, text_); });
   if (error_ != 0) ending_ = Ending::kFailed;

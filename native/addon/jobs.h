@@ -132,6 +132,20 @@ class LockJob final : public JsJob {
   int error_ = 0;
 };
 
+class ExpediteJob final : public JsJob {
+ public:
+  enum class What : std::uint8_t { kOff = 0, kOn = 1, kMend = 2 };
+  ExpediteJob(std::uint32_t id, What what) : JsJob(id), what_(what) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { ending_ = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  What what_;
+  Ending ending_ = Ending::kComplete;
+  int error_ = 0;
+};
+
 class ReadFileJob final : public JsJob {
  public:
   ReadFileJob(std::uint32_t id, std::string path) : JsJob(id), path_(std::move(path)) {}

@@ -42,9 +42,9 @@ Napi::Function SocketObject::define(Napi::Env env) {
        InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::request>("request"),
        InstanceMethod<&SocketObject::transact>("transact"), InstanceMethod<&SocketObject::join>("join"),
        InstanceMethod<&SocketObject::hear>("hear"), InstanceMethod<&SocketObject::lock>("lock"),
-       InstanceMethod<&SocketObject::readFile>("readFile"), InstanceMethod<&SocketObject::cancel>("cancel"),
-       InstanceMethod<&SocketObject::close>("close"), InstanceAccessor<&SocketObject::chunk>("chunk"),
-       InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
+       InstanceMethod<&SocketObject::readFile>("readFile"), InstanceMethod<&SocketObject::expedite>("expedite"),
+       InstanceMethod<&SocketObject::cancel>("cancel"), InstanceMethod<&SocketObject::close>("close"),
+       InstanceAccessor<&SocketObject::chunk>("chunk"), InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
        InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
 }
 
@@ -205,6 +205,11 @@ Napi::Value SocketObject::lock(const Napi::CallbackInfo& info) {
 
 Napi::Value SocketObject::readFile(const Napi::CallbackInfo& info) {
   return submit(info.Env(), std::make_unique<ReadFileJob>(number(info[0]), info[1].As<Napi::String>().Utf8Value()), {});
+}
+
+Napi::Value SocketObject::expedite(const Napi::CallbackInfo& info) {
+  const auto what = static_cast<ExpediteJob::What>(number(info[1]));
+  return submit(info.Env(), std::make_unique<ExpediteJob>(number(info[0]), what), {});
 }
 
 void SocketObject::cancel(const Napi::CallbackInfo& info) {

@@ -1,6 +1,6 @@
 import { array, boolean, integer, options, U16, U32 } from '../base/check.js'
-import { InvalidState, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
-import type { Nft, Rule, TableName } from '../kernel/nft.js'
+import { InvalidState, NetlinkError, Unsupported } from '../base/errors.js'
+import type { Nft, NftResult, TableName } from '../kernel/nft.js'
 import { NftTransaction } from '../kernel/nft-transaction.js'
 import { type Drops, drops, type Guard, guardOf } from './guard.js'
 import {
@@ -17,8 +17,6 @@ import {
 /** A VNI is 24 bits; RFC 7348 excludes none. */
 export const LAST_VNI = 0xffffff
 
-/** How often a change is planned anew because another tool changed the table in between. */
-const TRIES = 16
 const ENOENT = 2
 
 export interface FirewallOptions {
@@ -97,14 +95,7 @@ export class Firewall {
     } = options<FirewallChange>(change, 'change', ['add', 'remove', 'removeEmpty'])
     const added = vnis(add, 'change.add')
     const removed = vnis(remove, 'change.remove')
-    for (let tries = 1; ; tries++) {
-      try {
-        await this.#applyOnce(added, removed, removeEmpty)
-        return
-      } catch (error) {
-        if (!overtaken(error) || tries === TRIES) throw error
-      }
-    }
+    this.#check(await this.#nft.change(async () => this.#changeOf(await this.#found(), added, removed, removeEmpty)))
   }
 
   /**
@@ -113,30 +104,21 @@ export class Firewall {
    */
   async restore(networks: Iterable<number>): Promise<void> {
     const wanted = vnis([...networks], 'networks')
-    const { value } = await this.#snapshot()
-    await this.#rebuild(wanted, value.rules)
+    const { value } = await this.#nft.snapshot(() => this.#found())
+    this.#check(await this.#nft.commit(replacing(this.table, this.#guard, wanted, value?.rules ?? [])))
   }
 
   /** Takes the table away. No failure if there is none. */
   async remove(): Promise<void> {
-    // What was just added is there to be deleted.
-    await this.#commit(new NftTransaction().addTable(this.table).deleteTable(this.table))
+    this.#check(await this.#nft.commit(this.#removal()))
   }
 
   /** What the kernel has, compared with what it should have. */
   async read(): Promise<FirewallState> {
-    return (await this.#snapshot()).value.state
+    return this.#stateOf((await this.#nft.snapshot(() => this.#found())).value)
   }
 
-  /** A reading, and the generation of the ruleset that it is of. */
-  #snapshot(): Promise<{ value: { state: FirewallState; rules: readonly Rule[] }; generation: number }> {
-    return this.#nft.snapshot(async () => {
-      const found = await this.#found()
-      return { state: this.#stateOf(found), rules: found?.rules ?? [] }
-    })
-  }
-
-  #stateOf(found: (Found & { keys: readonly Uint8Array[] }) | undefined): FirewallState {
+  #stateOf(found: FoundTable | undefined): FirewallState {
     if (found === undefined) {
       const said = [`there is no table ${this.table.table}`]
       const nothing = { networks: new Set<number>(), otherPort: undefined, drops: drops([]) }
@@ -167,7 +149,7 @@ export class Firewall {
     return undefined
   }
 
-  async #found(): Promise<(Found & { keys: readonly Uint8Array[] }) | undefined> {
+  async #found(): Promise<FoundTable | undefined> {
     const table = await this.#nft.table(this.table)
     if (table === undefined) return undefined
     const [chains, rules, sets] = await Promise.all([
@@ -179,46 +161,42 @@ export class Firewall {
     return { table, chains, rules, sets, keys }
   }
 
-  async #applyOnce(add: Set<number>, remove: Set<number>, removeEmpty: boolean): Promise<void> {
-    const { value, generation } = await this.#snapshot()
-    const { state, rules } = value
+  /** What makes the table guard other networks too, and fewer; undefined if it does that already. */
+  #changeOf(
+    found: FoundTable | undefined,
+    add: Set<number>,
+    remove: Set<number>,
+    removeEmpty: boolean,
+  ): NftTransaction | undefined {
+    const state = this.#stateOf(found)
     const networks = without([...state.networks, ...add], remove)
-    if (networks.size === 0 && (removeEmpty || !state.exists)) {
-      if (state.exists) await this.remove()
-    } else if (state.intact) {
-      await this.#changeElements(without(networks, state.networks), without(state.networks, networks))
-    } else if (state.otherPort !== undefined && state.networks.size > 0) {
+    if (networks.size === 0 && (removeEmpty || !state.exists)) return state.exists ? this.#removal() : undefined
+    if (state.intact) {
+      return new NftTransaction()
+        .addElements(elementsOf(this.table, without(networks, state.networks)))
+        .deleteElements(elementsOf(this.table, without(state.networks, networks)))
+    }
+    if (state.otherPort !== undefined && state.networks.size > 0) {
       throw otherPortError(this.table.table, state.otherPort, this.#port)
-    } else {
-      await this.#rebuild(networks, rules, generation)
     }
+    return replacing(this.table, this.#guard, networks, found?.rules ?? [])
   }
 
-  async #changeElements(add: Set<number>, remove: Set<number>): Promise<void> {
-    const transaction = new NftTransaction()
-    transaction.addElements(elementsOf(this.table, add)).deleteElements(elementsOf(this.table, remove))
-    await this.#commit(transaction)
+  #removal(): NftTransaction {
+    // What was just added is there to be deleted.
+    return new NftTransaction().addTable(this.table).deleteTable(this.table)
   }
 
-  /** With a generation: only if nobody changed anything since, so that what another call or process added is not lost. */
-  async #rebuild(networks: Set<number>, before: readonly Rule[], generation = 0): Promise<void> {
-    try {
-      await this.#commit(replacing(this.table, this.#guard, networks, before), generation)
-    } catch (error) {
-      // All that it refers to it makes itself: what is not found is a part of the kernel.
-      if (error instanceof NetlinkError && error.errno === ENOENT) throw missingPart(error)
-      throw error
-    }
-  }
-
-  async #commit(transaction: NftTransaction, generation = 0): Promise<void> {
-    const { failures } = await this.#nft.commit(transaction, { generation })
-    const [first] = failures
-    if (first !== undefined) {
-      throw new NetlinkError(`firewall: ${first.subject}`, first.errno, first.message)
-    }
+  /** @throws NetlinkError, or Unsupported: what a transaction refers to is there or made by it, so what is not found is a part of the kernel */
+  #check({ failures: [first] }: NftResult): void {
+    if (first === undefined) return
+    const error = new NetlinkError(`firewall: ${first.subject}`, first.errno, first.message)
+    throw first.errno === ENOENT ? missingPart(error) : error
   }
 }
+
+/** All that was found of our table. */
+type FoundTable = Found & { keys: readonly Uint8Array[] }
 
 /** To take the table over would leave the networks that are encrypted on the other port without a guard. */
 function otherPortError(table: string, other: number, port: number): InvalidState {
@@ -226,12 +204,6 @@ function otherPortError(table: string, other: number, port: number): InvalidStat
     `table ${table} guards VXLAN on port ${other}, not ${port}, and has networks: open an Overlay with that port and close it with { flush: true }, or reconcile() to give them up, or use another mark`,
     'ERR_XFRMESH_OTHER_PORT',
   )
-}
-
-/** Whether a change failed because somebody else's came between reading and writing. */
-function overtaken(error: unknown): boolean {
-  if (error instanceof NetlinkError) return error.errno === ENOENT
-  return error instanceof XfrmeshError && error.code === 'ERR_XFRMESH_RULESET_CHANGED'
 }
 
 /** Chains want their type for this family, rules their expressions; all but one of those are in every nf_tables. */

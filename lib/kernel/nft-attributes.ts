@@ -1,4 +1,5 @@
-import { eachAttribute, HEADER_BYTES, malformed, viewOf } from './attributes.js'
+import { HEADER_BYTES, malformed, viewOf } from './attributes.js'
+import { Cursor, readText } from './nft-cursor.js'
 import { align4, LITTLE_ENDIAN } from './records.js'
 
 /**
@@ -10,8 +11,6 @@ const NESTED = 0x8000
 /** What an attribute holds at most: its length is 16 bits and counts its header. */
 export const LONGEST_PAYLOAD = 0xffff - HEADER_BYTES
 const noBytes = new Uint8Array()
-
-const decoder = new TextDecoder()
 
 /** Appends attributes to one growing buffer. Throws a RangeError where something does not fit into one. */
 export class AttributeWriter {
@@ -140,25 +139,32 @@ export class AttributeWriter {
 
 /** The attributes in `bytes` by type; of several of one type, the last. */
 export class Attributes {
-  readonly #byType: Map<number, Uint8Array>
+  readonly #bytes: Uint8Array
+  readonly #types: number[] = []
+  /** Where each payload starts and ends, one after the other. */
+  readonly #places: number[] = []
 
   constructor(bytes: Uint8Array) {
-    this.#byType = new Map(eachAttribute(bytes))
+    this.#bytes = bytes
+    for (const cursor = new Cursor(bytes); cursor.next();) {
+      this.#types.push(cursor.type)
+      this.#places.push(cursor.start, cursor.end)
+    }
   }
 
   has(type: number): boolean {
-    return this.#byType.has(type)
+    return this.#types.includes(type)
   }
 
   /** Whether there is none of another type. */
   only(...types: number[]): boolean {
-    return [...this.#byType.keys()].every((type) => types.includes(type))
+    return this.#types.every((type) => types.includes(type))
   }
 
   bytes(type: number): Uint8Array {
-    const payload = this.#byType.get(type)
-    if (payload === undefined) throw malformed(`attribute ${type} is missing`)
-    return payload
+    const index = this.#types.lastIndexOf(type)
+    if (index < 0) throw malformed(`attribute ${type} is missing`)
+    return this.#bytes.subarray(this.#places[index * 2], this.#places[index * 2 + 1])
   }
 
   u8(type: number): number {
@@ -190,12 +196,6 @@ export class Attributes {
     if (payload.length !== length) throw malformed(`attribute ${type} has ${payload.length} bytes, not ${length}`)
     return viewOf(payload)
   }
-}
-
-/** A string up to its NUL, or to the end. */
-export function readText(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0)
-  return decoder.decode(end < 0 ? bytes : bytes.subarray(0, end))
 }
 
 /** How many bytes a string takes in an attribute, its NUL included. */

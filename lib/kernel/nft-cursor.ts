@@ -1,6 +1,7 @@
-import { HEADER_BYTES, malformed, TYPE_MASK } from './attributes.js'
-import { readText } from './nft-attributes.js'
+import { HEADER_BYTES, malformed, TYPE_MASK, viewOf } from './attributes.js'
 import { align4, LITTLE_ENDIAN } from './records.js'
+
+const decoder = new TextDecoder()
 
 const MESSAGE_HEADER = 16
 /** struct nfgenmsg: family, version, resource. */
@@ -22,7 +23,7 @@ export class Cursor {
   /** All of `bytes`, before the first. */
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#view = viewOf(bytes)
     this.#limit = bytes.length
   }
 
@@ -86,4 +87,10 @@ export class Cursor {
     const found = this.end - this.start
     if (found !== length) throw malformed(`attribute ${this.type} has ${found} bytes, not ${length}`)
   }
+}
+
+/** A string up to its NUL, or to the end. */
+export function readText(bytes: Uint8Array): string {
+  const end = bytes.indexOf(0)
+  return decoder.decode(end < 0 ? bytes : bytes.subarray(0, end))
 }

@@ -115,10 +115,16 @@ export function firstCounter(list: Uint8Array): Counted | undefined {
 
 /** What an expression counted, if it is a counter. */
 export function readCounter(expression: Uint8Array): Counted | undefined {
-  const attributes = new Attributes(expression)
-  if (attributes.text(ExpressionAttribute.name) !== 'counter') return undefined
-  return readCounted(attributes.nest(ExpressionAttribute.data))
+  let isCounter = false
+  for (const cursor = new Cursor(expression); cursor.next();) {
+    if (cursor.type === ExpressionAttribute.name) isCounter = sameBytes(cursor.payload, COUNTER)
+    if (isCounter && cursor.type === ExpressionAttribute.data) return readCounted(new Attributes(cursor.payload))
+  }
+  return undefined
 }
+
+/** The name of the expression, with its NUL. */
+const COUNTER = Uint8Array.from(Buffer.from('counter\0'))
 
 export function readCounted(data: Attributes): Counted {
   return { packets: data.u64(CounterAttribute.packets), bytes: data.u64(CounterAttribute.bytes) }

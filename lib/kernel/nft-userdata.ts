@@ -1,5 +1,6 @@
 import { InvalidArgument } from '../base/errors.js'
-import { readText, textBytes, type AttributeWriter } from './nft-attributes.js'
+import { textBytes, type AttributeWriter } from './nft-attributes.js'
+import { readText } from './nft-cursor.js'
 import { LITTLE_ENDIAN } from './records.js'
 
 /**

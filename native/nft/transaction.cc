@@ -227,6 +227,8 @@ std::vector<Bytes> elementsOf(const Message& message) {
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
                                                     std::uint32_t generation, bool echo) {
   EncodedTransaction transaction;
+  // A message is shorter than its record; only packed keys become more.
+  transaction.bytes.reserve(records.size());
   Writer writer(transaction.bytes, firstSequence);
   writer.beginMessage(NFNL_MSG_BATCH_BEGIN, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
   if (generation != 0) {

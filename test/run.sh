@@ -87,7 +87,7 @@ vitest_suite unit --project unit
 vitest_suite package --project package
 # What needs no ESP is tried on this machine's own kernel too: another version, and at full speed.
 if [[ -d test/kernel/anywhere && $(id -u) == 0 ]]; then
-  vitest_suite kernel-here --project kernel test/kernel/anywhere -- test/lab/lab --native
+  vitest_suite kernel-here --project kernel --project here test/kernel/anywhere test/kernel/here -- test/lab/lab --native
 fi
 vitest_suite kernel --project kernel -- test/lab/lab --limit 1800 --writable "$results"
 # A rotation is told by the kernel's choice among SAs, which later kernels cache: it is tried on one of those too.

@@ -7,7 +7,8 @@ import type { Outcome, Scenario } from './harness/contest.js'
 import { inLab } from './harness/lab.js'
 import { describeMachine, type Machine } from './harness/machine.js'
 import { draw } from './harness/pictures.js'
-import { linesOf, table } from './harness/report.js'
+import { table } from './harness/report.js'
+import { publish } from './publish.js'
 import { scenarios } from './scenarios.js'
 
 /** Where it is measured: on this kernel, in the lab, or in the lab by instructions instead of time. */
@@ -22,10 +23,13 @@ interface Options {
   rounds?: number
   out: string
   inside?: Place
+  publish?: string[]
 }
 
 /** What a run writes: all samples, so that any other figure can be had from it later. */
 export interface Run {
+  /** What was typed after `npm run bench --`. */
+  command: string
   machine: Machine
   outcomes: Outcome[]
   anatomies: Anatomy[]
@@ -46,15 +50,21 @@ const program = new Command('npm run bench --')
   .option('--sizes <n,n…>', "instead of the scenarios' own", numbers)
   .option('--rounds <n>', 'default 21; counted 3; with --quick 3 and 1', Number)
   .option('--out <directory>', 'where results.json and the pictures go', 'build/bench-results')
+  .option('--publish <results.json...>', 'measure nothing: make bench/RESULTS.md and its pictures of these runs')
   .option('--inside <place>', 'this is that place already: how the lab calls it')
   .action(main)
 
 async function main(options: Options): Promise<void> {
+  if (options.publish !== undefined) {
+    await publish(options.publish, 'bench')
+    return
+  }
   const chosen = scenarios.filter(({ name }) => options.scenario?.includes(name) ?? true)
   if (chosen.length === 0) throw new Error(`no such scenario: ${String(options.scenario)}`)
   const out = resolve(options.out)
   await mkdir(out, { recursive: true })
-  const run: Run = { machine: await describeMachine(), outcomes: [], anatomies: [] }
+  const command = process.argv.slice(2).join(' ')
+  const run: Run = { command, machine: await describeMachine(), outcomes: [], anatomies: [] }
   const write = () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
   if (options.inside !== undefined) {
     await measure(chosen, options, options.inside, run, write)
@@ -71,7 +81,7 @@ async function main(options: Options): Promise<void> {
     }
     await write()
   }
-  const pictures = await draw(run.outcomes.flatMap(linesOf), out)
+  const pictures = await draw(run, out)
   console.log(`written: ${['results.json', ...pictures].map((file) => join(options.out, file)).join(', ')}`)
 }
 

@@ -2,6 +2,7 @@ import type { Scenario } from './harness/contest.js'
 import { nodesScenario } from './node/nodes.js'
 import { peers } from './xfrm/peers.js'
 import { policies } from './xfrm/policies.js'
+import { records } from './xfrm/records.js'
 
 /** All that `npm run bench` runs, in this order. */
-export const scenarios: readonly Scenario[] = [policies, ...peers, nodesScenario]
+export const scenarios: readonly Scenario[] = [policies, records, ...peers, nodesScenario]

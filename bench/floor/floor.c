@@ -31,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { kReplyBytes = 65536, kLargestChunk = 4096, kDefaultChunk = 256, kRoundsPerChunk = 5 };
+enum { kReplyBytes = 65536, kLargestChunk = 1 << 20, kDefaultChunk = 256, kRoundsPerChunk = 5 };
 enum { kSmallestBuffer = 4 << 20 };
 static const int kChunks[] = {16, 32, 64, 128, 256, 512, 1024};
 enum { kChunkCount = sizeof kChunks / sizeof *kChunks };

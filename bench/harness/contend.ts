@@ -29,6 +29,7 @@ export async function contend(scenario: Scenario, size: number, rounds: number, 
   for (let i = 0; i < rounds; i++) {
     const order = [...entries.keys()]
     for (const at of i % 2 === 0 ? order : order.reverse()) {
+      if (i >= (entries[at]!.mostRounds?.(size) ?? rounds)) continue
       const samples = await round(scenario, entries[at]!, size, false)
       for (const [step, sample] of samples) (results[at]!.samples[step] ??= []).push(sample)
     }

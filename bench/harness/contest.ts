@@ -21,6 +21,8 @@ export interface Contestant {
   readonly role: 'ours' | 'floor' | 'peer'
   /** The largest size at which it takes part: what takes a millisecond an object would take all day. */
   readonly most?: number
+  /** Rounds that it takes part in, the first ones, where it takes so long that few must do. */
+  mostRounds?(size: number): number
   /** Steps that it has no way to do, or that would mean something else: left out of its column. */
   readonly without?: readonly string[]
   /** Makes ready in a fresh namespace, with all that need not be on the clock. */

@@ -5,6 +5,9 @@ import { LineProgram, session } from './sessions.js'
 
 const program = join(import.meta.dirname, '../../../build/floor/floor')
 
+/** More messages than any scenario has. */
+const ALL = 1 << 20
+
 /** The chunk that served best, by the files it was found for. */
 const chunks = new Map<string, Promise<number>>()
 
@@ -27,6 +30,11 @@ export function floorOf(files: Readonly<Record<string, string>>, protocol: Proto
       return session(Object.fromEntries(steps), () => floor.end())
     },
   }
+}
+
+/** The same messages, all in one send: what a hash table is short of room for grows after it, not during it. */
+export function allAtOnce(files: Readonly<Record<string, string>>, protocol: Protocol): Contestant {
+  return { ...floorOf(files, protocol, ALL), name: 'all in one send (C)', role: 'peer' }
 }
 
 function bestChunk(files: readonly string[], protocol: Protocol): Promise<number> {

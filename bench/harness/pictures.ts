@@ -2,8 +2,10 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as vega from 'vega'
 import { compile, type TopLevelSpec } from 'vega-lite'
+import type { Anatomy } from '../anatomy/anatomy.js'
+import type { Run } from '../main.js'
 import { AGAIN } from './contend.js'
-import type { Line } from './report.js'
+import { type Line, linesOf } from './report.js'
 
 interface Point {
   name: string
@@ -14,27 +16,65 @@ interface Point {
   high: number
 }
 
-/** For each scenario with more than one size: time over size, and time an operation over size. Returns the files' names. */
-export async function draw(lines: readonly Line[], directory: string): Promise<string[]> {
+/**
+ * For each scenario with more than one size: time over size, and time an operation over size; and the event loop's delay.
+ * Returns the files' names.
+ */
+export async function draw({ outcomes, anatomies }: Run, directory: string): Promise<string[]> {
   const files: string[] = []
-  for (const scenario of new Set(lines.map((line) => line.scenario))) {
-    const own = lines.filter((line) => line.scenario === scenario && line.part === undefined && line.name !== AGAIN)
+  const lines = outcomes.flatMap(linesOf)
+  for (const about of new Set(lines.map(({ scenario, place }) => `${scenario}, ${place}`))) {
+    const own = lines.filter(
+      ({ scenario, place, part, name }) => `${scenario}, ${place}` === about && part === undefined && name !== AGAIN,
+    )
     if (new Set(own.map(({ size }) => size)).size < 2) continue
-    const { unit, place } = own[0]!
+    const { scenario, unit, place } = own[0]!
     const each = (line: Line) => line.microsecondsEach / line.medianMs
     const total = own.map((line) => point(line, 1))
     const single = own.map((line) => point(line, each(line)))
-    const about = `${scenario}, ${place}`
-    files.push(await picture(directory, `${scenario}-time`, chart(total, unit, 'milliseconds', `${about}: time`)))
+    const name = place === 'here' ? scenario : `${scenario}-${place}`
+    files.push(await picture(directory, `${name}-time`, chart(total, unit, 'milliseconds', `${about}: time`)))
     files.push(
       await picture(
         directory,
-        `${scenario}-each`,
+        `${name}-each`,
         chart(single, unit, 'microseconds an operation', `${about}: time an operation`),
       ),
     )
   }
+  if (anatomies.length > 0) files.push(await picture(directory, 'event-loop-delay', delays(anatomies)))
   return files
+}
+
+/** A panel for each large call: the event loop's delay while it lasts, beside that of an idle process. */
+function delays(anatomies: readonly Anatomy[]): TopLevelSpec {
+  const values = anatomies.flatMap((anatomy) =>
+    (['idle', 'busy'] as const).flatMap((when) =>
+      (['p50', 'p99', 'max'] as const).map((rank) => ({
+        call: `${anatomy.size.toLocaleString('en')} ${anatomy.what}`,
+        when,
+        rank,
+        delay: anatomy[when][rank] / 1e6,
+      })),
+    ),
+  )
+  return {
+    title: "the event loop's delay during one large call",
+    data: { values },
+    facet: { field: 'call', type: 'nominal', title: null, sort: null },
+    spec: {
+      width: 220,
+      height: 220,
+      mark: 'bar',
+      encoding: {
+        x: { field: 'rank', type: 'nominal', title: null, sort: null, axis: { labelAngle: 0 } },
+        xOffset: { field: 'when', sort: null },
+        y: { field: 'delay', type: 'quantitative', title: 'milliseconds' },
+        color: { field: 'when', type: 'nominal', title: null, sort: null },
+      },
+    },
+    config: { background: 'white', font: 'sans-serif' },
+  }
 }
 
 function point({ name, size, step, medianMs, lowMs, highMs }: Line, factor: number): Point {

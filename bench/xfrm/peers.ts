@@ -24,7 +24,7 @@ import { ipBatch, type Lines, policyDeletion, policyLine, stateDeletion, stateLi
 const rotation = { add: NEXT_KEY, primary: 2, prune: 1 }
 const ROTATED: readonly BenchKey[] = [...KEYS.slice(1), NEXT_KEY]
 
-type PoliciesKind = NonNullable<OverlayOptions['policies']>
+export type PoliciesKind = NonNullable<OverlayOptions['policies']>
 
 /** Docker's work, whole: SAs and policies of P peers with three keys. */
 export const peers: readonly Scenario[] = (['shared', 'per-peer'] as const).map(scenario)
@@ -98,7 +98,7 @@ async function expectStates(
 }
 
 /** What each step is on an Overlay: also how the messages for the floor are had. */
-function doings(overlay: Overlay, size: number): Record<string, () => Promise<Sample>> {
+export function doings(overlay: Overlay, size: number): Record<string, () => Promise<Sample>> {
   const all = peerAddresses(size)
   const reported = async (call: () => Promise<{ operations: number }>): Promise<Sample> => {
     let operations = 0
@@ -124,7 +124,7 @@ function doings(overlay: Overlay, size: number): Record<string, () => Promise<Sa
   }
 }
 
-const optionsOf = (kind: PoliciesKind): OverlayOptions => ({
+export const optionsOf = (kind: PoliciesKind): OverlayOptions => ({
   local: LOCAL,
   mark: MARK,
   port: PORT,

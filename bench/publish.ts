@@ -1,0 +1,60 @@
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { anatomyText } from './anatomy/anatomy.js'
+import type { Machine } from './harness/machine.js'
+import { draw } from './harness/pictures.js'
+import { table } from './harness/report.js'
+import type { Run } from './main.js'
+import { judge } from './targets.js'
+
+/** Makes RESULTS.md of what runs came to, and their pictures beside it, in a directory of the checkout. */
+export async function publish(files: readonly string[], directory: string): Promise<void> {
+  const runs = await Promise.all(files.map(async (file) => JSON.parse(await readFile(file, 'utf8')) as Run))
+  const pictures = join(directory, 'pictures')
+  await mkdir(pictures, { recursive: true })
+  const sections: string[] = []
+  for (const run of runs) sections.push(await section(run, await draw(run, pictures)))
+  const text = [
+    '# Results',
+    '',
+    'Made by `npm run bench -- --publish`: what stands here is what those runs wrote, and nothing was left out of them.',
+    'Each line is a median of its rounds; ratios are taken pair by pair within a round, and the floor again beside the floor',
+    'shows what chance alone does. `here` is the kernel of the machine, `lab` the virtual machine (emulated: slow, the same',
+    'for all), `counted` the lab with a clock that counts instructions.',
+    '',
+    '## Targets',
+    '',
+    'Those of DESIGN.md, Speed.',
+    '',
+    '| target | wanted | seen | holds |',
+    '| --- | --- | --- | --- |',
+    ...judge(runs).map(
+      ({ what, wanted, seen, holds }) => `| ${what} | ${wanted} | ${seen} | ${holds ? 'yes' : '**no**'} |`,
+    ),
+    '',
+    ...sections,
+  ]
+  await writeFile(join(directory, 'RESULTS.md'), text.join('\n'))
+}
+
+async function section(run: Run, pictures: readonly string[]): Promise<string> {
+  const { command, machine, outcomes, anatomies } = run
+  return [
+    `## \`npm run bench -- ${command}\``,
+    '',
+    ...about(machine),
+    '',
+    ...outcomes.flatMap((outcome) => ['```text', table(outcome).trimEnd(), '```', '']),
+    ...anatomies.flatMap((anatomy) => ['```text', anatomyText(anatomy).trimEnd(), '```', '']),
+    ...pictures.flatMap((picture) => [`![${picture.replace('.svg', '')}](pictures/${picture})`, '']),
+  ].join('\n')
+}
+
+function about({ kernel, processors, memoryGiB, node, commit, versions, load, date }: Machine): string[] {
+  const tools = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
+  return [
+    `- ${date.slice(0, 10)}, commit ${commit}, load ${load.toFixed(2)} when it began`,
+    `- ${processors}, ${memoryGiB} GiB; kernel ${kernel}`,
+    `- Node.js ${node}; ${tools.join('; ')}`,
+  ]
+}

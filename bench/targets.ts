@@ -1,0 +1,126 @@
+import { digits, type Line, linesOf } from './harness/report.js'
+import type { Run } from './main.js'
+
+/** What a target came to in the runs at hand. */
+export interface Judgement {
+  what: string
+  wanted: string
+  seen: string
+  holds: boolean
+}
+
+/** Sizes from which a process's first steps no longer count. */
+const LARGE = 10_000
+
+/** The targets of DESIGN.md, Speed, of which the runs have figures. */
+export function judge(runs: readonly Run[]): Judgement[] {
+  const lines = runs.flatMap(({ outcomes }) => outcomes.flatMap(linesOf))
+  const anatomies = runs.flatMap((run) => run.anatomies)
+  const of = (scenario: string, name: string, part?: string) =>
+    lines.filter((line) => line.scenario === scenario && line.name === name && line.part === part)
+  const found: Judgement[] = []
+  const target = <T>(
+    what: string,
+    wanted: string,
+    all: readonly T[],
+    say: (each: T) => string,
+    holds: (each: T) => boolean,
+  ) => {
+    if (all.length > 0) found.push({ what, wanted, seen: all.map(say).join('<br>'), holds: all.every(holds) })
+  }
+  const at = ({ step, size }: Line) => `${step} ${size.toLocaleString('en')}`
+
+  const commits = of('policies', 'xfrmesh', 'commit').filter(({ size }) => size >= LARGE)
+  target(
+    'from `commit()` to its result, against the floor',
+    'at most 1.05 times',
+    commits,
+    (line) => `${at(line)}: ${line.toFloor!.median.toFixed(2)}`,
+    (line) => line.toFloor!.median <= 1.05,
+  )
+  target(
+    'building through objects',
+    'at most 1 µs an operation',
+    of('policies', 'xfrmesh', 'build').filter(({ size }) => size >= LARGE),
+    (line) => `${at(line)}: ${digits(line.microsecondsEach)} µs`,
+    (line) => line.microsecondsEach <= 1,
+  )
+  const own = lines.filter(({ scenario, size, part }) => scenario === 'records' && size >= LARGE && part === undefined)
+  target(
+    "an Overlay's own work, all of it: plan, records, answers",
+    'at most 0.3 µs an operation',
+    own.filter(({ step }) => step !== 'again'),
+    (line) => `${at(line)}, ${line.name.split(', ')[1]!}: ${digits(line.microsecondsEach)} µs`,
+    (line) => line.microsecondsEach <= 0.3,
+  )
+  target(
+    '100,000 peers added that are there',
+    'under 50 ms, and nothing is sent',
+    own.filter(({ step, size }) => step === 'again' && size === 100_000),
+    (line) => `${line.name.split(', ')[1]!}: ${digits(line.medianMs)} ms, ${line.figures['operations']!} operations`,
+    (line) => line.medianMs < 50 && line.figures['operations'] === 0,
+  )
+  const largest = Math.max(...commits.map(({ size }) => size))
+  const small = of('policies', 'xfrmesh', 'commit').filter(({ size }) => size === 1000)
+  target(
+    'our ratio to the floor at the largest size, against that at 1,000',
+    'at most 1.1 times',
+    commits.filter(({ size, step }) => size === largest && small.some((line) => line.step === step)),
+    (line) => `${line.step}: ${ratioOf(line, small).toFixed(2)}`,
+    (line) => ratioOf(line, small) <= 1.1,
+  )
+  target(
+    'policies, against Go',
+    'at least 0.95 of what the floor gains',
+    of('policies', 'Go (Docker)').filter(({ size }) => size >= LARGE),
+    (line) => `${at(line)}: ${gain(line, commits).toFixed(1)} times (the floor ${line.toFloor!.median.toFixed(1)})`,
+    (line) => gain(line, commits) >= 0.95 * line.toFloor!.median,
+  )
+  target(
+    'a first load of 20,000 policies with `boost`',
+    'at most half the time',
+    of('policies', 'xfrmesh, boost', 'commit').filter(({ size, step }) => size === 20_000 && step === 'add'),
+    (line) => (line.medianMs / same(line, commits).medianMs).toFixed(2),
+    (line) => line.medianMs <= 0.5 * same(line, commits).medianMs,
+  )
+  for (const step of ['add', 'rotate']) {
+    target(
+      `a peer, ${step}, against Docker's calls from Go, in the lab`,
+      'at least 4 times as fast',
+      of('peers-shared', 'Go (Docker)').filter((line) => line.step === step && line.place === 'lab'),
+      (line) => `${line.size.toLocaleString('en')}: ${line.toOurs!.toFixed(1)}`,
+      (line) => line.toOurs! >= 4,
+    )
+  }
+  target(
+    "the event loop's delay at the 99th percentile in one large call, over that of an idle process",
+    'at most 2 ms, for 50,000 policies',
+    anatomies.filter(({ what }) => what === 'policies'),
+    ({ size, idle, busy }) => `${size.toLocaleString('en')}: ${digits((busy.p99 - idle.p99) / 1e6)} ms`,
+    ({ idle, busy }) => busy.p99 - idle.p99 <= 2e6,
+  )
+  target(
+    'JavaScript heap a peer',
+    'under 300 bytes',
+    anatomies.filter(({ what }) => what === 'peers'),
+    ({ heapBytesEach, bufferBytesEach }) =>
+      `${digits(heapBytesEach)} bytes, and ${digits(bufferBytesEach)} in buffers beside it`,
+    ({ heapBytesEach, bufferBytesEach }) => heapBytesEach + bufferBytesEach < 300,
+  )
+  return found
+}
+
+function same(line: Line, others: readonly Line[]): Line {
+  const other = others.find(({ size, step }) => size === line.size && step === line.step)
+  if (other === undefined) throw new Error(`no figures beside ${line.scenario}, ${line.step}, ${line.size}`)
+  return other
+}
+
+function ratioOf(line: Line, small: readonly Line[]): number {
+  return line.toFloor!.median / small.find(({ step }) => step === line.step)!.toFloor!.median
+}
+
+/** How many times our time, from commit() on, a peer takes. */
+function gain(line: Line, commits: readonly Line[]): number {
+  return line.medianMs / same(line, commits).medianMs
+}

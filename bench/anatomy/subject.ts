@@ -4,24 +4,20 @@
  *
  * usage: subject.js policies|peers NETNS SIZE
  */
-import { readFileSync, writeSync } from 'node:fs'
+import { writeSync } from 'node:fs'
 import { monitorEventLoopDelay, PerformanceObserver } from 'node:perf_hooks'
 import { setTimeout } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Overlay } from 'xfrmesh'
 import { Xfrm, XfrmBatch } from 'xfrmesh/xfrm'
+import { threadMs } from '../harness/sessions.js'
 import { KEYS, LOCAL, MARK, peerAddress, peerAddresses, PORT } from '../xfrm/common.js'
 
 const [what, netns, size] = [process.argv[2]!, process.argv[3]!, Number(process.argv[4])]
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
-
-/** Nanoseconds that this thread was on a processor. */
-function threadTime(): number {
-  return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[0])
-}
 
 interface Subject {
   prepare(): void
@@ -85,9 +81,9 @@ collections.length = 0
 delay.reset()
 
 writeSync(2, 'anatomy: begin\n')
-const [cpu, began] = [threadTime(), performance.now()]
+const [cpu, began] = [threadMs(), performance.now()]
 await subject.work()
-const [elapsedMs, threadMs] = [performance.now() - began, (threadTime() - cpu) / 1e6]
+const [elapsedMs, onProcessorMs] = [performance.now() - began, threadMs() - cpu]
 writeSync(2, 'anatomy: end\n')
 
 await setTimeout(10)
@@ -101,7 +97,7 @@ const after = process.memoryUsage()
 process.stdout.write(
   JSON.stringify({
     elapsedMs,
-    threadMs,
+    threadMs: onProcessorMs,
     idle,
     busy,
     collections: count,

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Namespace } from '#dist/demo/namespace.js'
 import { start } from '#dist/demo/processes.js'
@@ -24,6 +25,18 @@ export async function timed(call: () => Promise<unknown>): Promise<Sample> {
   const began = performance.now()
   await call()
   return { ms: performance.now() - began }
+}
+
+/** Of a call that is carried out in this process: also how long the JavaScript thread was on a processor for it. */
+export async function timedThread(call: () => Promise<unknown>): Promise<Sample> {
+  const [cpu, began] = [threadMs(), performance.now()]
+  await call()
+  return { ms: performance.now() - began, javascriptMs: threadMs() - cpu }
+}
+
+/** Milliseconds that this thread has been on a processor (the first field of schedstat, in nanoseconds). */
+export function threadMs(): number {
+  return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[0]) / 1e6
 }
 
 /**

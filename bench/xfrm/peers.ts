@@ -3,7 +3,7 @@ import { Overlay, type OverlayOptions } from 'xfrmesh'
 import type { Contestant, Sample, Scenario } from '../harness/contest.js'
 import { floorOf } from '../harness/floor.js'
 import { YesKernel } from '../harness/recording.js'
-import { session, timed } from '../harness/sessions.js'
+import { session, timedThread } from '../harness/sessions.js'
 import {
   type BenchKey,
   expectPolicies,
@@ -102,8 +102,8 @@ export function doings(overlay: Overlay, size: number): Record<string, () => Pro
   const all = peerAddresses(size)
   const reported = async (call: () => Promise<{ operations: number }>): Promise<Sample> => {
     let operations = 0
-    const { ms } = await timed(async () => ({ operations } = await call()))
-    return { ms, operations }
+    const sample = await timedThread(async () => ({ operations } = await call()))
+    return { ...sample, operations }
   }
   return {
     add: () => reported(() => overlay.addPeers(all)),
@@ -113,7 +113,7 @@ export function doings(overlay: Overlay, size: number): Record<string, () => Pro
       return sample
     },
     compare: async () => {
-      const sample = await timed(async () => {
+      const sample = await timedThread(async () => {
         const { added, updated, removed } = await overlay.reconcile()
         if (added + updated + removed > 0) throw new Error('it changed what was right')
       })

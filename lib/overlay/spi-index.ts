@@ -57,11 +57,6 @@ export class SpiIndex {
     return this.first(spi) < 0 ? 0 : 1 + (this.#more.get(spi)?.length ?? 0)
   }
 
-  /** Makes room for so many more SPIs at once. */
-  reserve(more: number): void {
-    while ((this.#size + more) * 2 > this.#spis.length) this.#grow(Math.max(this.#spis.length * 2, powerOver(more * 2)))
-  }
-
   /** Adds a claim; a claim that is there stays one. */
   add(spi: number, peer: number, key: number): void {
     const packed = claim(peer, key)
@@ -148,9 +143,4 @@ export class SpiIndex {
 function home(spi: number): number {
   const h = Math.imul(spi, 0x9e3779b1)
   return h ^ (h >>> 15)
-}
-
-/** The least power of two that is not below n. */
-function powerOver(n: number): number {
-  return 2 ** Math.ceil(Math.log2(n))
 }

@@ -18,6 +18,7 @@ export type Place = (typeof places)[number]
 interface Options {
   quick?: true
   scenario?: string[]
+  contestant?: string[]
   place?: Place[]
   sizes?: number[]
   rounds?: number
@@ -42,6 +43,7 @@ const program = new Command('npm run bench --')
   .description('Measures xfrmesh against the floor and against its peers, on the same work.')
   .option('--quick', 'small sizes, few rounds: under two minutes')
   .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`, words)
+  .option('--contestant <name,name…>', 'only these of each scenario, by the names in its table', words)
   .option(
     '--place <place,place…>',
     'here: this kernel, for what takes no ESP; lab; counted: the lab, by instructions, the same twice (default: here,lab,counted; with --quick here,counted)',
@@ -95,7 +97,7 @@ async function measure(
   for (const scenario of chosen) {
     for (const size of sizesOf(scenario, options)) {
       const rounds = options.rounds ?? roundsOf(scenario, size, place, options.quick === true)
-      const outcome = await contend(scenario, size, rounds, place)
+      const outcome = await contend(only(scenario, options), size, rounds, place)
       run.outcomes.push(outcome)
       console.log(table(outcome))
       await write()
@@ -116,6 +118,13 @@ async function measure(
   }
 }
 
+function only(scenario: Scenario, { contestant: names }: Options): Scenario {
+  if (names === undefined) return scenario
+  const contestants = async (size: number) =>
+    (await scenario.contestants(size)).filter(({ name }) => names.includes(name))
+  return { ...scenario, contestants }
+}
+
 function sizesOf({ sizes }: Scenario, { sizes: asked, quick }: Options): readonly number[] {
   return asked ?? (quick ? sizes.quick : sizes.full)
 }
@@ -126,8 +135,9 @@ function roundsOf(scenario: Scenario, size: number, place: Place, quick: boolean
   return Math.min(rounds, scenario.mostRounds?.(size) ?? rounds)
 }
 
-function passedOn({ quick, sizes, rounds }: Options): string[] {
+function passedOn({ quick, sizes, rounds, contestant }: Options): string[] {
   return [
+    ...(contestant ? ['--contestant', contestant.join()] : []),
     ...(quick ? ['--quick'] : []),
     ...(sizes ? ['--sizes', sizes.join()] : []),
     ...(rounds === undefined ? [] : ['--rounds', String(rounds)]),

@@ -13,7 +13,7 @@ export async function publish(files: readonly string[], directory: string): Prom
   const pictures = join(directory, 'pictures')
   await mkdir(pictures, { recursive: true })
   const sections: string[] = []
-  for (const run of runs) sections.push(await section(run, await draw(run, pictures)))
+  for (const run of runs) sections.push(section(run, await draw(run, pictures)))
   const text = [
     '# Results',
     '',
@@ -37,7 +37,7 @@ export async function publish(files: readonly string[], directory: string): Prom
   await writeFile(join(directory, 'RESULTS.md'), text.join('\n'))
 }
 
-async function section(run: Run, pictures: readonly string[]): Promise<string> {
+function section(run: Run, pictures: readonly string[]): string {
   const { command, machine, outcomes, anatomies } = run
   return [
     `## \`npm run bench -- ${command}\``,

@@ -3,6 +3,7 @@ import { nodesScenario } from './node/nodes.js'
 import { peers } from './xfrm/peers.js'
 import { policies } from './xfrm/policies.js'
 import { records } from './xfrm/records.js'
+import { stale } from './xfrm/stale.js'
 
 /** All that `npm run bench` runs, in this order. */
-export const scenarios: readonly Scenario[] = [policies, records, ...peers, nodesScenario]
+export const scenarios: readonly Scenario[] = [policies, records, ...peers, stale, nodesScenario]

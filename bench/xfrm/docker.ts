@@ -40,6 +40,11 @@ export class DockerNode {
     return this.#tell({ op: 'updateKeys', ...change, ...(change.add && { add: hex(change.add) }) })
   }
 
+  /** Lists all states and policies, and deletes what bears the mark. */
+  clean(): Promise<Sample> {
+    return this.#tell({ op: 'clean' })
+  }
+
   end(): Promise<void> {
     return this.#program.end()
   }

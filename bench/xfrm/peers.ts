@@ -145,8 +145,13 @@ function ours(name: string, kind: PoliciesKind, boost: boolean): Contestant {
   }
 }
 
-/** The messages of ours, step by step. What it need not ask the kernel for, the floor need not do. */
+/** What it need not ask the kernel for, the floor need not do. */
 async function floor(kind: PoliciesKind, size: number): Promise<Contestant> {
+  return { ...floorOf(await messages(kind, size), 'xfrm'), without: ['again', 'compare'] }
+}
+
+/** The messages of ours, a file for each step. */
+export async function messages(kind: PoliciesKind, size: number): Promise<Record<'add' | 'rotate' | 'remove', string>> {
   const kernel = new YesKernel(true)
   await using overlay = Overlay.over(optionsOf(kind), kernel.ports)
   await overlay.setKeys(KEYS)
@@ -154,13 +159,12 @@ async function floor(kind: PoliciesKind, size: number): Promise<Contestant> {
   await overlay.addPeers([peerAddress(0)])
   await overlay.removePeers([peerAddress(0)])
   const steps = doings(overlay, size)
-  const files: Record<string, string> = {}
-  for (const step of ['add', 'rotate', 'remove']) {
+  const recorded = async (step: string) => {
     kernel.take()
     await steps[step]!()
-    files[step] = kernel.take()
+    return kernel.take()
   }
-  return { ...floorOf(files, 'xfrm'), without: ['again', 'compare'] }
+  return { add: await recorded('add'), rotate: await recorded('rotate'), remove: await recorded('remove') }
 }
 
 const docker: Contestant = {

@@ -1,6 +1,6 @@
 import { malformed } from './attributes.js'
-import { Attributes } from './nft-attributes.js'
-import { Cursor } from './nft-cursor.js'
+import { Attributes } from './netlink-attributes.js'
+import { Cursor } from './netlink-cursor.js'
 import { readVerdict } from './nft-expression-codec.js'
 import type { Verdict } from './nft-expressions.js'
 import { DataAttribute, ElementAttribute, ElementsAttribute, INTERVAL_END } from './nft-names.js'

@@ -1,6 +1,6 @@
 import { array, boolean, integer } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import type { AttributeWriter } from './nft-attributes.js'
+import type { AttributeWriter } from './netlink-attributes.js'
 import { writeVerdict } from './nft-expression-codec.js'
 import { DataAttribute, ElementAttribute, INTERVAL_END, LIST_ELEMENT } from './nft-names.js'
 import type { ElementOptions } from './nft-options.js'

@@ -1,6 +1,6 @@
 import { boolean, integer, oneOf, options } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import { Attributes, type AttributeWriter } from './nft-attributes.js'
+import { Attributes, type AttributeWriter } from './netlink-attributes.js'
 import {
   bitwise,
   cmp,

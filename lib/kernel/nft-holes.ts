@@ -1,6 +1,6 @@
 import { integer } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import { AttributeWriter } from './nft-attributes.js'
+import { AttributeWriter } from './netlink-attributes.js'
 import { align4 } from './records.js'
 
 /** NFT_DATA_VALUE_MAXLEN */

@@ -1,6 +1,6 @@
 import { malformed } from './attributes.js'
-import { Attributes, type AttributeWriter } from './nft-attributes.js'
-import { Cursor } from './nft-cursor.js'
+import { Attributes, type AttributeWriter } from './netlink-attributes.js'
+import { Cursor } from './netlink-cursor.js'
 import {
   ChainAttribute,
   Families,

@@ -1,6 +1,6 @@
 import { oneOf } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import { textBytes } from './nft-attributes.js'
+import { textBytes } from './netlink-attributes.js'
 
 /** How objects are named, by the caller and by the kernel: families, hooks, message and attribute numbers. */
 

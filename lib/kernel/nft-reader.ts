@@ -2,7 +2,7 @@ import { boolean, options } from '../base/check.js'
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import type { Channel } from './channel.js'
 import { checkEnding } from './netlink-errors.js'
-import { AttributeWriter } from './nft-attributes.js'
+import { AttributeWriter } from './netlink-attributes.js'
 import { readElements, readKeys, type NftElement } from './nft-element-list.js'
 import { writeKey } from './nft-elements.js'
 import {

@@ -1,5 +1,5 @@
 import { InvalidState } from '../base/errors.js'
-import { AttributeWriter } from './nft-attributes.js'
+import { AttributeWriter } from './netlink-attributes.js'
 import { align8, LITTLE_ENDIAN } from './records.js'
 
 /** The records that a transaction's changes become: what the addon takes. */

@@ -1,6 +1,6 @@
 import { malformed } from './attributes.js'
-import { Attributes } from './nft-attributes.js'
-import { Cursor } from './nft-cursor.js'
+import { Attributes } from './netlink-attributes.js'
+import { Cursor } from './netlink-cursor.js'
 import { readExpression } from './nft-expression-codec.js'
 import type { Expression } from './nft-expressions.js'
 import {

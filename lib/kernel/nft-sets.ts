@@ -1,6 +1,6 @@
 import { array, boolean, integer, oneOf, options, U16, U32 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import type { AttributeWriter } from './nft-attributes.js'
+import type { AttributeWriter } from './netlink-attributes.js'
 import { LONGEST_KEY } from './nft-elements.js'
 import {
   checkedName,

@@ -1,6 +1,6 @@
 import { viewOf } from './attributes.js'
-import { Attributes } from './nft-attributes.js'
-import { Cursor } from './nft-cursor.js'
+import { Attributes } from './netlink-attributes.js'
+import { Cursor } from './netlink-cursor.js'
 import {
   ChainAttribute,
   DataAttribute,

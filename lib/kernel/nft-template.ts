@@ -1,6 +1,6 @@
 import { array, oneOf, options } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import { AttributeWriter } from './nft-attributes.js'
+import { AttributeWriter } from './netlink-attributes.js'
 import { writeExpression } from './nft-expression-codec.js'
 import type { Expression } from './nft-expressions.js'
 import { HoleWriter, type HolePlace } from './nft-holes.js'

@@ -1,6 +1,6 @@
 import { integer, oneOf, options } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import type { AttributeWriter } from './nft-attributes.js'
+import type { AttributeWriter } from './netlink-attributes.js'
 import { listedElements, packedKeys } from './nft-elements.js'
 import { checkedCount } from './nft-expression-codec.js'
 import {

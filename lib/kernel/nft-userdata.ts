@@ -1,6 +1,6 @@
 import { InvalidArgument } from '../base/errors.js'
-import { textBytes, type AttributeWriter } from './nft-attributes.js'
-import { readText } from './nft-cursor.js'
+import { textBytes, type AttributeWriter } from './netlink-attributes.js'
+import { readText } from './netlink-cursor.js'
 import { LITTLE_ENDIAN } from './records.js'
 
 /**

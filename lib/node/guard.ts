@@ -1,7 +1,7 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { NetlinkError, Unsupported } from '../base/errors.js'
 import type { BaseChain, Expression, Nft, NftFailure, TableName } from '../kernel/nft.js'
-import { AttributeWriter } from '../kernel/nft-attributes.js'
+import { AttributeWriter } from '../kernel/netlink-attributes.js'
 import {
   cmp,
   counter,

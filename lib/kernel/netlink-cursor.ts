@@ -5,11 +5,11 @@ const decoder = new TextDecoder()
 
 const MESSAGE_HEADER = 16
 /** struct nfgenmsg: family, version, resource. */
-const GENERIC_HEADER = 4
+const NFGENMSG = 4
 
 /** Walks messages and attributes by the ten thousand: no object is made of any. */
 export class Cursor {
-  /** Of the message or attribute that it stands on: NFT_MSG_* or NFTA_*, and a message's family. */
+  /** Of the message or attribute that it stands on: NFT_MSG_*, RTM_*, NFTA_*, IFLA_*, and a message's family. */
   type = 0
   family = 0
   /** Where its payload is: of a message, the attributes. */
@@ -19,10 +19,12 @@ export class Cursor {
   readonly #view: DataView
   #next = 0
   #limit = 0
+  readonly #headBytes: number
 
-  /** All of `bytes`, before the first. */
-  constructor(bytes: Uint8Array) {
+  /** All of `bytes`, before the first. @param headBytes of what stands between a message's header and its attributes */
+  constructor(bytes: Uint8Array, headBytes = NFGENMSG) {
     this.#bytes = bytes
+    this.#headBytes = headBytes
     this.#view = viewOf(bytes)
     this.#limit = bytes.length
   }
@@ -39,12 +41,12 @@ export class Cursor {
     const at = this.#next
     if (at >= this.#limit) return false
     const length = at + MESSAGE_HEADER <= this.#limit ? this.#view.getUint32(at, LITTLE_ENDIAN) : 0
-    if (length < MESSAGE_HEADER + GENERIC_HEADER || at + length > this.#limit) {
+    if (length < MESSAGE_HEADER + this.#headBytes || at + length > this.#limit) {
       throw malformed('a message of no possible length')
     }
     this.type = this.#view.getUint16(at + 4, LITTLE_ENDIAN) & 0xff
     this.family = this.#bytes[at + MESSAGE_HEADER]!
-    this.start = at + MESSAGE_HEADER + GENERIC_HEADER
+    this.start = at + MESSAGE_HEADER + this.#headBytes
     this.end = at + length
     this.#next = at + align4(length)
     return true
@@ -63,11 +65,17 @@ export class Cursor {
     return true
   }
 
+  /** What a message has before its attributes. */
+  get head(): DataView {
+    return viewOf(this.#bytes.subarray(this.start - this.#headBytes, this.start))
+  }
+
   /** The payload, as a part of the bytes. */
   get payload(): Uint8Array {
     return this.#bytes.subarray(this.start, this.end)
   }
 
+  /** In network byte order, as nftables has integers. */
   u32(): number {
     this.#sized(4)
     return this.#view.getUint32(this.start)

@@ -1,10 +1,10 @@
 import { HEADER_BYTES, malformed, viewOf } from './attributes.js'
-import { Cursor, readText } from './nft-cursor.js'
+import { Cursor, readText } from './netlink-cursor.js'
 import { align4, LITTLE_ENDIAN } from './records.js'
 
 /**
- * Netlink attributes (struct nlattr, linux/netlink.h) as nftables has them: integers in network byte order, strings that
- * end in NUL. Headers are in host byte order.
+ * Netlink attributes (struct nlattr, linux/netlink.h), whose headers are in host byte order. Strings end in NUL; the order
+ * of integers is a protocol's own: nftables has network byte order, the default here, rtnetlink the host's.
  */
 
 const NESTED = 0x8000
@@ -17,6 +17,12 @@ export class AttributeWriter {
   #buffer = Buffer.alloc(512)
   #view = viewOf(this.#buffer)
   #end = 0
+  readonly #littleEndian: boolean
+
+  /** @param littleEndian whether integers are to be */
+  constructor(littleEndian = false) {
+    this.#littleEndian = littleEndian
+  }
 
   u8(type: number, value: number): this {
     const at = this.#begin(type, 1)
@@ -26,13 +32,13 @@ export class AttributeWriter {
 
   u32(type: number, value: number): this {
     const at = this.#begin(type, 4)
-    this.#view.setUint32(at, value)
+    this.#view.setUint32(at, value, this.#littleEndian)
     return this
   }
 
   u64(type: number, value: bigint): this {
     const at = this.#begin(type, 8)
-    this.#view.setBigUint64(at, value)
+    this.#view.setBigUint64(at, value, this.#littleEndian)
     return this
   }
 
@@ -143,9 +149,12 @@ export class Attributes {
   readonly #types: number[] = []
   /** Where each payload starts and ends, one after the other. */
   readonly #places: number[] = []
+  readonly #littleEndian: boolean
 
-  constructor(bytes: Uint8Array) {
+  /** @param littleEndian whether integers are */
+  constructor(bytes: Uint8Array, littleEndian = false) {
     this.#bytes = bytes
+    this.#littleEndian = littleEndian
     for (const cursor = new Cursor(bytes); cursor.next();) {
       this.#types.push(cursor.type)
       this.#places.push(cursor.start, cursor.end)
@@ -172,15 +181,15 @@ export class Attributes {
   }
 
   u32(type: number): number {
-    return this.#sized(type, 4).getUint32(0)
+    return this.#sized(type, 4).getUint32(0, this.#littleEndian)
   }
 
   i32(type: number): number {
-    return this.#sized(type, 4).getInt32(0)
+    return this.#sized(type, 4).getInt32(0, this.#littleEndian)
   }
 
   u64(type: number): bigint {
-    return this.#sized(type, 8).getBigUint64(0)
+    return this.#sized(type, 8).getBigUint64(0, this.#littleEndian)
   }
 
   text(type: number): string {
@@ -188,7 +197,7 @@ export class Attributes {
   }
 
   nest(type: number): Attributes {
-    return new Attributes(this.bytes(type))
+    return new Attributes(this.bytes(type), this.#littleEndian)
   }
 
   #sized(type: number, length: number): DataView {

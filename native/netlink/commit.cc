@@ -21,21 +21,25 @@ class Identities {
  public:
   explicit Identities(std::size_t most) : slots_(std::bit_ceil(most * 2 + 1)) {}
   void clear() { std::fill(slots_.begin(), slots_.end(), kFree); }
+  [[nodiscard]] bool has(std::uint64_t identity) const { return slots_[slotOf(identity)] != kFree; }
   // False if it is there already.
   bool add(std::uint64_t identity) {
-    if (identity == kFree) identity++;
-    const std::size_t mask = slots_.size() - 1;
-    std::size_t at = identity & mask;
-    while (slots_[at] != kFree) {
-      if (slots_[at] == identity) return false;
-      at = (at + 1) & mask;
-    }
-    slots_[at] = identity;
+    std::uint64_t& slot = slots_[slotOf(identity)];
+    if (slot != kFree) return false;
+    slot = taken(identity);
     return true;
   }
 
  private:
   static constexpr std::uint64_t kFree = 0;
+  static std::uint64_t taken(std::uint64_t identity) { return identity == kFree ? 1 : identity; }
+  // Where it is, or would be.
+  [[nodiscard]] std::size_t slotOf(std::uint64_t identity) const {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t at = identity & mask;
+    while (slots_[at] != kFree && slots_[at] != taken(identity)) at = (at + 1) & mask;
+    return at;
+  }
   std::vector<std::uint64_t> slots_;
 };
 
@@ -77,8 +81,9 @@ class Commit {
   }
 
   // Encodes operations from `first` on until the chunk is full; the last one asks for an ack. Returns their number.
-  // No object is in a chunk twice: were answers lost, what the kernel shows would tell of the last operation on it
-  // only.
+  // Were answers lost, what the kernel shows would tell of the last operation on an object only. So none is in a chunk
+  // twice, but for one that is deleted and then made anew: what followed a lost answer is lost as well, so that it is
+  // done again from the deletion on.
   std::uint32_t fill(std::uint32_t first, std::size_t& bytes) {
     const std::uint32_t most = std::min(socket_.chunk(), batch_.size() - first);
     std::span<std::byte> room = buffer_.all();
@@ -86,7 +91,7 @@ class Commit {
     std::size_t last = 0;
     bytes = 0;
     identities_.clear();
-    for (; count < most && identities_.add(batch_.identity(first + count)); count++) {
+    for (; count < most && mayFollow(first + count); count++) {
       const std::size_t size = batch_.encode(first + count, 0, sequence_ + first + count, room.subspan(bytes));
       if (size == 0) break;
       last = bytes;
@@ -98,6 +103,15 @@ class Commit {
       std::memcpy(room.data() + last, &header, sizeof header);
     }
     return count;
+  }
+
+  bool mayFollow(std::uint32_t index) {
+    const std::uint64_t identity = batch_.identity(index);
+    return isDeletion(index) ? !identities_.has(identity) : identities_.add(identity);
+  }
+
+  [[nodiscard]] bool isDeletion(std::uint32_t index) const {
+    return batch_.recovery(index) == Batch::Recovery::kRepeatIfThere;
   }
 
   bool sendChunk() {

@@ -374,7 +374,9 @@ TEST(identity_is_what_the_kernel_finds_an_object_by) {
   const std::uint32_t interface = 5;
   const StateRecord state = gcmState(9);
   CHECK_EQ(identity(state), identity(stateOf(Operation::kDeleteState, 9)));
-  CHECK_EQ(identity(state), identity(state, XFRMA_MARK, bytesOf(mark)));
+  CHECK(identity(state) != identity(state, XFRMA_MARK, bytesOf(mark)));
+  CHECK_EQ(identity(state), identity(state, XFRMA_MARK, bytesOf(xfrm_mark{})));
+  CHECK_EQ(identity(state), identity(state, XFRMA_IF_ID, bytesOf(interface)));
   CHECK(identity(state) != identity(gcmState(10)));
   PolicyRecord policy = policyOf(Operation::kAddPolicy, 1);
   const std::uint64_t added = identity(policy);

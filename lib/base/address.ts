@@ -140,6 +140,9 @@ export function address(value: unknown, argument: string): Address {
   return { text: formatAddress(bytes, 0, family), family, bytes }
 }
 
+/** Why all nodes have addresses of one family, where one is of another. */
+export const ONE_FAMILY = 'a VXLAN link carries one family'
+
 /** What an address that did not parse should have been. */
 export function whyNot(value: unknown): string {
   if (typeof value === 'string' && value.includes('%')) return 'an address without a zone'

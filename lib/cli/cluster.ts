@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
-import { hostAddress } from '../base/address.js'
+import { hostAddress, ONE_FAMILY } from '../base/address.js'
 import { nearest, U16 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { suites, type SuiteName } from '../overlay/suites.js'
@@ -164,7 +164,10 @@ function checkFamily(document: SourceDocument, { nodes }: Cluster): void {
     for (const field of ['address', 'advertise'] as const) {
       const value = node[field]
       if (value === undefined || familyOf(value) === family) continue
-      throw document.refuse(['nodes', i, field], `must be an IPv${family} address, as that of nodes[0] is`)
+      throw document.refuse(
+        ['nodes', i, field],
+        `must be an IPv${family} address, as that of nodes[0] is: ${ONE_FAMILY}`,
+      )
     }
   })
 }

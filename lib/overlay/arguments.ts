@@ -1,5 +1,5 @@
 import { types } from 'node:util'
-import { ADDRESS_BYTES, AF_INET, parseAddress, unusable, whyNot } from '../base/address.js'
+import { ADDRESS_BYTES, AF_INET, ONE_FAMILY, parseAddress, unusable, whyNot } from '../base/address.js'
 import { integer } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
@@ -68,7 +68,7 @@ export async function peerAddresses(
     if (found === 0) throw new InvalidArgument(`peers[${i}]`, whyNot(text), text)
     if (found !== family) {
       const name = family === AF_INET ? 'IPv4' : 'IPv6'
-      throw new InvalidArgument(`peers[${i}]`, `an ${name} address, as local (${own}) is`, text)
+      throw new InvalidArgument(`peers[${i}]`, `an ${name} address, as local (${own}) is: ${ONE_FAMILY}`, text)
     }
     const why = unusable(bytes, at, family)
     if (why !== undefined) throw new InvalidArgument(`peers[${i}]`, `the address of a host; ${String(text)} is ${why}`)

@@ -1,4 +1,4 @@
-import { hostAddress } from '../base/address.js'
+import { hostAddress, ONE_FAMILY } from '../base/address.js'
 import { boolean, integer, namespace, oneOf, options, U16, U32 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { WIDEST_WINDOW } from '../kernel/xfrm-replay.js'
@@ -94,7 +94,7 @@ export function settings(given: unknown): Settings {
   const local = hostAddress(o.local, 'local')
   const advertise = o.advertise === undefined ? local : hostAddress(o.advertise, 'advertise')
   if (advertise.family !== local.family) {
-    throw new InvalidArgument('advertise', `an address of local's family (${local.text})`, o.advertise)
+    throw new InvalidArgument('advertise', `an address of local's family (${local.text}): ${ONE_FAMILY}`, o.advertise)
   }
   const esn = boolean(o.esn ?? false, 'esn')
   const replayWindow = integer(o.replayWindow ?? 0, 'replayWindow', 0, WIDEST_WINDOW)

@@ -1,0 +1,105 @@
+/** The overlay over NAT of every kind: it works where it should, loses what the NAT itself drops and no more, and leaks nothing. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ping, RunningPing } from '../../lib/demo/ping.js'
+import { cleartext, Sniffer } from '../../lib/demo/sniffer.js'
+import { Overlay, type OverlayOptions } from '../../lib/index.js'
+import { keyOf } from './keys.js'
+import { few, PORT, Taps, VNI } from './mesh.js'
+import { checksumErrors, inner, link, NatPath, type Node, unlink } from './nat-path.js'
+
+let path: NatPath
+let taps: Taps
+let sniffer: Sniffer
+beforeAll(async () => {
+  path = await NatPath.create()
+  taps = await Taps.set(path.fabric)
+  // What is to catch packets in the clear does.
+  const [one, other] = [path.node(1, 4), path.node(3, 4)]
+  await path.oneToOne(1, 4)
+  await link(one, other, { checksum: false })
+  await ping(one.where, inner(other), few)
+  expect(await clear()).toBe(2 * few.count)
+  await unlink(one, other)
+  sniffer = await Sniffer.start(path.fabric.switch, 'any', cleartext(PORT))
+})
+afterAll(() => path.fabric.close())
+
+/** Packets of the encrypted network that crossed the open in the clear, since the beginning. */
+async function clear(): Promise<number> {
+  const sent = await Promise.all(path.fabric.hosts.map((host) => taps.sent(host)))
+  return sent.reduce((sum, each) => sum + each.clear, 0)
+}
+
+/** Two nodes that encrypt a network between them, for as long as the work lasts. */
+async function between(
+  nodes: readonly [Node, Node],
+  { checksum, ...options }: Partial<OverlayOptions> & { checksum: boolean },
+  work: (overlays: readonly [Overlay, Overlay]) => Promise<void>,
+): Promise<void> {
+  await link(...nodes, { checksum })
+  const overlays: Overlay[] = []
+  try {
+    for (const { where, local, advertise } of nodes) {
+      overlays.push(await Overlay.open({ local, advertise, netns: where.netns, ...options }))
+    }
+    for (const [i, overlay] of overlays.entries()) {
+      await overlay.addNetworks([VNI])
+      await overlay.setKeys([keyOf(2), keyOf(1)])
+      await overlay.addPeers([nodes[1 - i]!.advertise])
+    }
+    await work(overlays as [Overlay, Overlay])
+  } finally {
+    await unlink(...nodes)
+    await Promise.all(overlays.map((overlay) => overlay.close({ flush: true })))
+  }
+}
+
+/** Pings both ways while the work lasts; returns what was sent and what was lost. */
+async function whilePinging(
+  [one, other]: readonly [Node, Node],
+  work: () => Promise<void>,
+): Promise<{ sent: number; lost: number }> {
+  const pings = [
+    RunningPing.start(one.where, inner(other), { intervalMs: 20 }),
+    RunningPing.start(other.where, inner(one), { intervalMs: 20 }),
+  ]
+  while (pings.some(({ received }) => received === 0)) await sleep(20)
+  await work()
+  const [there, back] = await Promise.all(pings.map((running) => running.stop()))
+  return { sent: there!.sent + back!.sent, lost: there!.lost + back!.lost }
+}
+
+/** Takes a new key into use and an old one out, each step on both nodes before the next. */
+async function rotate(overlays: readonly [Overlay, Overlay]): Promise<void> {
+  for (const change of [{ add: keyOf(3) }, { primary: 3 }, { prune: 1 }]) {
+    for (const overlay of overlays) await overlay.updateKeys(change)
+  }
+}
+
+describe.each([4, 6] as const)('one address turned into another, over IPv%i', (family) => {
+  const nodes = (): [Node, Node] => [path.node(1, family), path.node(3, family)]
+
+  test('with UDP checksums all is lost, as bare ESP keeps them from the NAT: the far end counts them as wrong', async () => {
+    await path.oneToOne(1, family)
+    await between(nodes(), { checksum: true }, async () => {
+      const [near, far] = nodes()
+      const before = await checksumErrors(far)
+      expect(await ping(near.where, inner(far), few)).toMatchObject({ sent: few.count, lost: few.count })
+      expect((await checksumErrors(far)) - before).toBe(few.count)
+    })
+  })
+
+  test('without them all arrives, during a rotation too', async () => {
+    await path.oneToOne(1, family)
+    await between(nodes(), { checksum: false, policies: family === 4 ? 'shared' : 'per-peer' }, async (overlays) => {
+      expect((await whilePinging(nodes(), () => rotate(overlays))).lost).toBe(0)
+      for (const { where } of nodes()) expect(await where.xfrmErrors()).toEqual({})
+    })
+  })
+})
+
+test('nothing of all that crossed the open in the clear', async () => {
+  expect(await sniffer.stop()).toEqual({ packets: 0, dropped: 0 })
+  expect(await clear()).toBe(2 * few.count)
+})

@@ -78,6 +78,7 @@ export const XFRMA = {
   SET_MARK: 29,
   SET_MARK_MASK: 30,
   IF_ID: 31,
+  MTIMER_THRESH: 32,
   SA_DIR: 33,
 } as const
 

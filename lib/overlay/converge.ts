@@ -254,7 +254,8 @@ export class Convergence {
         continue
       }
       const right = peers.inbound[slot] === all && peers.outbound[slot] === encrypt && peers.policy[slot] === select
-      peers.degraded[slot] = peers.references[slot]! > 0 && right ? 0 : 1
+      const turned = peers.outbound[slot] !== 0 && peers.installedPort[slot] !== peers.port[slot]
+      peers.degraded[slot] = peers.references[slot]! > 0 && right && !turned ? 0 : 1
     }
   }
 

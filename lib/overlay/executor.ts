@@ -193,7 +193,7 @@ class Executor {
   #count(code: number): void {
     this.result.operations++
     if (isDeletion(code)) this.result.removed++
-    else if (code === Op.updatePolicy || code === Op.updateShared) this.result.updated++
+    else if (updates.has(code)) this.result.updated++
     else this.result.added++
   }
 }
@@ -206,6 +206,8 @@ const deletions: ReadonlySet<number> = new Set([
   Op.deleteStaleState,
   Op.deleteStalePolicy,
 ])
+
+const updates: ReadonlySet<number> = new Set([Op.updateInbound, Op.updateOutbound, Op.updatePolicy, Op.updateShared])
 
 function isDeletion(code: number): boolean {
   return deletions.has(code)

@@ -17,6 +17,8 @@ export interface Form {
   readonly esn: boolean
   /** Packets; 0 is no replay protection. */
   readonly replayWindow: number
+  /** UDP port of this node in which ESP comes and goes (RFC 3948); 0: ESP without UDP. */
+  readonly natPort: number
   readonly policies: 'shared' | 'per-peer'
   /** Whether all of the port is encrypted, enforced by policies without a mark, out and in. */
   readonly exclusive: boolean

@@ -119,6 +119,7 @@ export function settings(given: unknown): Settings {
       suite: suite(o.suite ?? 'aes-gcm-64'),
       esn,
       replayWindow,
+      natPort: 0,
       policies: oneOf(o.policies ?? 'shared', 'policies', ['shared', 'per-peer']),
       exclusive: boolean(o.exclusive ?? false, 'exclusive'),
     },

@@ -3,6 +3,16 @@ import { ADDRESS_BYTES, type Family, formatAddress, parseAddress } from '../base
 /** `policy` of a peer whose own policy is installed, but not as it should be. */
 export const POLICY_DIFFERS = 255
 
+/** Where a peer's port is from. */
+export const PortSource = {
+  /** It is this node's own: nobody said another. If the kernel's SAs of an earlier process have another, that is taken over. */
+  assumed: 0,
+  /** The caller gave it: it stays. */
+  given: 1,
+  /** An authenticated packet came from it, to this process or an earlier one. */
+  learned: 2,
+} as const
+
 const WORDS = ADDRESS_BYTES / 4
 const FIRST_CAPACITY = 64
 
@@ -27,6 +37,12 @@ export class PeerTable {
   outbound!: Uint32Array
   /** Key slot + 1 of the SA that the peer's own policy names; 0 if it has none; {@link POLICY_DIFFERS}. */
   policy!: Uint8Array
+  /** UDP port of the peer's that its SAs should have; 0 where ESP goes without UDP. */
+  port!: Uint16Array
+  /** One of {@link PortSource}. */
+  portSource!: Uint8Array
+  /** The port that all its SAs do have; 0 if they differ. */
+  installedPort!: Uint16Array
   /** 1 if the last attempt to make it as it should be failed. */
   degraded!: Uint8Array
 
@@ -175,6 +191,7 @@ export class PeerTable {
     if (this.references[slot]! > 0) this.#wanted--
     this.references[slot] = this.inbound[slot] = this.outbound[slot] = 0
     this.policy[slot] = this.degraded[slot] = this.#live[slot] = 0
+    this.port[slot] = this.portSource[slot] = this.installedPort[slot] = 0
     this.words[slot * WORDS] = this.#free
     this.#free = slot + 1
     this.#size--
@@ -226,6 +243,9 @@ export class PeerTable {
     this.inbound = wider(this.inbound, new Uint32Array(capacity))
     this.outbound = wider(this.outbound, new Uint32Array(capacity))
     this.policy = wider(this.policy, new Uint8Array(capacity))
+    this.port = wider(this.port, new Uint16Array(capacity))
+    this.portSource = wider(this.portSource, new Uint8Array(capacity))
+    this.installedPort = wider(this.installedPort, new Uint16Array(capacity))
     this.degraded = wider(this.degraded, new Uint8Array(capacity))
     this.#live = wider(this.#live, new Uint8Array(capacity))
     this.#table = new Uint32Array(capacity * 2)
@@ -233,7 +253,7 @@ export class PeerTable {
   }
 }
 
-function wider<T extends Uint8Array | Uint32Array>(old: T | undefined, fresh: T): T {
+function wider<T extends Uint8Array | Uint16Array | Uint32Array>(old: T | undefined, fresh: T): T {
   if (old) fresh.set(old)
   return fresh
 }

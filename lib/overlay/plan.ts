@@ -5,7 +5,7 @@ import { type Form, mayShare, sharedPolicies, SharedPolicy } from './form.js'
 import type { Keyring } from './keyring.js'
 import type { PeerTable } from './peers.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
-import { RESERVED_SPIS } from './spi.js'
+import { LIKE_VXLAN, RESERVED_SPIS } from './spi.js'
 
 /**
  * What makes what is what should be: a value, made without touching anything.
@@ -58,32 +58,37 @@ export const Op = {
   addInbound: 1,
   /** Claims an SA that another peer, whose SPI and key are the same, has already: no message. */
   shareInbound: 2,
-  deleteInbound: 3,
+  /** Gives an SA the peer's UDP port: the one thing about it that the kernel can change. */
+  updateInbound: 3,
+  deleteInbound: 4,
   /** Gives up a claim on an SA that another peer still has: no message. */
-  unshareInbound: 4,
-  addOutbound: 5,
-  deleteOutbound: 6,
+  unshareInbound: 5,
+  addOutbound: 6,
+  updateOutbound: 7,
+  deleteOutbound: 8,
   /** A peer's own policy. The key is that whose SPI the template names. */
-  addPolicy: 7,
-  updatePolicy: 8,
-  deletePolicy: 9,
+  addPolicy: 9,
+  updatePolicy: 10,
+  deletePolicy: 11,
   /** The subject is one of {@link SharedPolicy}. */
-  addShared: 10,
-  updateShared: 11,
-  deleteShared: 12,
+  addShared: 12,
+  updateShared: 13,
+  deleteShared: 14,
   /** The subject is where the record starts in `stale.states.records`. */
-  deleteStaleState: 13,
+  deleteStaleState: 15,
   /** The subject is where the record starts in `stale.policies.records`. */
-  deleteStalePolicy: 14,
+  deleteStalePolicy: 16,
 } as const
 export type OpCode = (typeof Op)[keyof typeof Op]
 
 const opNames: Readonly<Record<OpCode, string>> = {
   [Op.addInbound]: 'add inbound SA',
   [Op.shareInbound]: 'share inbound SA',
+  [Op.updateInbound]: 'update inbound SA',
   [Op.deleteInbound]: 'delete inbound SA',
   [Op.unshareInbound]: 'unshare inbound SA',
   [Op.addOutbound]: 'add outbound SA',
+  [Op.updateOutbound]: 'update outbound SA',
   [Op.deleteOutbound]: 'delete outbound SA',
   [Op.addPolicy]: 'add policy',
   [Op.updatePolicy]: 'update policy',
@@ -148,7 +153,8 @@ export interface Is {
 export interface Damage {
   /**
    * SAs that should be and are, but other than they should be: by peer's slot, masks of key slots, which the peer's own
-   * masks do not have. The kernel can't change an SA, so each is deleted right before it is added.
+   * masks do not have. The kernel can't change these, so each is deleted right before it is added. Those that differ in
+   * their ports alone are in the masks, and `installedPort` says it.
    */
   readonly states?: ReadonlyMap<number, { readonly inbound: number; readonly outbound: number }>
   /** Mask of {@link SharedPolicy} that are installed, but other than they should be. Peers' own: POLICY_DIFFERS. */
@@ -267,8 +273,10 @@ export class Planner {
     const decrypt = wanted ? this.#all : 0
     const encrypt = wanted && this.#primary >= 0 ? 1 << this.#primary : 0
     const select = encrypt !== 0 && this.#should.form.policies === 'per-peer' ? this.#primary + 1 : 0
-    if (inbound >>> 0 === decrypt && outbound >>> 0 === encrypt >>> 0 && policy === select) return
+    const turned = wanted && (inbound | outbound) !== 0 && peers.installedPort[slot] !== peers.port[slot]
+    if (inbound >>> 0 === decrypt && outbound >>> 0 === encrypt >>> 0 && policy === select && !turned) return
 
+    if (turned) this.#updatePorts(slot)
     let failed = 0
     for (let left = decrypt & ~inbound; left !== 0; left &= left - 1) {
       const key = lowest(left)
@@ -320,6 +328,20 @@ export class Planner {
     return true
   }
 
+  /** All SAs that it has, for what can't be replaced stays. One that is shared has the port of one of those who share it. */
+  #updatePorts(slot: number): void {
+    const { peers, claims } = this.#is
+    const { form, keyring } = this.#should
+    for (let left = peers.inbound[slot]!; left !== 0; left &= left - 1) {
+      const key = lowest(left)
+      const spi = form.spis.reverse(keyring.tag(key), peers.bytes, slot * ADDRESS_BYTES)
+      if (claims.count(spi) === 1) this.#phases.decrypt.push(opHead(Op.updateInbound, key), slot)
+    }
+    for (let left = peers.outbound[slot]!; left !== 0; left &= left - 1) {
+      this.#phases.encrypt.push(opHead(Op.updateOutbound, lowest(left)), slot)
+    }
+  }
+
   /** Adds the outbound SA of the primary, unless another key of this peer has its SPI: the kernel would see one SA. */
   #addOutbound(slot: number, outbound: number): boolean {
     const { peers } = this.#is
@@ -327,7 +349,8 @@ export class Planner {
     const key = this.#primary
     const at = slot * ADDRESS_BYTES
     const spi = form.spis.forward(keyring.tag(key), peers.bytes, at)
-    if (spi <= RESERVED_SPIS) return this.#reserved(slot, Op.addOutbound, key, spi)
+    const isTaken = form.natPort !== 0 && spi === LIKE_VXLAN
+    if (spi <= RESERVED_SPIS || isTaken) return this.#reserved(slot, Op.addOutbound, key, spi)
     for (let left = outbound; left !== 0; left &= left - 1) {
       const other = keyring.tag(lowest(left))
       if (form.spis.forward(other, peers.bytes, at) !== spi) continue
@@ -399,8 +422,16 @@ export function settle(is: Is, should: Should, head: number, subject: number, ok
       peers.inbound[subject]! &= ~(1 << key)
       claims.remove(form.spis.reverse(keyring.tag(key), peers.bytes, subject * ADDRESS_BYTES), subject, key)
       return true
+    case Op.updateInbound:
+      return true
     case Op.addOutbound:
+      // Others that it has are updated where their port is not this one.
+      if (peers.outbound[subject] === 0) peers.installedPort[subject] = peers.port[subject]!
       peers.outbound[subject]! |= 1 << key
+      return true
+    case Op.updateOutbound:
+      // The last of a peer's, and only if none before it failed.
+      peers.installedPort[subject] = peers.port[subject]!
       return true
     case Op.deleteOutbound:
       peers.outbound[subject]! &= ~(1 << key)
@@ -484,6 +515,8 @@ export interface Step {
   subject: string
   spi?: number
   tag?: number
+  /** UDP port of the peer's that an updated SA gets. */
+  port?: number
   network?: number
 }
 
@@ -532,7 +565,8 @@ export function describeOp(
       const tag = keyring.tag(keyOf(head))
       const inbound = code <= Op.unshareInbound
       const spi = form.spis[inbound ? 'reverse' : 'forward'](tag, is.peers.bytes, subject * ADDRESS_BYTES)
-      return { ...step, subject: is.peers.text(subject), spi, tag }
+      const isUpdate = code === Op.updateInbound || code === Op.updateOutbound
+      return { ...step, subject: is.peers.text(subject), spi, tag, ...(isUpdate && { port: is.peers.port[subject]! }) }
     }
   }
 }

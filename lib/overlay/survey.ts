@@ -1,16 +1,20 @@
 import { ADDRESS_BYTES } from '../base/address.js'
-import { Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { ATTRIBUTE_HEAD } from '../kernel/record-parts.js'
+import { LITTLE_ENDIAN, Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { attributeAt } from '../kernel/record-identity.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
 import { type Form, mayShare, SharedPolicy, sharedPolicies } from './form.js'
-import { POLICY_DIFFERS } from './peers.js'
+import { POLICY_DIFFERS, PortSource } from './peers.js'
 import { type Damage, type Is, Op, opHead, type RecordList, type Should } from './plan.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
-import { OpWriter } from './writer.js'
+import { Encap, OpWriter } from './writer.js'
 
 /**
  * Compares what the kernel has of ours with what should be, in steps: sets `is` to it (but the networks, which are the
  * firewall's), and finds the damage. Byte by byte: an SA is as it should be if its record is the one we would write to
- * add it. Between steps nothing of what was given may change.
+ * add it, but for UDP ports, which can be changed. Between steps nothing of what was given may change.
+ *
+ * A peer's port that nobody gave is taken over from its SAs: it was learned, and packets to the assumed one would go astray.
  */
 export class Survey {
   readonly #is: Is
@@ -26,6 +30,8 @@ export class Survey {
   readonly #expected = new SpiIndex()
   readonly #differing = new Map<number, { inbound: number; outbound: number }>()
   #differingShared = 0
+  /** Slots of the peers whose SAs have not all the same ports, or not ours. */
+  readonly #turned = new Set<number>()
   readonly #stale: { states: List; policies: List }
   readonly #only: readonly number[] | undefined
   #nextPeer = 0
@@ -79,7 +85,7 @@ export class Survey {
   #expect(slot: number): void {
     const { peers } = this.#is
     if (!peers.has(slot)) return
-    peers.inbound[slot] = peers.outbound[slot] = peers.policy[slot] = 0
+    peers.inbound[slot] = peers.outbound[slot] = peers.policy[slot] = peers.installedPort[slot] = 0
     for (const key of this.#keys) {
       const spi = this.#form.spis.reverse(this.#should.keyring.tag(key), peers.bytes, slot * ADDRESS_BYTES)
       if (spi !== 0) this.#expected.add(spi, slot, key)
@@ -120,6 +126,7 @@ export class Survey {
     for (const packed of right.length > 0 ? right : owners) {
       peers.inbound[claimant(packed)]! |= 1 << claimedKey(packed)
       claims.add(spi, claimant(packed), claimedKey(packed))
+      if (right.length > 0 && !shared) this.#port(claimant(packed), state, Encap.sourcePort, Encap.destinationPort)
     }
     return true
   }
@@ -135,10 +142,32 @@ export class Survey {
     const key = this.#keys.find((each) => this.#form.spis.forward(keyring.tag(each), peers.bytes, at) === spi)
     if (key === undefined) return false
     const wanted = key === keyring.primary && peers.references[slot]! > 0
-    if (wanted && !this.#isRight(state, opHead(Op.addOutbound, key), slot, false))
+    if (wanted && !this.#isRight(state, opHead(Op.addOutbound, key), slot, false)) {
       this.#differs(slot).outbound |= 1 << key
-    else peers.outbound[slot]! |= 1 << key
+      return true
+    }
+    peers.outbound[slot]! |= 1 << key
+    if (wanted) this.#port(slot, state, Encap.destinationPort, Encap.sourcePort)
     return true
+  }
+
+  /** Notes which ports an SA of a peer's has, as that which its record says are the peer's and ours. */
+  #port(slot: number, state: RecordReader, peersAt: number, oursAt: number): void {
+    const { natPort, port: vxlanPort } = this.#form
+    if (natPort === 0) return
+    const { peers } = this.#is
+    const read = (at: number) => (state.u8(at) << 8) | state.u8(at + 1)
+    const found = read(peersAt)
+    const isOurs = read(oursAt) === natPort
+    // Where our own port was another, so were those of all that had none of their own.
+    const mayBeLearned = isOurs && found !== 0 && found !== vxlanPort && peers.references[slot]! > 0
+    if (mayBeLearned && peers.portSource[slot] === PortSource.assumed && found !== peers.port[slot]) {
+      peers.port[slot] = found
+      peers.portSource[slot] = PortSource.learned
+    }
+    const before = peers.installedPort[slot]!
+    if (!isOurs || (before !== 0 && before !== found)) this.#turned.add(slot)
+    peers.installedPort[slot] = this.#turned.has(slot) ? 0 : found
   }
 
   #policy(policy: RecordReader): void {
@@ -197,16 +226,27 @@ export class Survey {
     return entry
   }
 
-  /** Whether the record is the one that this operation would write. A key that the kernel withholds is taken for right. */
+  /**
+   * Whether the record is the one that this operation would write, but for its ports. A key that the kernel withholds is
+   * taken for right.
+   */
   #isRight(state: RecordReader, head: number, subject: number, anySource: boolean): boolean {
     this.#writer.write(this.#scratch, head, subject, this.#is, this.#should)
-    const wanted = this.#scratch.take()
+    let wanted = this.#scratch.take()
     let found = state.record()
+    const inUdp = this.#form.natPort !== 0
+    if (inUdp) {
+      wanted = withoutThreshold(wanted)
+      found = withoutThreshold(found)
+      // With nothing of UDP it differs, whatever stands there.
+      if (found.length !== wanted.length) return false
+    }
     const withheld = state.u32(State.cipherKey) === WITHHELD_KEY
-    if (withheld || anySource) {
+    if (withheld || anySource || inUdp) {
       found = found.slice()
       const same = (from: number, to: number) => found.set(wanted.subarray(from, to), from)
       if (anySource) same(State.source, State.spi)
+      if (inUdp) same(Encap.sourcePort, Encap.destinationPort + 2)
       if (withheld) {
         same(State.salted, State.cipher)
         same(State.cipherKey, State.authAlgorithm)
@@ -216,6 +256,8 @@ export class Survey {
   }
 }
 
+const THRESHOLD_BYTES = 4
+
 /** Offsets in a dump, as they are found. */
 class List implements RecordList {
   readonly records: Uint8Array
@@ -224,6 +266,19 @@ class List implements RecordList {
   constructor(records: Uint8Array) {
     this.records = records
   }
+}
+
+/** A state's record without the limit on what is told of mappings: kernels before 5.17 do not keep it. */
+function withoutThreshold(record: Uint8Array): Uint8Array {
+  const at = attributeAt(record, 0, XFRMA.MTIMER_THRESH)
+  if (at < 0) return record
+  // Eight bytes less, by which records are aligned.
+  const [start, end] = [at - ATTRIBUTE_HEAD, at + THRESHOLD_BYTES]
+  const less = new Uint8Array(record.length - (end - start))
+  less.set(record.subarray(0, start))
+  less.set(record.subarray(end), start)
+  new DataView(less.buffer).setUint32(State.length, less.length, LITTLE_ENDIAN)
+  return less
 }
 
 function equal(a: Uint8Array, b: Uint8Array): boolean {

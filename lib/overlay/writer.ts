@@ -29,6 +29,23 @@ import { codeOf, type Damage, type Is, keyOf, Op, type RecordList, type Should }
 /** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
 const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
 
+/**
+ * Ports of struct xfrm_encap_tmpl in an SA's record, in network byte order: XFRMA_ENCAP is the first attribute of its tail.
+ * The source port of an inbound SA is the peer's, as the destination port of an outbound one is; the other is ours.
+ */
+export const Encap = {
+  sourcePort: HEAD_BYTES + ATTRIBUTE_HEAD + 2,
+  destinationPort: HEAD_BYTES + ATTRIBUTE_HEAD + 4,
+} as const
+const ENCAP_BYTES = 24
+const UDP_ENCAP_ESPINUDP = 2
+
+/**
+ * Seconds that the kernel (from 5.17 on; older ones pass over it) says nothing more of packets that still come from the same
+ * other port or address than the SA's. Of a new port it tells at once.
+ */
+const MAPPING_THRESHOLD = 5
+
 /** SAs to add and to delete, as records that lack what differs from peer to peer. */
 interface CommonState {
   readonly add: Uint8Array
@@ -49,8 +66,8 @@ export class OpWriter {
   readonly #local: Uint32Array
   readonly #prefix: number
   readonly #headWindow: number
-  /** Tails, encoded once: of an SA, of a peer's own policy, of a shared one, of a policy to delete. */
-  readonly #stateTail: Uint8Array
+  /** Tails, encoded once: the end of an SA's, of a peer's own policy, of a shared one, of a policy to delete. */
+  readonly #replayTail: Uint8Array
   readonly #ownTail: Uint8Array
   readonly #sharedTail: Uint8Array
   readonly #identityTail: Uint8Array
@@ -63,7 +80,7 @@ export class OpWriter {
     this.#prefix = form.local.family === AF_INET ? 32 : 128
     const wide = form.esn || form.replayWindow > OLD_WINDOW
     this.#headWindow = wide ? 0 : form.replayWindow
-    this.#stateTail = wide ? attribute(XFRMA.REPLAY_ESN_VAL, replayState(form.replayWindow)) : new Uint8Array(0)
+    this.#replayTail = wide ? attribute(XFRMA.REPLAY_ESN_VAL, replayState(form.replayWindow)) : new Uint8Array(0)
     this.#identityTail = form.exclusive ? new Uint8Array(0) : attribute(XFRMA.MARK, words(form.mark, 0xffffffff))
     const template = espTemplate({ family: form.local.family, reqid: form.mark, mode: MODE_TRANSPORT })
     this.#sharedTail = joined(attribute(XFRMA.TMPL, template), this.#identityTail)
@@ -82,6 +99,12 @@ export class OpWriter {
         return true
       case Op.addOutbound:
         this.#state(into, Operation.addState, false, keyOf(head), subject, is, should)
+        return true
+      case Op.updateInbound:
+        this.#state(into, Operation.updateState, true, keyOf(head), subject, is, should)
+        return true
+      case Op.updateOutbound:
+        this.#state(into, Operation.updateState, false, keyOf(head), subject, is, should)
         return true
       case Op.deleteInbound:
         this.#state(into, Operation.deleteState, true, keyOf(head), subject, is, should)
@@ -131,14 +154,22 @@ export class OpWriter {
     const common = inbound ? this.#inbound : this.#outbound
     const tag = keyring.tag(key)
     const at = peer * ADDRESS_BYTES
-    into.record(operation === Operation.addState ? common.add : common.delete, operation)
+    const isDeletion = operation === Operation.deleteState
+    into.record(isDeletion ? common.delete : common.add, operation)
     into.address(inbound ? State.source : State.destination, peers.words, peer * 4)
     into.u32(State.spi, inbound ? form.spis.reverse(tag, peers.bytes, at) : form.spis.forward(tag, peers.bytes, at))
-    if (operation === Operation.addState) into.u32(State.cipherKey, keyring.index(key))
+    if (isDeletion) return
+    into.u32(State.cipherKey, keyring.index(key))
+    if (form.natPort !== 0) {
+      const port = peers.port[peer]!
+      const place = inbound ? Encap.sourcePort : Encap.destinationPort
+      into.u8(place, port >> 8)
+      into.u8(place + 1, port)
+    }
   }
 
-  /** What all SAs of one direction have in common: records but for the peer's address, the SPI and the key. */
-  #common(ownAddress: number): CommonState {
+  /** What all SAs of one direction have in common: records but for the peer's address and port, the SPI and the key. */
+  #common(ownAddress: typeof State.source | typeof State.destination): CommonState {
     const writer = new RecordWriter(256)
     this.#stateIdentity(writer, Operation.deleteState)
     writer.address(ownAddress, this.#local, 0)
@@ -150,8 +181,18 @@ export class OpWriter {
     writer.u8(State.salted, 1)
     writer.u8(State.cipher, Cipher.aead)
     writer.u16(State.icvBits, this.#form.suite.icvBits)
-    writer.tail(this.#stateTail)
+    writer.tail(this.#stateTail(ownAddress === State.destination))
     return { add: writer.take(), delete: deletion }
+  }
+
+  #stateTail(inbound: boolean): Uint8Array {
+    const { natPort } = this.#form
+    if (natPort === 0) return this.#replayTail
+    const encap = new DataView(new ArrayBuffer(ENCAP_BYTES))
+    encap.setUint16(0, UDP_ENCAP_ESPINUDP, LITTLE_ENDIAN)
+    encap.setUint16(inbound ? 4 : 2, natPort)
+    const head = joined(attribute(XFRMA.ENCAP, new Uint8Array(encap.buffer)), this.#replayTail)
+    return inbound ? joined(head, attribute(XFRMA.MTIMER_THRESH, words(MAPPING_THRESHOLD))) : head
   }
 
   #stateIdentity(into: RecordWriter, operation: number): void {

@@ -1,8 +1,10 @@
 import { type Address, address, formatAddress } from '../../lib/base/address.js'
-import { Operation, Policy, RecordReader, RecordWriter, State } from '../../lib/kernel/records.js'
+import { attributeAt } from '../../lib/kernel/record-identity.js'
+import { LITTLE_ENDIAN, Operation, Policy, RecordReader, RecordWriter, State } from '../../lib/kernel/records.js'
+import { XFRMA } from '../../lib/kernel/xfrm-names.js'
 import { type Form } from '../../lib/overlay/form.js'
 import { Keyring } from '../../lib/overlay/keyring.js'
-import { PeerTable } from '../../lib/overlay/peers.js'
+import { PeerTable, PortSource } from '../../lib/overlay/peers.js'
 import {
   codeOf,
   concernsPeer,
@@ -22,7 +24,7 @@ import {
 import { SpiDeriver } from '../../lib/overlay/spi.js'
 import { SpiIndex } from '../../lib/overlay/spi-index.js'
 import { suites } from '../../lib/overlay/suites.js'
-import { OpWriter } from '../../lib/overlay/writer.js'
+import { Encap, OpWriter } from '../../lib/overlay/writer.js'
 
 /** A simple model of the kernel's SAD and SPD, fed with records, and the least that carries a plan out on it. */
 
@@ -36,6 +38,7 @@ export function form(options: Partial<Omit<Form, 'local' | 'spis'>> & { local?: 
     suite: suites['aes-gcm-64'],
     esn: false,
     replayWindow: 0,
+    natPort: 0,
     policies: 'shared',
     exclusive: false,
     ...options,
@@ -67,12 +70,15 @@ export function world(of: Form, tags: readonly number[] = []): World {
   return { is, should: { form: of, keyring, networks: new Set() }, kernel: new Kernel() }
 }
 
-/** Adds references to peers and returns their slots. */
-export function wish({ is }: World, ...peers: string[]): number[] {
+/** Adds references to peers and returns their slots. Ports are as the node's own. */
+export function wish({ is, should }: World, ...peers: string[]): number[] {
   return peers.map((text) => {
     is.peers.parse(text)
     const slot = is.peers.insert()
-    is.peers.retain(slot)
+    if (is.peers.retain(slot) === 1) {
+      is.peers.port[slot] = should.form.natPort
+      is.peers.portSource[slot] = PortSource.assumed
+    }
     return slot
   })
 }
@@ -87,13 +93,15 @@ export interface ModelState {
 }
 
 export class Kernel {
+  /** Whether it keeps XFRMA_MTIMER_THRESH, as from 5.17 on. */
+  keepsThreshold = true
   /** By destination and SPI: the source takes no part. */
   readonly states = new Map<string, ModelState>()
   /** By direction, selector and mark. */
   readonly policies = new Map<string, Uint8Array>()
 
   /** Takes one record, and returns undefined or what it says against it. */
-  take(record: Uint8Array, keys: readonly Uint8Array[]): 'EEXIST' | 'ESRCH' | undefined {
+  take(record: Uint8Array, keys: readonly Uint8Array[]): 'EEXIST' | 'ESRCH' | 'EINVAL' | undefined {
     const operation = record[State.operation]!
     const [objects, id] =
       operation >= Operation.addPolicy ? [this.policies, policyId(record)] : [this.states, stateId(record)]
@@ -103,8 +111,22 @@ export class Kernel {
     if (operation === Operation.deleteState || operation === Operation.deletePolicy) {
       return objects.delete(id) ? undefined : 'ESRCH'
     }
-    if (operation === Operation.addState) this.states.set(id, modelState(record, keys))
-    else this.policies.set(id, record.slice())
+    if (operation === Operation.updateState) return this.#update(id, record)
+    if (operation === Operation.addState) {
+      this.states.set(id, modelState(this.keepsThreshold ? record : without8(record, XFRMA.MTIMER_THRESH), keys))
+    } else this.policies.set(id, record.slice())
+    return undefined
+  }
+
+  /** xfrm_state_update: of an SA it changes the ports, if there are any before and after. */
+  #update(id: string, record: Uint8Array): 'ESRCH' | 'EINVAL' | undefined {
+    const state = this.states.get(id)
+    if (state === undefined) return 'ESRCH'
+    const [from, to] = [portsAt(record), portsAt(state.record)]
+    if (from < 0 !== to < 0) return 'EINVAL'
+    const changed = state.record.slice()
+    if (from >= 0) changed.set(record.subarray(from, from + PORTS_BYTES), to)
+    this.states.set(id, { ...state, record: changed })
     return undefined
   }
 
@@ -133,6 +155,33 @@ export class Kernel {
     for (const [id, policy] of this.policies) copy.policies.set(id, policy)
     return copy
   }
+}
+
+/** Both ports of struct xfrm_encap_tmpl, after its type. */
+const PORTS_BYTES = 4
+
+/** Where the ports are in a state's record, or -1. */
+function portsAt(record: Uint8Array): number {
+  const at = attributeAt(record, 0, XFRMA.ENCAP)
+  return at < 0 ? -1 : at + 2
+}
+
+/** Source and destination port of a state, as it is in UDP; undefined where it is not. */
+export function portsOf({ record }: ModelState): [source: number, destination: number] | undefined {
+  const at = portsAt(record)
+  const port = (place: number) => (record[place]! << 8) | record[place + 1]!
+  if (at < 0) return undefined
+  if (at !== Encap.sourcePort) throw new Error('the ports are not where the writer has them')
+  return [port(Encap.sourcePort), port(Encap.destinationPort)]
+}
+
+/** A record without an attribute of eight bytes, its header included. */
+function without8(record: Uint8Array, type: number): Uint8Array {
+  const at = attributeAt(record, 0, type)
+  if (at < 0) return record
+  const less = Uint8Array.from([...record.subarray(0, at - 4), ...record.subarray(at + 4)])
+  new DataView(less.buffer).setUint32(State.length, less.length, LITTLE_ENDIAN)
+  return less
 }
 
 function reader(record: Uint8Array): RecordReader {

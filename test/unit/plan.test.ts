@@ -14,7 +14,7 @@ import {
   without,
 } from '../../lib/overlay/plan.js'
 import { deriveSpi } from '../../lib/overlay/spi.js'
-import { converge, form, key, LOCAL, phasesOf, told, wish, world } from './model.js'
+import { converge, form, key, LOCAL, phasesOf, portsOf, told, type World, wish, world } from './model.js'
 
 // Peers whose inbound SPIs at 10.0.0.1 collide, found by search.
 const TWINS = ['47.214.176.99', '3.143.180.106'] as const
@@ -25,6 +25,8 @@ const RESERVED_OUTBOUND_1 = '16.224.192.46'
 const PEER = '10.0.0.2'
 const SAME_OUTBOUND = [1945408251, 522167948] as const
 const SAME_INBOUND = [2810626684, 2714519443] as const
+/** Under tag 5. */
+const LIKE_VXLAN_OUTBOUND_5 = '12.221.24.8'
 
 test('the peers that these tests rest on collide indeed', () => {
   expect(deriveSpi(TWINS[0], LOCAL, 1)).toBe(deriveSpi(TWINS[1], LOCAL, 1))
@@ -32,6 +34,7 @@ test('the peers that these tests rest on collide indeed', () => {
   expect(deriveSpi(RESERVED_INBOUND_1, LOCAL, 1)).toBeLessThanOrEqual(255)
   expect(deriveSpi(LOCAL, RESERVED_OUTBOUND_1, 1)).toBeLessThanOrEqual(255)
   expect(deriveSpi(LOCAL, PEER, SAME_OUTBOUND[0])).toBe(deriveSpi(LOCAL, PEER, SAME_OUTBOUND[1]))
+  expect(deriveSpi(LOCAL, LIKE_VXLAN_OUTBOUND_5, 5)).toBe(0x08000000)
   expect(deriveSpi(PEER, LOCAL, SAME_INBOUND[0])).toBe(deriveSpi(PEER, LOCAL, SAME_INBOUND[1]))
 })
 
@@ -389,6 +392,59 @@ describe('collisions', () => {
     expect(plan(into.is, into.should).failures).toMatchObject([
       { operation: 'add inbound SA', code: 'ERR_XFRMESH_SPI_COLLISION', subject: PEER },
     ])
+  })
+})
+
+describe('ports', () => {
+  const inUdp = (tags: number[], ...peers: string[]) => {
+    const w = world(form({ natPort: 4500 }), tags)
+    return { w, slots: wish(w, ...peers) }
+  }
+  const learn = (w: World, slot: number, port: number) => (w.is.peers.port[slot] = port)
+  const ports = (w: World) => [...w.kernel.states.values()].map(portsOf)
+
+  test('another port is given to all SAs in place, and once', () => {
+    const { w, slots } = inUdp([1, 2], PEER, '10.0.0.3')
+    converge(w)
+    learn(w, slots[0]!, 31234)
+    const { steps } = converge(w, { peers: [slots[0]!] })
+    expect(told(w, steps)).toEqual([
+      `update inbound SA 1 ${PEER}`,
+      `update inbound SA 2 ${PEER}`,
+      `update outbound SA 1 ${PEER}`,
+    ])
+    expect(w.kernel.states.size).toBe(6)
+    expect(ports(w).filter((pair) => pair!.includes(31234))).toEqual([
+      [31234, 4500],
+      [31234, 4500],
+      [4500, 31234],
+    ])
+    expect(plan(w.is, w.should).operations).toBe(0)
+  })
+
+  test('what was refused is tried again, with all of the peer', () => {
+    const { w, slots } = inUdp([1], PEER)
+    converge(w)
+    learn(w, slots[0]!, 31234)
+    expect(told(w, converge(w, {}, () => true).steps)).toEqual([`update inbound SA 1 ${PEER}`])
+    expect(told(w, converge(w).steps)).toEqual([`update inbound SA 1 ${PEER}`, `update outbound SA 1 ${PEER}`])
+  })
+
+  test('an SA that two peers share is left with the port of one', () => {
+    const { w, slots } = inUdp([1], ...TWINS)
+    converge(w)
+    learn(w, slots[1]!, 31234)
+    expect(told(w, converge(w).steps)).toEqual([`update outbound SA 1 ${TWINS[1]}`])
+  })
+
+  test('an SPI that would pass for the head of a VXLAN packet is refused, in UDP alone', () => {
+    const { w } = inUdp([5], LIKE_VXLAN_OUTBOUND_5, PEER)
+    const made = plan(w.is, w.should)
+    expect(made.failures).toMatchObject([{ subject: LIKE_VXLAN_OUTBOUND_5, code: 'ERR_XFRMESH_SPI_RESERVED' }])
+    expect(phasesOf(w, made)['encrypt']).toEqual([`add outbound SA 5 ${PEER}`])
+    const bare = world(form(), [5])
+    wish(bare, LIKE_VXLAN_OUTBOUND_5)
+    expect(plan(bare.is, bare.should).failures).toEqual([])
   })
 })
 

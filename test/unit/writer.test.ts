@@ -8,9 +8,11 @@ import { suites } from '../../lib/overlay/suites.js'
 import { algorithms, OpWriter } from '../../lib/overlay/writer.js'
 import { form, key, type World, wish, world } from './model.js'
 
+const XFRMA_ENCAP = 4
 const XFRMA_TMPL = 5
 const XFRMA_MARK = 21
 const XFRMA_REPLAY_ESN_VAL = 23
+const XFRMA_MTIMER_THRESH = 32
 
 function record(w: World, head: number, subject: number): RecordReader {
   const records = new RecordWriter()
@@ -148,6 +150,34 @@ describe.each([
     expect(state.address(State.destination)).toEqual(inbound ? here : there)
     expect(tail(state).size).toBe(0)
   })
+
+  test.each([
+    [Op.addInbound, Operation.addState, true],
+    [Op.addOutbound, Operation.addState, false],
+    [Op.updateInbound, Operation.updateState, true],
+    [Op.updateOutbound, Operation.updateState, false],
+  ])(
+    'in UDP an SA (%i) has the ports of both ends, and an inbound one a limit on what is told of others',
+    (code, operation, inbound) => {
+      const { w, slot } = one({ natPort: 4500, replayWindow: 64 })
+      w.is.peers.port[slot] = 31234
+      const state = record(w, opHead(code, 1), slot)
+      expect(state.u8(State.operation)).toBe(operation)
+      expect(state.u32(State.cipherKey)).toBe(1)
+      const attributes = tail(state)
+      expect([...attributes.keys()]).toEqual([
+        XFRMA_ENCAP,
+        XFRMA_REPLAY_ESN_VAL,
+        ...(inbound ? [XFRMA_MTIMER_THRESH] : []),
+      ])
+      const encap = Buffer.from(attributes.get(XFRMA_ENCAP)!)
+      // struct xfrm_encap_tmpl: a type of the host's, ports of the network's, an address that the kernel does not use.
+      expect(encap.length).toBe(24)
+      expect(new Uint16Array(encap.buffer.slice(encap.byteOffset, encap.byteOffset + 2))[0]).toBe(2)
+      expect([encap.readUInt16BE(2), encap.readUInt16BE(4)]).toEqual(inbound ? [31234, 4500] : [4500, 31234])
+      expect(encap.subarray(6)).toEqual(Buffer.alloc(18))
+    },
+  )
 
   test('a replay window up to 32 is in the head', () => {
     const { w, slot } = one({ replayWindow: 32 })

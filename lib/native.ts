@@ -60,6 +60,13 @@ export interface NativeEvents extends NativeRecords {
   errno: number
 }
 
+export interface NativeNeighbours {
+  ending: number
+  errno: number
+  message: string | undefined
+  records: Uint8Array
+}
+
 export interface NativeReply {
   ending: number
   errno: number
@@ -90,6 +97,7 @@ export interface NativeSocket {
   readonly namespaceInode: number
   /** Rejects with an Error that has `errno` and `step` ('namespace', 'socket', 'bind'). */
   open(job: number): Promise<void>
+  /** Commits records of the socket's own kind: of neighbours where it is NETLINK_ROUTE, which need no keys and names. */
   commit(
     job: number,
     records: Uint8Array,
@@ -111,6 +119,8 @@ export interface NativeSocket {
     algorithms: readonly string[],
     timeoutMs: number,
   ): Promise<NativeDump>
+  /** Reads the neighbours of a link by their family, or its FDB (AF_BRIDGE); records as native/route/record.h. */
+  readNeighbours(job: number, family: number, interfaceIndex: number, timeoutMs: number): Promise<NativeNeighbours>
   /** Sends one message, header without sequence, and collects what comes back: to NLMSG_DONE, or the answer and its ack. */
   request(job: number, type: number, flags: number, payload: Uint8Array, timeoutMs: number): Promise<NativeReply>
   /** Sends an nftables transaction, all or nothing. `generation` 0: whatever the ruleset's is. native/nft/transaction.h */
@@ -149,10 +159,16 @@ interface Addon {
   encode(records: Uint8Array, keys: readonly Uint8Array[], algorithms: readonly string[]): Uint8Array
   /** The records of the states and policies in XFRM messages, as read() gives them. Throws if they are malformed. */
   decode(messages: Uint8Array, details: boolean): NativeRecords
+  /** The same of neighbours. */
+  encodeNeighbours(records: Uint8Array): Uint8Array
+  decodeNeighbours(messages: Uint8Array): Uint8Array
   /** What transact() sends: BATCH_BEGIN, the messages, BATCH_END, numbered from 1. Throws if the records are malformed. */
   encodeTransaction(records: Uint8Array, generation: number): Uint8Array
   /** Offsets as the compiler sees them. */
-  layout(): Record<'state' | 'policy' | 'transaction' | 'mapping' | 'acquire', Record<string, number>>
+  layout(): Record<
+    'state' | 'policy' | 'transaction' | 'neighbour' | 'mapping' | 'acquire',
+    Record<string, number>
+  >
 }
 
 const root = fileURLToPath(new URL('..', import.meta.url))

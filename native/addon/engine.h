@@ -14,8 +14,6 @@
 #include "netlink/exchange.h"
 #include "netlink/lock.h"
 #include "netlink/rcu_switch.h"
-#include "xfrm/batch.h"
-#include "xfrm/decode.h"
 
 namespace xfrmesh {
 

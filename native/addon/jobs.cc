@@ -1,14 +1,18 @@
 #include "addon/jobs.h"
 
+#include <linux/rtnetlink.h>
 #include <linux/xfrm.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "addon/values.h"
 #include "netlink/file.h"
 #include "nft/echo.h"
 #include "nft/transaction.h"
+#include "route/encode.h"
+#include "xfrm/encode.h"
 
 namespace xfrmesh {
 namespace {
@@ -93,8 +97,8 @@ void OpenJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
 
 void CommitJob::run(Workplace& place, const Control& control) {
   const int error = guarded([&] {
-    if (!batch_.parse()) return EBADMSG;
-    outcome_ = xfrmesh::commit(place.socket, batch_, control);
+    if (!batch_->parse()) return EBADMSG;
+    outcome_ = xfrmesh::commit(place.socket, *batch_, control);
     return 0;
   });
   if (error == 0) return;
@@ -135,6 +139,28 @@ void ReadJob::run(Workplace& place, const Control& control) {
 void ReadJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
   auto value = valueOf(env, answer_);
   setRecords(env, value, decoder_.records(), tables_);
+  deferred.Resolve(value);
+}
+
+void ReadNeighboursJob::run(Workplace& place, const Control& control) {
+  const int error = guarded([&] {
+    place.socket.checkStrictly();
+    std::array<std::byte, 64> question{};
+    const std::size_t size = encodeNeighbourDump(family_, interfaceIndex_, question);
+    bool malformed = false;
+    answer_ = xfrmesh::request(
+        place.socket, RTM_GETNEIGH, NLM_F_DUMP, Bytes(question).first(size).subspan(sizeof(nlmsghdr)), control,
+        [&](const Message& message) { malformed = !decoder_.decode(message) || malformed; }, [&] { decoder_.clear(); });
+    return malformed ? EBADMSG : 0;
+  });
+  if (error == 0) return;
+  answer_.ending = Ending::kFailed;
+  answer_.error = error;
+}
+
+void ReadNeighboursJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = valueOf(env, answer_);
+  value.Set("records", copyOf(env, decoder_.records()));
   deferred.Resolve(value);
 }
 

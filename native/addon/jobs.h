@@ -3,6 +3,8 @@
 
 #include "addon/socket_object.h"
 #include "netlink/monitor.h"
+#include "route/decode.h"
+#include "xfrm/decode.h"
 
 namespace xfrmesh {
 
@@ -22,14 +24,14 @@ class OpenJob final : public JsJob {
 
 class CommitJob final : public JsJob {
  public:
-  CommitJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes records, Tables tables)
-      : JsJob(id, limit), batch_(records, std::move(tables)) {}
+  CommitJob(std::uint32_t id, std::chrono::milliseconds limit, std::unique_ptr<Batch> batch)
+      : JsJob(id, limit), batch_(std::move(batch)) {}
   void run(Workplace& place, const Control& control) override;
   void skip() override { outcome_.ending = Ending::kClosed; }
   void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
 
  private:
-  XfrmBatch batch_;
+  std::unique_ptr<Batch> batch_;
   Outcome outcome_;
 };
 
@@ -50,6 +52,22 @@ class ReadJob final : public JsJob {
   Query query_;
   Tables tables_;
   RecordDecoder decoder_;
+  Answer answer_;
+};
+
+// Reads the entries of a link: its neighbours of a family, or its FDB.
+class ReadNeighboursJob final : public JsJob {
+ public:
+  ReadNeighboursJob(std::uint32_t id, std::chrono::milliseconds limit, std::uint8_t family, std::int32_t interfaceIndex)
+      : JsJob(id, limit), family_(family), interfaceIndex_(interfaceIndex), decoder_(interfaceIndex) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { answer_.ending = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  std::uint8_t family_;
+  std::int32_t interfaceIndex_;
+  NeighbourDecoder decoder_;
   Answer answer_;
 };
 

@@ -1,5 +1,6 @@
 #include <napi.h>
 
+#include <array>
 #include <cstring>
 #include <functional>
 
@@ -8,6 +9,8 @@
 #include "netlink/secret_room.h"
 #include "nft/transaction.h"
 #include "record.h"
+#include "route/decode.h"
+#include "route/encode.h"
 #include "xfrm/decode.h"
 #include "xfrm/encode.h"
 
@@ -16,6 +19,7 @@ namespace {
 
 // An attribute holds 64 KiB at most, and a state has three that may.
 constexpr std::size_t kLargestMessage = 256U << 10;
+constexpr std::size_t kLargestNeighbour = 256;
 
 #define FIELD(object, record, field) object.Set(#field, static_cast<double>(offsetof(record, field)))
 
@@ -75,6 +79,23 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
   FIELD(transaction, TransactionRecord, attributeBytes);
   FIELD(transaction, TransactionRecord, elementCount);
   FIELD(transaction, TransactionRecord, reserved);
+  auto neighbour = Napi::Object::New(env);
+  FIELD(neighbour, NeighbourRecord, length);
+  FIELD(neighbour, NeighbourRecord, operation);
+  FIELD(neighbour, NeighbourRecord, family);
+  FIELD(neighbour, NeighbourRecord, destinationFamily);
+  FIELD(neighbour, NeighbourRecord, flags);
+  FIELD(neighbour, NeighbourRecord, state);
+  FIELD(neighbour, NeighbourRecord, port);
+  FIELD(neighbour, NeighbourRecord, given);
+  FIELD(neighbour, NeighbourRecord, reserved);
+  FIELD(neighbour, NeighbourRecord, linkAddress);
+  FIELD(neighbour, NeighbourRecord, interfaceIndex);
+  FIELD(neighbour, NeighbourRecord, destination);
+  FIELD(neighbour, NeighbourRecord, vni);
+  FIELD(neighbour, NeighbourRecord, interfaceTo);
+  FIELD(neighbour, NeighbourRecord, nexthop);
+  FIELD(neighbour, NeighbourRecord, padding);
   auto mapping = Napi::Object::New(env);
   FIELD(mapping, MappingTail, source);
   FIELD(mapping, MappingTail, port);
@@ -90,6 +111,7 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
   all.Set("state", state);
   all.Set("policy", policy);
   all.Set("transaction", transaction);
+  all.Set("neighbour", neighbour);
   return all;
 }
 
@@ -145,11 +167,39 @@ Napi::Value encodeNft(const Napi::CallbackInfo& info) {
   return copyOf(info.Env(), transaction->bytes);
 }
 
+// The messages that records of neighbours become, numbered from 1.
+Napi::Value encodeNeighbours(const Napi::CallbackInfo& info) {
+  Bytes records = bytesOfArray(info[0]);
+  std::vector<std::byte> messages;
+  std::array<std::byte, kLargestNeighbour> room{};
+  std::uint32_t sequence = 0;
+  while (!records.empty()) {
+    const auto record = takeNeighbour(records);
+    if (!record) throw Napi::Error::New(info.Env(), "a record is malformed");
+    const std::size_t size = encodeNeighbour(*record, 0, ++sequence, room);
+    messages.insert(messages.end(), room.begin(), room.begin() + static_cast<std::ptrdiff_t>(size));
+  }
+  return copyOf(info.Env(), messages);
+}
+
+// The records of the entries that messages describe.
+Napi::Value decodeNeighbours(const Napi::CallbackInfo& info) {
+  NeighbourDecoder decoder;
+  Bytes messages = bytesOfArray(info[0]);
+  Message message{};
+  while (takeMessage(messages, message)) {
+    if (!decoder.decode(message)) throw Napi::Error::New(info.Env(), "a message is malformed");
+  }
+  return copyOf(info.Env(), decoder.records());
+}
+
 Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("Socket", SocketObject::define(env));
   exports.Set("layout", Napi::Function::New(env, layout, "layout"));
   exports.Set("encode", Napi::Function::New(env, encode, "encode"));
   exports.Set("decode", Napi::Function::New(env, decode, "decode"));
+  exports.Set("encodeNeighbours", Napi::Function::New(env, encodeNeighbours, "encodeNeighbours"));
+  exports.Set("decodeNeighbours", Napi::Function::New(env, decodeNeighbours, "decodeNeighbours"));
   exports.Set("encodeTransaction", Napi::Function::New(env, encodeNft, "encodeTransaction"));
   return exports;
 }

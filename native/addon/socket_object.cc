@@ -4,6 +4,8 @@
 
 #include "addon/jobs.h"
 #include "addon/values.h"
+#include "route/batch.h"
+#include "xfrm/batch.h"
 
 namespace xfrmesh {
 namespace {
@@ -39,19 +41,21 @@ Napi::Function SocketObject::define(Napi::Env env) {
   return DefineClass(
       env, "Socket",
       {InstanceMethod<&SocketObject::open>("open"), InstanceMethod<&SocketObject::commit>("commit"),
-       InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::request>("request"),
-       InstanceMethod<&SocketObject::transact>("transact"), InstanceMethod<&SocketObject::join>("join"),
-       InstanceMethod<&SocketObject::hear>("hear"), InstanceMethod<&SocketObject::lock>("lock"),
-       InstanceMethod<&SocketObject::readFile>("readFile"), InstanceMethod<&SocketObject::expedite>("expedite"),
-       InstanceMethod<&SocketObject::cancel>("cancel"), InstanceMethod<&SocketObject::close>("close"),
-       InstanceAccessor<&SocketObject::chunk>("chunk"), InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
+       InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::readNeighbours>("readNeighbours"),
+       InstanceMethod<&SocketObject::request>("request"), InstanceMethod<&SocketObject::transact>("transact"),
+       InstanceMethod<&SocketObject::join>("join"), InstanceMethod<&SocketObject::hear>("hear"),
+       InstanceMethod<&SocketObject::lock>("lock"), InstanceMethod<&SocketObject::readFile>("readFile"),
+       InstanceMethod<&SocketObject::expedite>("expedite"), InstanceMethod<&SocketObject::cancel>("cancel"),
+       InstanceMethod<&SocketObject::close>("close"), InstanceAccessor<&SocketObject::chunk>("chunk"),
+       InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
        InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
 }
 
 SocketObject::SocketObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   info.This().As<Napi::Object>().TypeTag(&kTag);
   const auto options = info[0].As<Napi::Object>();
-  const Socket::Options wanted{.protocol = options.Get("protocol").As<Napi::Number>().Int32Value(),
+  protocol_ = options.Get("protocol").As<Napi::Number>().Int32Value();
+  const Socket::Options wanted{.protocol = protocol_,
                                .receiveBuffer = number(options.Get("receiveBuffer")),
                                .sendBuffer = number(options.Get("sendBuffer")),
                                .chunk = number(options.Get("chunk"))};
@@ -159,9 +163,14 @@ Napi::Value SocketObject::open(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SocketObject::commit(const Napi::CallbackInfo& info) {
-  return submit(info.Env(),
-                std::make_unique<CommitJob>(number(info[0]), milliseconds(info[4]), bytesOfArray(info[1]),
-                                            tablesOf(info[2], info[3])),
+  const Bytes records = bytesOfArray(info[1]);
+  std::unique_ptr<Batch> batch;
+  if (protocol_ == NETLINK_ROUTE) {
+    batch = std::make_unique<NeighbourBatch>(records);
+  } else {
+    batch = std::make_unique<XfrmBatch>(records, tablesOf(info[2], info[3]));
+  }
+  return submit(info.Env(), std::make_unique<CommitJob>(number(info[0]), milliseconds(info[4]), std::move(batch)),
                 {info[1]});
 }
 
@@ -172,6 +181,14 @@ Napi::Value SocketObject::read(const Napi::CallbackInfo& info) {
   return submit(info.Env(),
                 std::make_unique<ReadJob>(number(info[0]), milliseconds(info[7]), query, tablesOf(info[5], info[6])),
                 {info[2]});
+}
+
+Napi::Value SocketObject::readNeighbours(const Napi::CallbackInfo& info) {
+  return submit(info.Env(),
+                std::make_unique<ReadNeighboursJob>(number(info[0]), milliseconds(info[3]),
+                                                    static_cast<std::uint8_t>(number(info[1])),
+                                                    info[2].As<Napi::Number>().Int32Value()),
+                {});
 }
 
 Napi::Value SocketObject::request(const Napi::CallbackInfo& info) {

@@ -46,6 +46,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Value open(const Napi::CallbackInfo& info);
   Napi::Value commit(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
+  Napi::Value readNeighbours(const Napi::CallbackInfo& info);
   Napi::Value request(const Napi::CallbackInfo& info);
   Napi::Value transact(const Napi::CallbackInfo& info);
   Napi::Value join(const Napi::CallbackInfo& info);
@@ -72,6 +73,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   // The thread's end, from whichever of close(), collection and the environment's end comes first.
   void shutDown();
 
+  int protocol_ = 0;
   std::unique_ptr<Engine> engine_;  // until the end: with it goes its descriptor of the namespace
   Napi::ThreadSafeFunction callback_;
   bool started_ = false;

@@ -59,6 +59,8 @@ class Batch {
   };
 
   virtual ~Batch() = default;
+  // Finds the operations; false if what holds them is malformed. To be called first.
+  virtual bool parse() { return true; }
   [[nodiscard]] virtual std::uint32_t size() const = 0;
   // Bytes of the message, or 0 if it does not fit. `flags` come on top of the operation's own.
   virtual std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence,

@@ -122,6 +122,11 @@ Socket::Received Socket::receive(Clock::time_point deadline) {
   }
 }
 
+void Socket::checkStrictly() {
+  int on = 1;
+  static_cast<void>(mnl_socket_setsockopt(socket_.get(), NETLINK_GET_STRICT_CHK, &on, sizeof on));
+}
+
 int Socket::join(std::uint32_t group) {
   auto wanted = static_cast<int>(group);
   return mnl_socket_setsockopt(socket_.get(), NETLINK_ADD_MEMBERSHIP, &wanted, sizeof wanted) == 0 ? 0 : errno;

@@ -55,6 +55,10 @@ class Socket {
   [[nodiscard]] Bytes data() const { return data_; }
   [[nodiscard]] int error() const { return error_; }
 
+  // Has the kernel look at requests closely from here on (NETLINK_GET_STRICT_CHK, since 4.20): only then it heeds all
+  // that a dump asks for, and refuses what it does not know. Older kernels answer with more than was asked for.
+  void checkStrictly();
+
   // Receives what the kernel multicasts to that group, from here on. 0 or an errno.
   int join(std::uint32_t group);
   // Waits until there is something to receive, or `wake` is readable, or the deadline has come. `wake` is emptied.

@@ -8,10 +8,11 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 const to = process.argv[2]
 const NETLINK_HEADER = 16
 
-/** Of a record, and of what stands in messages before their attributes, by message type (linux/xfrm.h, nfnetlink.h). */
+/** Of a record, and of what stands in messages before their attributes, by message type (linux/xfrm.h, nfnetlink.h, neighbour.h). */
 const families = {
   xfrm: { head: 72, fixed: (type) => ({ 0x10: 224, 0x13: 168, 0x19: 168, 0x1a: 224 })[type] },
   nft: { head: 24, fixed: () => 4 },
+  route: { head: 56, fixed: () => 12 },
 }
 
 function save(kind, bytes) {

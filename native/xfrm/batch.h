@@ -14,8 +14,7 @@ class XfrmBatch final : public Batch {
   // `records` must outlive the batch.
   XfrmBatch(Bytes records, Tables tables) : records_(records), tables_(std::move(tables)) {}
 
-  // Finds the records; false if they are malformed. To be called first.
-  bool parse();
+  bool parse() override;
 
   [[nodiscard]] std::uint32_t size() const override { return static_cast<std::uint32_t>(views_.size()); }
   std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence,

@@ -4,25 +4,10 @@
 
 #include <algorithm>
 
+#include "netlink/hash.h"
+
 namespace xfrmesh {
 namespace {
-
-// 2^64 divided by the golden ratio, made odd.
-constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
-
-std::uint64_t mix(std::uint64_t hash, std::uint64_t word) {
-  hash = (hash ^ word) * kSpread;
-  return hash ^ (hash >> 32);
-}
-
-template <typename Record>
-std::uint64_t hashOf(const Record& record) {
-  static_assert(sizeof record % sizeof(std::uint64_t) == 0);
-  const Bytes bytes = bytesOf(record);
-  std::uint64_t hash = 0;
-  for (std::size_t at = 0; at < bytes.size(); at += sizeof hash) hash = mix(hash, load<std::uint64_t>(bytes, at));
-  return hash;
-}
 
 // Mixes in those attributes that the kernel tells objects of that kind by.
 std::uint64_t mixTail(std::uint64_t hash, Bytes tail, bool withInterface) {
@@ -32,7 +17,7 @@ std::uint64_t mixTail(std::uint64_t hash, Bytes tail, bool withInterface) {
     // Zeros are as good as absent.
     std::uint64_t word = 0;
     std::memcpy(&word, attribute.payload.data(), std::min(attribute.payload.size(), sizeof word));
-    if (word != 0) hash = mix(hash ^ attribute.type, word);
+    if (word != 0) hash = mixed(hash ^ attribute.type, word);
   }
   return hash;
 }

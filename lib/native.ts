@@ -143,8 +143,10 @@ export interface NativeSocket {
    * dies with its holder. Fails with EADDRINUSE and who holds it (pid 0: not to be told), or with another errno.
    */
   lock(job: number, name: string): Promise<{ ending: number; errno: number; pid: number; uid: number }>
-  /** The text of a file as a thread in the socket's namespace sees it: /proc/thread-self/net/… */
+  /** The text of a file as a thread in the socket's namespace sees it: /proc/thread-self/net/…, /proc/sys/net/… */
   readFile(job: number, path: string): Promise<{ ending: number; errno: number; text: string }>
+  /** Writes to a file that is there, as such a thread sees it. */
+  writeFile(job: number, path: string, text: string): Promise<{ ending: number; errno: number }>
   /** Turns the host's expedited RCU grace periods off (0) or on (1), or puts back what killed processes left (2). */
   expedite(job: number, what: number): Promise<{ ending: number; errno: number }>
   /** Makes a job end at its next chunk, `cancelled`. */

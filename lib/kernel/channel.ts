@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { namespace } from '../base/check.js'
 import { XfrmeshError } from '../base/errors.js'
 import { native, type NativeSocket } from '../native.js'
-import { closedError, openError } from './netlink-errors.js'
+import { checkEnding, closedError, openError } from './netlink-errors.js'
 
 /** What a netlink socket is opened with, whatever the family. */
 export interface ChannelOptions {
@@ -101,6 +101,22 @@ export class Channel {
     }
   }
 
+  /** The text of a file as this namespace shows it; undefined where there is none. */
+  async readFile(path: string): Promise<string | undefined> {
+    const file = await this.run(`reading ${path}`, (socket, job) => socket.readFile(job, path))
+    if (file.errno === ENOENT) return undefined
+    checkEnding(`reading ${path}`, file)
+    return file.text
+  }
+
+  /** Writes to a file that is there, as this namespace shows it. Returns 0 or an errno. */
+  async writeFile(path: string, text: string): Promise<number> {
+    const what = `writing ${path}`
+    const file = await this.run(what, (socket, job) => socket.writeFile(job, path, text))
+    if (file.errno === 0) checkEnding(what, file)
+    return file.errno
+  }
+
   /** Ends what is at work at its next chunk; resolves when the socket and its thread are gone. */
   close(): Promise<void> {
     return (this.#closed ??= this.#socket.close())
@@ -127,6 +143,8 @@ export class Channel {
     )
   }
 }
+
+const ENOENT = 2
 
 /** Of the file at a path, links followed; undefined where the path leads to none. */
 function inodeAt(path: string): number | 'hidden' | undefined {

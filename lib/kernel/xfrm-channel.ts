@@ -133,11 +133,8 @@ export class XfrmChannel {
   }
 
   /** The text of a file as this namespace shows it; undefined where there is none. */
-  async readFile(path: string): Promise<string | undefined> {
-    const file = await this.#channel.run('reading a file', (socket, job) => socket.readFile(job, path))
-    if (file.errno === ENOENT) return undefined
-    checkEnding(`reading ${path}`, file)
-    return file.text
+  readFile(path: string): Promise<string | undefined> {
+    return this.#channel.readFile(path)
   }
 
   /** A socket beside this one that listens to events. */
@@ -156,7 +153,6 @@ const BOOST_FROM = 1000
 /** What the addon's `expedite` takes. */
 const Expedite = { off: 0, on: 1, mend: 2 } as const
 
-const ENOENT = 2
 const EADDRINUSE = 98
 
 export { Ending } from '../native.js'

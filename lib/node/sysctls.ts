@@ -1,4 +1,5 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
+import { sysctlPath } from '../kernel/sysctl.js'
 
 /** The kernel's switches that tunnels between nodes depend on. */
 
@@ -63,13 +64,8 @@ export async function checkSysctls(families: ReadonlySet<Family>, read: ReadFile
   const relevant = sysctls.filter(({ family }) => family === undefined || families.has(family))
   return Promise.all(
     relevant.map(async ({ name, wanted, why }) => {
-      const value = (await read(pathOf(name)))?.trim() ?? null
+      const value = (await read(sysctlPath(name)))?.trim() ?? null
       return { name, value, wanted, ok: value === wanted, why }
     }),
   )
-}
-
-/** Where a switch is; the names of those here have no dot within a part. */
-export function pathOf(name: string): string {
-  return `/proc/sys/${name.replaceAll('.', '/')}`
 }

@@ -291,14 +291,15 @@ void ExpediteJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred)
   deferred.Resolve(value);
 }
 
-void ReadFileJob::run(Workplace& place, const Control& /*control*/) {
-  error_ = guarded([&] { return xfrmesh::readFile(place.where, path_, text_); });
+void FileJob::run(Workplace& place, const Control& /*control*/) {
+  error_ =
+      guarded([&] { return writes_ ? writeFile(place.where, path_, text_) : readFile(place.where, path_, text_); });
   if (error_ != 0) ending_ = Ending::kFailed;
 }
 
-void ReadFileJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+void FileJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
   auto value = endingOf(env, ending_, error_);
-  value.Set("text", Napi::String::New(env, text_));
+  if (!writes_) value.Set("text", Napi::String::New(env, text_));
   deferred.Resolve(value);
 }
 

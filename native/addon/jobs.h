@@ -1,6 +1,8 @@
 // The jobs of a socket: each runs one thing of native/netlink, and turns what came of it into JavaScript values.
 #pragma once
 
+#include <optional>
+
 #include "addon/socket_object.h"
 #include "netlink/monitor.h"
 #include "route/decode.h"
@@ -164,15 +166,18 @@ class ExpediteJob final : public JsJob {
   int error_ = 0;
 };
 
-class ReadFileJob final : public JsJob {
+// Reads a file, or with a text writes that to it.
+class FileJob final : public JsJob {
  public:
-  ReadFileJob(std::uint32_t id, std::string path) : JsJob(id), path_(std::move(path)) {}
+  FileJob(std::uint32_t id, std::string path, std::optional<std::string> text = {})
+      : JsJob(id), path_(std::move(path)), writes_(text.has_value()), text_(std::move(text).value_or("")) {}
   void run(Workplace& place, const Control& control) override;
   void skip() override { ending_ = Ending::kClosed; }
   void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
 
  private:
   std::string path_;
+  bool writes_;
   std::string text_;
   Ending ending_ = Ending::kComplete;
   int error_ = 0;

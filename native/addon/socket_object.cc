@@ -45,9 +45,9 @@ Napi::Function SocketObject::define(Napi::Env env) {
        InstanceMethod<&SocketObject::request>("request"), InstanceMethod<&SocketObject::transact>("transact"),
        InstanceMethod<&SocketObject::join>("join"), InstanceMethod<&SocketObject::hear>("hear"),
        InstanceMethod<&SocketObject::lock>("lock"), InstanceMethod<&SocketObject::readFile>("readFile"),
-       InstanceMethod<&SocketObject::expedite>("expedite"), InstanceMethod<&SocketObject::cancel>("cancel"),
-       InstanceMethod<&SocketObject::close>("close"), InstanceAccessor<&SocketObject::chunk>("chunk"),
-       InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
+       InstanceMethod<&SocketObject::writeFile>("writeFile"), InstanceMethod<&SocketObject::expedite>("expedite"),
+       InstanceMethod<&SocketObject::cancel>("cancel"), InstanceMethod<&SocketObject::close>("close"),
+       InstanceAccessor<&SocketObject::chunk>("chunk"), InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
        InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
 }
 
@@ -221,7 +221,14 @@ Napi::Value SocketObject::lock(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SocketObject::readFile(const Napi::CallbackInfo& info) {
-  return submit(info.Env(), std::make_unique<ReadFileJob>(number(info[0]), info[1].As<Napi::String>().Utf8Value()), {});
+  return submit(info.Env(), std::make_unique<FileJob>(number(info[0]), info[1].As<Napi::String>().Utf8Value()), {});
+}
+
+Napi::Value SocketObject::writeFile(const Napi::CallbackInfo& info) {
+  return submit(info.Env(),
+                std::make_unique<FileJob>(number(info[0]), info[1].As<Napi::String>().Utf8Value(),
+                                          info[2].As<Napi::String>().Utf8Value()),
+                {});
 }
 
 Napi::Value SocketObject::expedite(const Napi::CallbackInfo& info) {

@@ -53,6 +53,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Value hear(const Napi::CallbackInfo& info);
   Napi::Value lock(const Napi::CallbackInfo& info);
   Napi::Value readFile(const Napi::CallbackInfo& info);
+  Napi::Value writeFile(const Napi::CallbackInfo& info);
   Napi::Value expedite(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);

@@ -23,4 +23,17 @@ int readFile(const Namespace& where, const std::string& path, std::string& text)
   });
 }
 
+int writeFile(const Namespace& where, const std::string& path, const std::string& text) {
+  return where.run([&] {
+    const Descriptor fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    if (!fd) return errno;
+    for (;;) {
+      const ssize_t size = write(fd.get(), text.data(), text.size());
+      if (size < 0 && errno == EINTR) continue;
+      if (size < 0) return errno;
+      return static_cast<std::size_t>(size) == text.size() ? 0 : EIO;
+    }
+  });
+}
+
 }  // namespace xfrmesh

@@ -6,7 +6,9 @@
 
 namespace xfrmesh {
 
-// The text of a file as a thread in that namespace sees it, for what /proc/thread-self/net shows. 0 or an errno.
+// Files as a thread in that namespace sees them: /proc/thread-self/net and /proc/sys/net are its own. 0 or an errno.
 int readFile(const Namespace& where, const std::string& path, std::string& text);
+// Writes to a file that is there, in one call, as sysctls take a value.
+int writeFile(const Namespace& where, const std::string& path, const std::string& text);
 
 }  // namespace xfrmesh

@@ -131,4 +131,23 @@ TEST(file_is_read_as_its_namespace_has_it) {
   CHECK_EQ(readFile(Namespace(), "/proc/thread-self/net/none", text), ENOENT);
 }
 
+TEST(file_is_written_as_its_namespace_has_it) {
+  if (!enterFreshNamespace()) SKIP(kNoNamespace);
+  const std::string path = "/proc/sys/net/ipv4/ip_forward";
+  const Descriptor first(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+  CHECK(enterFreshNamespace());
+  const Namespace other = Namespace::ofDescriptor(first.get());
+  const auto valueIn = [&](const Namespace& where) {
+    std::string text;
+    CHECK_EQ(readFile(where, path, text), 0);
+    return text;
+  };
+  CHECK_EQ(writeFile(other, path, "0"), 0);
+  CHECK_EQ(writeFile(Namespace(), path, "1"), 0);
+  CHECK_EQ(valueIn(Namespace()), "1\n");
+  CHECK_EQ(valueIn(other), "0\n");
+  CHECK_EQ(writeFile(other, path, "no number"), EINVAL);
+  CHECK_EQ(writeFile(other, "/proc/sys/net/ipv4/none", "1"), ENOENT);
+}
+
 }  // namespace xfrmesh::test

@@ -1,0 +1,43 @@
+import { NETLINK_ROUTE } from '../native.js'
+import { Channel } from './channel.js'
+
+/** Sysctls whose value is one integer, by their names as sysctl(8) has them: `net.ipv4.ip_forward`. */
+
+/** Where a sysctl is; the names known here have no dot within a part. */
+export function sysctlPath(name: string): string {
+  return `/proc/sys/${name.replaceAll('.', '/')}`
+}
+
+/** The sysctls that one network namespace shows: its own, and those of the host that it lets see. */
+export class Sysctls {
+  readonly #channel: Channel
+
+  private constructor(channel: Channel) {
+    this.#channel = channel
+  }
+
+  /** @throws what {@link Channel.open} does */
+  static async open(netns: string | number | undefined): Promise<Sysctls> {
+    return new Sysctls(await Channel.open(NETLINK_ROUTE, { netns }))
+  }
+
+  /** Most messages, and most bytes, that a socket of ours sends at once: what it was granted of the buffers it asks for. */
+  get granted(): { messages: number; bytes: number } {
+    return { messages: this.#channel.chunk, bytes: this.#channel.sendLimit }
+  }
+
+  /** null where the namespace shows none of that name. */
+  async read(name: string): Promise<number | null> {
+    const text = await this.#channel.readFile(sysctlPath(name))
+    return text === undefined ? null : Number(text)
+  }
+
+  /** Returns 0, or the errno that the kernel refused it with. */
+  write(name: string, value: number): Promise<number> {
+    return this.#channel.writeFile(sysctlPath(name), String(value))
+  }
+
+  close(): Promise<void> {
+    return this.#channel.close()
+  }
+}

@@ -17,7 +17,8 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
-      // Where processes race each other at a machine's own speed: under emulation one of them always wins.
+      // At a machine's own speed: processes that race each other, of which under emulation one always wins, and what takes
+      // long there and is the same on all kernels.
       { test: { name: 'here', include: ['test/kernel/here/*.test.ts'], testTimeout: 5 * minutes } },
       {
         test: {

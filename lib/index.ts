@@ -15,6 +15,16 @@ export {
   XfrmeshError,
 } from './base/errors.js'
 export { Key } from './base/key.js'
+export {
+  checkHost,
+  type HostChange,
+  type HostCheck,
+  type HostOptions,
+  type HostRefusal,
+  type HostTuning,
+  tuneHost,
+  type TuneOptions,
+} from './host/host.js'
 export { type KeyInput, type KeyUpdate, MAX_KEYS } from './overlay/keyring.js'
 export { overlayMtu, type OverlayMtuOptions } from './overlay/mtu.js'
 export type { OverlayOptions } from './overlay/options.js'

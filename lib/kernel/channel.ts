@@ -35,9 +35,12 @@ export class Channel {
     this.timeoutMs = timeoutMs
   }
 
-  /** @throws InvalidArgument for a namespace that is not there or is none; Unsupported; NetlinkError */
-  static open(protocol: number, options: ChannelOptions): Promise<Channel> {
-    return Channel.#open(protocol, options, namespace(options.netns, 'netns'))
+  /**
+   * @param argument what the caller knows the namespace as
+   * @throws InvalidArgument for a namespace that is not there or is none; Unsupported; NetlinkError
+   */
+  static open(protocol: number, options: ChannelOptions, argument = 'netns'): Promise<Channel> {
+    return Channel.#open(protocol, options, namespace(options.netns, argument), undefined, argument)
   }
 
   /** Another socket, of the same family or not, in the same namespace. `what` names it in errors. @throws as {@link run} */
@@ -51,6 +54,7 @@ export class Channel {
     options: ChannelOptions,
     netns: string | number | undefined,
     like?: NativeSocket,
+    argument?: string,
   ): Promise<Channel> {
     const socket = new native.Socket({
       protocol,
@@ -63,7 +67,7 @@ export class Channel {
       await socket.open(0)
     } catch (error) {
       await socket.close()
-      throw openError(error, protocol, netns)
+      throw openError(error, protocol, netns, argument)
     }
     return new Channel(socket, typeof netns === 'string' ? netns : undefined, options.timeoutMs ?? 10_000)
   }
@@ -76,6 +80,11 @@ export class Channel {
   /** Most bytes in one send. */
   get sendLimit(): number {
     return this.#socket.sendLimit
+  }
+
+  /** The inode of the network namespace that the socket is in; 0 where the kernel does not say (see {@link #checkNamespace}). */
+  get namespaceInode(): number {
+    return this.#socket.namespaceInode
   }
 
   /**

@@ -85,7 +85,12 @@ const permission =
   'not permitted: it takes CAP_NET_ADMIN in the user namespace that owns the network namespace (run as root, or grant the capability to the process)'
 
 /** What opening a socket of that protocol rejected with: an Error with `errno` and `step`. */
-export function openError(error: unknown, protocol: number, netns: string | number | undefined): Error {
+export function openError(
+  error: unknown,
+  protocol: number,
+  netns: string | number | undefined,
+  argument = 'netns',
+): Error {
   const { errno, step } = error as { errno?: number; step?: string }
   if (errno === undefined) return error instanceof Error ? error : new Error(String(error))
   const sentence = errnoText(errno)[1]
@@ -93,14 +98,14 @@ export function openError(error: unknown, protocol: number, netns: string | numb
     if (errno === EPERM) {
       return new Unsupported(
         'CAP_SYS_ADMIN',
-        `netns: entering ${String(netns)} takes CAP_SYS_ADMIN (run as root, or in the namespace's own user namespace)`,
+        `${argument}: entering ${String(netns)} takes CAP_SYS_ADMIN (run as root, or in the namespace's own user namespace)`,
         { cause: error },
       )
     }
     const why = errno === EINVAL ? 'it is no network namespace' : sentence
     const expected = 'a network namespace: its path, as in /run/netns/a, or an open descriptor of it'
     return new InvalidArgument(
-      'netns',
+      argument,
       `${expected} (${String(netns)}: ${errno === EBADF ? 'no open descriptor' : why})`,
     )
   }

@@ -1,4 +1,5 @@
 import type { Scenario } from './harness/contest.js'
+import { masquerading } from './masquerade/scenarios.js'
 import { nodesScenario } from './node/nodes.js'
 import { peers } from './xfrm/peers.js'
 import { policies } from './xfrm/policies.js'
@@ -6,4 +7,4 @@ import { records } from './xfrm/records.js'
 import { stale } from './xfrm/stale.js'
 
 /** All that `npm run bench` runs, in this order. */
-export const scenarios: readonly Scenario[] = [policies, records, ...peers, stale, nodesScenario]
+export const scenarios: readonly Scenario[] = [policies, records, ...peers, stale, nodesScenario, ...masquerading]

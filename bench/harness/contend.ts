@@ -52,6 +52,7 @@ async function round(
       for (const step of steps) {
         if (contestant.without?.includes(step.name) === true) continue
         try {
+          await step.before?.(namespace, size)
           samples.set(step.name, await session.step(step.name))
           await step.check(namespace, size, thorough)
         } catch (error) {

@@ -33,9 +33,11 @@ export interface Step {
   readonly name: string
   /** Operations that the kernel has to carry out for it: what a time per operation is counted by. */
   operations(size: number): number
+  /** What happens before it, off the clock, whoever the contestant is: somebody else's work. */
+  before?(namespace: Namespace, size: number): Promise<void>
   /**
    * Looks at the kernel with a tool that no contestant is, and throws if the work was not done. `thorough` (in the warm-up)
-   * allows for a look at each object; otherwise a count will do.
+   * allows for a look at each object; otherwise a count will do, or one look after the last step at what all have left.
    */
   check(namespace: Namespace, size: number, thorough: boolean): Promise<void>
 }

@@ -1,7 +1,11 @@
+import { NftTransaction } from '#dist/kernel/nft-transaction.js'
+import type { SideTables } from '#dist/kernel/xfrm-channel.js'
 import { Ending, native, type NativeDump, type NativeOutcome } from '#dist/native.js'
 import type { Ports } from '#dist/overlay/ports.js'
-import type { SideTables } from '#dist/kernel/xfrm-channel.js'
+import { inNamespace } from './contend.js'
+import type { Contestant, Step } from './contest.js'
 import { keepFile } from './files.js'
+import { floorOf } from './floor.js'
 
 /** A kernel that says yes to all: what an Overlay sends it is kept, or thrown away where only the sending is measured. */
 export class YesKernel {
@@ -55,4 +59,43 @@ const nothing: NativeDump = {
   records: new Uint8Array(),
   keys: [],
   algorithms: [],
+}
+
+/**
+ * The floor of a contestant that commits nftables transactions: goes through the steps with it, in a namespace made for
+ * that, and replays what it committed. In a namespace that the same was done to before, handles are the same.
+ */
+export async function nftFloor(steps: readonly Step[], contestant: Contestant, size: number): Promise<Contestant> {
+  const files = await inNamespace(async (namespace) => {
+    const session = await contestant.open(namespace, size)
+    const recorded: Record<string, string> = {}
+    try {
+      for (const { name, before } of steps) {
+        await before?.(namespace, size)
+        recorded[name] = keepFile(...(await transactionsOf(() => session.step(name))))
+      }
+    } finally {
+      await session.close()
+    }
+    return recorded
+  })
+  return floorOf(files, 'nft')
+}
+
+/** The transactions that `work` commits, each as the bytes of one send, whatever the ruleset's generation. */
+async function transactionsOf(work: () => Promise<unknown>): Promise<Uint8Array[]> {
+  const transactions: Uint8Array[] = []
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with the transaction that it is called on
+  const { take } = NftTransaction.prototype
+  NftTransaction.prototype.take = function () {
+    const records = take.call(this)
+    if (records.length > 0) transactions.push(native.encodeTransaction(records, 0))
+    return records
+  }
+  try {
+    await work()
+  } finally {
+    NftTransaction.prototype.take = take
+  }
+  return transactions
 }

@@ -86,8 +86,8 @@ export interface NftResult {
   elapsedMs: number
   /**
    * With `echo`, once done: the handle of what each change made, by its number; 0 where that is nothing new, or has no
-   * handle. Left out if the kernel said more than the receive buffer holds, which root has for some 40,000 rules: then
-   * list.
+   * handle. Left out if the kernel said more than the receive buffer holds, which root has for some 40,000 objects, rules
+   * in a row counting as two: then list.
    */
   handles?: Float64Array
   /** If committed for a generation, and done: the one that the ruleset is of since, to commit the next for. */
@@ -97,7 +97,10 @@ export interface NftResult {
 export interface CommitOptions {
   /** Only if the ruleset is still of that generation. */
   generation?: number
-  /** Whether to have the handles of what is made. It costs about as much as listing it. Default: false. */
+  /**
+   * Whether to have the handles of what is made. It costs about as much as listing that, but for rules in a row, of which
+   * the kernel is asked for the first and the last. Default: false.
+   */
   echo?: boolean
 }
 
@@ -112,7 +115,7 @@ export interface ChangeOptions {
 
 /**
  * Limits, not memory: a transaction is one send, and what it echoes is all there before the first of it is read. Root gets
- * twice what it asks for: room for some 100,000 rules, and for the echo of 40,000.
+ * twice what it asks for: room for some 100,000 rules, and for the echo of 40,000 objects.
  */
 const SEND_BUFFER = 32 << 20
 const RECEIVE_BUFFER = 16 << 20

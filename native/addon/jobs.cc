@@ -202,6 +202,7 @@ void TransactJob::run(Workplace& place, const Control& control) {
                                    const std::uint64_t handle = handleOf(message);
                                    if (handle != 0 && echo_) handles_[record] = static_cast<double>(handle);
                                  });
+    handlesKnown_ = echo_ && !outcome_.echoLost && fillHandles(handles_, encoded->unechoed);
     for (const auto& [message, offset] : outcome_.places)
       elements_.push_back(elementAt(*encoded, message, offset).value_or(kNoElement));
     return 0;
@@ -217,7 +218,7 @@ void TransactJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred)
   std::copy(elements_.begin(), elements_.end(), elements.Data());
   value.Set("elements", elements);
   const bool done = outcome_.ending == Ending::kComplete && outcome_.failures.empty();
-  if (echo_ && done && !outcome_.echoLost) {
+  if (handlesKnown_ && done) {
     auto handles = Napi::Float64Array::New(env, handles_.size());
     std::copy(handles_.begin(), handles_.end(), handles.Data());
     value.Set("handles", handles);

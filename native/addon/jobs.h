@@ -107,7 +107,8 @@ class TransactJob final : public JsJob {
   std::uint32_t generation_;
   bool echo_;
   Transacted outcome_;
-  std::vector<double> handles_;          // by record, 0 where none was echoed
+  std::vector<double> handles_;          // by record, 0 where that is nothing new
+  bool handlesKnown_ = false;            // all of them
   std::vector<std::uint32_t> elements_;  // which of its record's elements a failure is about, or kNoElement
 };
 

@@ -39,4 +39,12 @@ std::uint64_t handleOf(const Message& message) {
   return 0;
 }
 
+bool fillHandles(std::vector<double>& handles, const std::vector<RuleRun>& runs) {
+  for (const auto& [first, last] : runs) {
+    if (last >= handles.size() || handles[first] == 0 || handles[last] - handles[first] != last - first) return false;
+    for (std::uint32_t i = first + 1; i < last; i++) handles[i] = handles[first] + (i - first);
+  }
+  return true;
+}
+
 }  // namespace xfrmesh

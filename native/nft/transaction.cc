@@ -109,6 +109,16 @@ class Writer {
     patch(message_, header);
   }
 
+  // Where the last message begins.
+  [[nodiscard]] std::size_t lastMessage() const { return message_; }
+
+  // Asks no more for what the message there makes.
+  void withdrawEcho(std::size_t message) {
+    auto header = load<nlmsghdr>(bytes_, message);
+    header.nlmsg_flags &= static_cast<std::uint16_t>(~NLM_F_ECHO);
+    patch(message, header);
+  }
+
   std::size_t beginNest(std::uint16_t type) {
     const std::size_t start = bytes_.size();
     append(nlattr{.nla_len = 0, .nla_type = static_cast<std::uint16_t>(type | NLA_F_NESTED)});
@@ -185,6 +195,54 @@ bool makesHandle(std::uint16_t type) {
          type == NFT_MSG_NEWOBJ;
 }
 
+// The name of the table that a rule is for; empty if it says none.
+Bytes tableOf(const Record& rule) {
+  Bytes rest = rule.attributes;
+  Attribute attribute{};
+  while (takeAttribute(rest, attribute))
+    if (attribute.type == NFTA_RULE_TABLE) return attribute.payload;
+  return {};
+}
+
+// Finds rules that follow one another in one table, and withdraws the echo of those that are neither first nor last.
+class RunFinder {
+ public:
+  explicit RunFinder(std::vector<RuleRun>& runs) : runs_(runs) {}
+
+  // The record whose message was just written.
+  void take(Writer& writer, const Record& record, std::uint32_t index) {
+    if (record.head.type != NFT_MSG_NEWRULE) {
+      end();
+      return;
+    }
+    const Bytes table = tableOf(record);
+    if (!open_ || record.head.family != family_ || !std::ranges::equal(table, table_)) {
+      end();
+      open_ = true;
+      family_ = record.head.family;
+      table_ = table;
+      run_.first = index;
+    } else if (run_.last != run_.first) {
+      writer.withdrawEcho(lastMessage_);
+    }
+    run_.last = index;
+    lastMessage_ = writer.lastMessage();
+  }
+
+  void end() {
+    if (open_ && run_.last - run_.first > 1) runs_.push_back(run_);
+    open_ = false;
+  }
+
+ private:
+  std::vector<RuleRun>& runs_;
+  bool open_ = false;
+  std::uint8_t family_ = 0;
+  Bytes table_;
+  RuleRun run_{};
+  std::size_t lastMessage_ = 0;
+};
+
 // Returns how many messages the record became.
 std::size_t writeRecord(Writer& writer, const Record& record, bool echo) {
   const auto& head = record.head;
@@ -237,12 +295,15 @@ std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t
   }
   writer.endMessage();
 
+  RunFinder runs(transaction.unechoed);
   for (std::uint32_t index = 0; !records.empty(); index++) {
     const auto record = readRecord(records);
     if (!record) return std::nullopt;
     transaction.recordOf.insert(transaction.recordOf.end(), writeRecord(writer, *record, echo), index);
+    if (echo) runs.take(writer, *record, index);
     records = records.subspan(record->head.length);
   }
+  runs.end();
   if (transaction.recordOf.empty()) return std::nullopt;
   writer.acknowledgeMessage();
 

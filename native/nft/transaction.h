@@ -35,9 +35,16 @@ struct TransactionRecord {
 };
 static_assert(sizeof(TransactionRecord) == 24 && std::is_trivially_copyable_v<TransactionRecord>);
 
+// Rules that follow one another in one table, by record: the first and the last of three or more.
+struct RuleRun {
+  std::uint32_t first;
+  std::uint32_t last;
+};
+
 struct EncodedTransaction {
   std::vector<std::byte> bytes;         // BATCH_BEGIN, the messages, BATCH_END: one sendmsg
   std::vector<std::uint32_t> recordOf;  // which record the i-th message between them came from
+  std::vector<RuleRun> unechoed;        // runs of which the kernel tells the first and the last alone: fillHandles
 };
 
 // Which of its record's elements, from 0, the byte at `offset` in the message is a part of: the i-th message between
@@ -47,7 +54,8 @@ std::optional<std::uint32_t> elementAt(const EncodedTransaction& transaction, st
 
 // Sequence numbers ascend from firstSequence, which is BATCH_BEGIN's: under that one the kernel reports a commit that
 // failed. Only the last message before BATCH_END asks for an acknowledgement (Linux 6.1 ignores that on BATCH_END).
-// With `echo`, what messages make is told of, with its handle. With a generation other than 0 the kernel refuses the
+// With `echo`, what messages make is told of, with its handle; of a run of rules only the first and the last are, since
+// to tell of all costs the kernel a third of what it takes to make them. With a generation other than 0 the kernel refuses the
 // whole with ERESTART if the ruleset's is another by then.
 //
 // nullopt: the records are malformed, or there are none. Attributes are checked as far as the top level goes, so that

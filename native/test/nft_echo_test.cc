@@ -47,4 +47,16 @@ TEST(handles_are_read_from_what_the_kernel_echoes) {
   }
 }
 
+TEST(handles_between_two_are_known_where_they_must_be) {
+  const std::vector<RuleRun> runs = {{.first = 1, .last = 3}, {.first = 5, .last = 7}};
+  std::vector<double> handles = {0, 7, 0, 9, 0, 20, 0, 22};
+  CHECK(fillHandles(handles, runs));
+  CHECK(handles == (std::vector<double>{0, 7, 8, 9, 0, 20, 21, 22}));
+  // Something else got a number in between; one was not told; neither was.
+  for (const auto& told : {std::vector<double>{0, 7, 0, 10}, {0, 7, 0, 0}, {0, 0, 0, 9}, {0, 0, 0, 0}, {0, 7}}) {
+    auto some = told;
+    CHECK(!fillHandles(some, {runs[0]}));
+  }
+}
+
 }  // namespace xfrmesh::test

@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 
@@ -241,6 +242,36 @@ TEST(what_makes_something_is_to_be_echoed) {
       CHECK(echoed == (echo && i >= 1 && i <= 5));
     }
   }
+}
+
+TEST(of_rules_in_a_row_the_first_and_the_last_are_echoed) {
+  std::vector<std::byte> records;
+  const auto rule = [&](const char* table, std::uint8_t family) {
+    auto head = plain(NFT_MSG_NEWRULE);
+    head.family = family;
+    appendRecord(records, head, attributeOf(NFTA_RULE_TABLE, text(table)));
+  };
+  // Messages are numbered from 1, after BATCH_BEGIN; a record is one less.
+  appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));  // 1
+  for (int i = 0; i < 4; i++) rule("t", NFPROTO_INET);                                      // 2 to 5
+  for (int i = 0; i < 3; i++) rule("u", NFPROTO_INET);                                      // 6 to 8
+  for (int i = 0; i < 3; i++) rule("u", NFPROTO_IPV4);                                      // 9 to 11
+  appendRecord(records, plain(NFT_MSG_DELRULE), attributeOf(NFTA_RULE_TABLE, text("t")));   // 12
+  for (int i = 0; i < 2; i++) rule("t", NFPROTO_INET);                                      // 13 and 14
+  const auto encoded = encodeTransaction(records, 1, 0, true);
+  CHECK(encoded.has_value());
+  const auto messages = readMessages(encoded->bytes);
+  CHECK(messages.has_value());
+  std::vector<std::size_t> echoed;
+  for (std::size_t i = 0; i < messages->size(); i++)
+    if (((*messages)[i].header.nlmsg_flags & NLM_F_ECHO) != 0) echoed.push_back(i);
+  CHECK(echoed == (std::vector<std::size_t>{1, 2, 5, 6, 8, 9, 11, 13, 14}));
+  CHECK_EQ(encoded->unechoed.size(), 3U);
+  CHECK_EQ(encoded->unechoed[0].first, 1U);
+  CHECK_EQ(encoded->unechoed[0].last, 4U);
+  CHECK_EQ(encoded->unechoed[2].first, 8U);
+  CHECK_EQ(encoded->unechoed[2].last, 10U);
+  CHECK(encodeTransaction(records, 1, 0)->unechoed.empty());
 }
 
 TEST(an_element_is_found_by_where_it_is_in_its_message) {

@@ -179,19 +179,42 @@ describe('handles', () => {
       expect(await nft.commit(new NftTransaction().addChain(chain))).not.toHaveProperty('handles')
     }))
 
-  test('of thousands of rules come back, and name each', () =>
-    withNft(async (nft, netns) => {
+  test('of thousands of rules in a row come back, though the receive buffer holds only a few', () =>
+    withNetns(async (netns) => {
+      const nft = await Nft.over(await Channel.open(NETLINK_NETFILTER, { netns, receiveBuffer: 4096 }))
       const count = 3000
       const transaction = new NftTransaction().addTable(table).addChain(chain)
       for (let i = 0; i < count; i++) transaction.addRule({ ...chain, expressions: [counter()], comment: `rule ${i}` })
       const { handles } = await nft.commit(transaction, { echo: true })
-      const rules = await nft.rules(chain)
-      expect(Array.from(handles!.subarray(2))).toEqual(rules.map(({ handle }) => handle))
+      await nft.close()
+      const listed = await inNetns(netns, 'nft', '-a', 'list', 'chain', 'inet', 't', 'c')
+      const found = Array.from(listed.matchAll(/comment "rule \d+" # handle (\d+)/g), ([, handle]) => Number(handle))
+      expect(found).toHaveLength(count)
+      expect(Array.from(handles!.subarray(2))).toEqual(found)
+    }))
+
+  test('of rules in several chains, with others deleted and put at the head, name each', () =>
+    withNft(async (nft, netns) => {
+      const count = 300
+      const transaction = new NftTransaction().addTable(table).addChain(chain).addChain({ ...chain, chain: 'other' })
+      const made: number[] = []
+      for (let i = 0; i < count; i++) {
+        made.push(transaction.size)
+        const where = { ...chain, chain: i % 7 === 0 ? 'other' : chain.chain, at: i % 5 === 0 ? 'head' : 'end' } as const
+        transaction.addRule({ ...where, expressions: [counter()], comment: `rule ${i}` })
+        if (i % 50 === 49) transaction.addSet({ ...set, set: `s${i}`, keyBytes: 4 })
+      }
+      const first = await nft.commit(transaction, { echo: true })
+      const handles = made.map((change) => first.handles![change]!)
+      const listed = new Map((await nft.rules(table)).map(({ comment, handle }) => [comment, handle]))
+      expect(handles).toEqual(made.map((_, i) => listed.get(`rule ${i}`)))
       const some = new NftTransaction()
-      for (let i = 0; i < count; i++) if (i !== 7) some.deleteRule({ ...chain, handle: handles![2 + i]! })
+      for (const [i, handle] of handles.entries()) {
+        if (i !== 8) some.deleteRule({ ...chain, chain: i % 7 === 0 ? 'other' : chain.chain, handle })
+      }
       expect((await nft.commit(some)).failures).toEqual([])
-      expect(await inNetns(netns, 'nft', 'list', 'chain', 'inet', 't', 'c')).toContain('comment "rule 7"')
-      expect(await nft.rules(chain)).toHaveLength(1)
+      expect(await inNetns(netns, 'nft', 'list', 'table', 'inet', 't')).toContain('comment "rule 8"')
+      expect(await nft.rules(table)).toHaveLength(1)
     }))
 
   test('that the receive buffer does not hold are left out, and all is done', () =>
@@ -199,7 +222,11 @@ describe('handles', () => {
       const nft = await Nft.over(await Channel.open(NETLINK_NETFILTER, { netns, receiveBuffer: 4096 }))
       const count = 500
       const transaction = new NftTransaction().addTable(table).addChain(chain)
-      for (let i = 0; i < count; i++) transaction.addRule({ ...chain, expressions: [counter()], comment: `rule ${i}` })
+      // A rule between chains is told of on its own.
+      for (let i = 0; i < count; i++) {
+        transaction.addChain({ ...chain, chain: `c${i}` })
+        transaction.addRule({ ...chain, expressions: [counter()], comment: `rule ${i}` })
+      }
       const result = await nft.commit(transaction, { echo: true })
       expect(result.failures).toEqual([])
       expect(result).not.toHaveProperty('handles')

@@ -39,9 +39,13 @@ export function oneOf<T extends string>(value: unknown, argument: string, names:
 
 /**
  * An object with no property but the known ones: a misspelled option must not be an option ignored, and is none where it is
- * inherited. A copy: each property is read once, for a getter or a Proxy may say something else to whoever asks again.
+ * inherited. Read each property once: a getter or a Proxy may say something else to whoever asks again.
  */
-export function options<T extends object>(value: unknown, argument: string, known: readonly (keyof T & string)[]): T {
+export function object<T extends object>(
+  value: unknown,
+  argument: string,
+  known: readonly (keyof T & string)[],
+): Partial<T> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new InvalidArgument(argument, 'an object', value)
   }
@@ -53,7 +57,12 @@ export function options<T extends object>(value: unknown, argument: string, know
       `left out: there is no such option${near === undefined ? `; there are ${known.join(', ')}` : ` (did you mean '${near}'?)`}`,
     )
   }
-  const given = value as Partial<T>
+  return value as Partial<T>
+}
+
+/** The same as a copy, so that each property is read once. */
+export function options<T extends object>(value: unknown, argument: string, known: readonly (keyof T & string)[]): T {
+  const given = object<T>(value, argument, known)
   const copy: Partial<T> = {}
   for (const name of known) {
     const property = given[name]

@@ -46,10 +46,10 @@ export class AttributeWriter {
     return this.prefixedText(type, noBytes, value)
   }
 
-  /** Bytes, then a text and its NUL. */
-  prefixedText(type: number, prefix: Uint8Array, value: string): this {
-    const at = this.#begin(type, prefix.length + textBytes(value))
-    this.#buffer.set(prefix, at)
+  /** Bytes, then a text and its NUL, which takes so many bytes. */
+  prefixedText(type: number, prefix: Uint8Array, value: string, valueBytes = textBytes(value)): this {
+    const at = this.#begin(type, prefix.length + valueBytes)
+    this.overwrite(at, prefix)
     this.#buffer.write(value, at + prefix.length)
     return this
   }
@@ -121,9 +121,10 @@ export class AttributeWriter {
     return this.#view
   }
 
-  /** Writes over what was written. */
-  overwrite(at: number, value: Uint8Array): void {
-    this.#buffer.set(value, at)
+  /** Writes over what was written, a few bytes: a call of `set` takes longer. */
+  overwrite(at: number, value: Uint8Array, from = 0, bytes = value.length): void {
+    const buffer = this.#buffer
+    for (let i = 0; i < bytes; i++) buffer[at + i] = value[from + i]!
   }
 
   /** Writes a header, makes room for the payload, zeroed and padded, and says where it starts. */
@@ -137,7 +138,8 @@ export class AttributeWriter {
 
   #grow(least: number): void {
     const old = this.#buffer
-    this.#buffer = Buffer.alloc(Math.max(old.length * 2, least))
+    // Memory that nothing is written to is none, so that what is copied counts.
+    this.#buffer = Buffer.alloc(Math.max(old.length * 4, least))
     this.#buffer.set(old)
     this.#view = viewOf(this.#buffer)
   }

@@ -1,28 +1,66 @@
 import { array, boolean, integer } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import type { AttributeWriter } from './netlink-attributes.js'
+import { AttributeWriter } from './netlink-attributes.js'
 import { writeVerdict } from './nft-expression-codec.js'
+import type { Verdict } from './nft-expressions.js'
 import { DataAttribute, ElementAttribute, INTERVAL_END, LIST_ELEMENT } from './nft-names.js'
-import type { ElementOptions } from './nft-options.js'
+import type { ElementOptions, ElementsOptions } from './nft-options.js'
 import { TransactionKind, type RecordElements } from './nft-records.js'
 import { writeComment } from './nft-userdata.js'
+import { align4 } from './records.js'
 
 /** Elements of sets and maps, as they follow a record's attributes. */
 
 /** NFT_DATA_VALUE_MAXLEN */
 export const LONGEST_KEY = 64
 
-/** Keys as they are: C++ makes elements of them. @throws InvalidArgument */
-export function packedKeys(keys: unknown, bytes: unknown): RecordElements {
-  const keyBytes = integer(bytes, 'elements.keyBytes', 1, LONGEST_KEY)
+/** Keys without gaps; C++ makes elements of them if there is nothing else to them. @throws InvalidArgument, from `fill` too */
+export function packedElements(packed: Partial<ElementsOptions>, named: boolean): RecordElements {
+  const { keys, verdict, comments } = packed as Record<string, unknown>
+  const keyBytes = integer(packed.keyBytes, 'elements.keyBytes', 1, LONGEST_KEY)
   if (!(keys instanceof Uint8Array) || keys.length % keyBytes !== 0) {
     throw new InvalidArgument('elements.keys', `a Uint8Array of keys of ${keyBytes} bytes each`, keys)
   }
+  const count = keys.length / keyBytes
+  if (verdict === undefined && comments === undefined) {
+    return { kind: TransactionKind.keys, keyBytes, count, fill: (writer) => writer.raw(keys) }
+  }
+  for (const [name, value] of Object.entries({ verdict, comments })) {
+    if (named && value !== undefined) throw new InvalidArgument(`elements.${name}`, 'left out: keys name elements')
+  }
+  const texts = comments === undefined ? [] : array(comments, 'elements.comments')
+  if (comments !== undefined && texts.length !== count) {
+    throw new InvalidArgument('elements.comments', `${count} comments: as many as there are keys`, comments)
+  }
   return {
-    kind: TransactionKind.keys,
-    keyBytes,
-    count: keys.length / keyBytes,
-    fill: (writer) => writer.raw(keys),
+    kind: TransactionKind.elements,
+    keyBytes: 0,
+    count,
+    fill: (writer) => writeAlike(writer, keys, keyBytes, verdict, texts),
+  }
+}
+
+/** What they have in common is encoded once, and copied for each. */
+function writeAlike(
+  writer: AttributeWriter,
+  keys: Uint8Array,
+  keyBytes: number,
+  verdict: unknown,
+  comments: readonly unknown[],
+): void {
+  const common = new AttributeWriter()
+  common.open(LIST_ELEMENT)
+  const nest = common.open(ElementAttribute.key)
+  const keyAt = common.bytes(DataAttribute.value, new Uint8Array(keyBytes)).position - align4(keyBytes)
+  common.close(nest)
+  if (verdict !== undefined) writeElementVerdict(common, verdict, 'elements.verdict')
+  const element = common.written
+  for (let i = 0, key = 0; key < keys.length; i++, key += keyBytes) {
+    const at = writer.raw(element)
+    writer.overwrite(at + keyAt, keys, key, keyBytes)
+    const comment = comments[i]
+    if (comment !== undefined) writeComment(writer, ElementAttribute.userdata, comment, `elements.comments[${i}]`)
+    writer.close(at)
   }
 }
 
@@ -65,14 +103,7 @@ function writeElement(writer: AttributeWriter, value: unknown, argument: string)
   const { key, verdict, data, intervalEnd, timeoutMs, comment } = value as Partial<ElementOptions>
   const element = writer.open(LIST_ELEMENT)
   writeKey(writer, key, `${argument}.key`)
-  if (verdict !== undefined) {
-    if (typeof (verdict as unknown) !== 'object' || (verdict as unknown) === null) {
-      throw new InvalidArgument(`${argument}.verdict`, 'a verdict', verdict)
-    }
-    const nest = writer.open(ElementAttribute.data)
-    writeVerdict(writer, verdict, `${argument}.verdict`)
-    writer.close(nest)
-  }
+  if (verdict !== undefined) writeElementVerdict(writer, verdict, `${argument}.verdict`)
   if (data !== undefined) {
     if (verdict !== undefined) throw new InvalidArgument(`${argument}.data`, 'left out where there is a verdict')
     writeData(writer, ElementAttribute.data, data, `${argument}.data`)
@@ -84,6 +115,13 @@ function writeElement(writer: AttributeWriter, value: unknown, argument: string)
   }
   writeComment(writer, ElementAttribute.userdata, comment, `${argument}.comment`)
   writer.close(element)
+}
+
+function writeElementVerdict(writer: AttributeWriter, value: unknown, argument: string): void {
+  if (typeof value !== 'object' || value === null) throw new InvalidArgument(argument, 'a verdict', value)
+  const nest = writer.open(ElementAttribute.data)
+  writeVerdict(writer, value as Verdict, argument)
+  writer.close(nest)
 }
 
 function writeIntervalEnd(writer: AttributeWriter, value: unknown, argument: string): void {

@@ -58,11 +58,15 @@ export interface RuleOptions extends ChainName {
   readonly comment?: Comment
 }
 
-/** Elements that are nothing but keys: the fastest way. */
+/** Elements by their keys, and what else there is to them: the fastest way to thousands. */
 export interface ElementsOptions extends SetName {
   readonly keyBytes: number
   /** Keys in network byte order, one after the other without gaps. */
   readonly keys: Uint8Array
+  /** In a verdict map, what each of them holds. Not to delete them. */
+  readonly verdict?: Verdict
+  /** As many as there are keys, if any. Not to delete elements. */
+  readonly comments?: readonly (Comment | undefined)[]
 }
 
 export interface ElementListOptions extends SetName {

@@ -1,7 +1,7 @@
 import { integer, oneOf, options } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import type { AttributeWriter } from './netlink-attributes.js'
-import { listedElements, packedKeys } from './nft-elements.js'
+import { listedElements, packedElements } from './nft-elements.js'
 import { checkedCount } from './nft-expression-codec.js'
 import {
   ChainAttribute,
@@ -57,7 +57,8 @@ const SET_OPTIONS = [
   'counters',
   'comment',
 ] as const
-const ELEMENTS_OPTIONS = ['family', 'table', 'set', 'keyBytes', 'keys', 'elements'] as const
+const PACKED = ['keyBytes', 'keys', 'verdict', 'comments'] as const
+const ELEMENTS_OPTIONS = ['family', 'table', 'set', 'elements', ...PACKED] as const
 
 /**
  * Changes to a ruleset that are made together or not at all. A value: fill it, then commit it once with `Nft.commit`.
@@ -213,12 +214,12 @@ export class NftTransaction {
 
   #elements(type: number, flags: number, value: ElementsOptions | ElementNamesOptions): this {
     const given = options<ElementsOptions & ElementNamesOptions>(value, 'elements', ELEMENTS_OPTIONS)
-    const { elements: list, keys, keyBytes } = given as Partial<typeof given>
-    if (list !== undefined && (keys !== undefined || keyBytes !== undefined)) {
+    const { elements: list, ...packed } = given as Partial<typeof given>
+    const named = type === Message.deleteElements
+    if (list !== undefined && PACKED.some((name) => packed[name] !== undefined)) {
       throw new InvalidArgument('elements.elements', 'left out where there are keys')
     }
-    const elements =
-      list === undefined ? packedKeys(keys, keyBytes) : listedElements(list, type === Message.deleteElements)
+    const elements = list === undefined ? packedElements(packed, named) : listedElements(list, named)
     const { family, table, set } = given
     const names = { family, table: checkedName(table, 'elements.table'), set: checkedName(set, 'elements.set') }
     if (elements.count === 0) return this

@@ -38,10 +38,17 @@ const TRANSPORT_LAYER = 3
 
 /** @throws InvalidArgument for what is no comment */
 export function checkedComment(value: unknown, argument: string): string {
-  if (typeof value !== 'string' || value.includes('\0') || textBytes(value) - 1 > LONGEST_COMMENT) {
-    throw new InvalidArgument(argument, `a string of up to ${LONGEST_COMMENT} bytes`, value)
+  commentBytes(value, argument)
+  return value as string
+}
+
+/** How many bytes a comment takes, its NUL included. @throws InvalidArgument for what is none */
+function commentBytes(value: unknown, argument: string): number {
+  if (typeof value === 'string' && !value.includes('\0')) {
+    const bytes = textBytes(value)
+    if (bytes - 1 <= LONGEST_COMMENT) return bytes
   }
-  return value
+  throw new InvalidArgument(argument, `a string of up to ${LONGEST_COMMENT} bytes`, value)
 }
 
 /**
@@ -57,8 +64,8 @@ export function writeComment(writer: AttributeWriter, type: number, comment: unk
     writer.bytes(type, Buffer.concat([commentPrefixes[comment.length + 1]!, comment, Uint8Array.of(0)]))
     return
   }
-  const checked = checkedComment(comment, argument)
-  writer.prefixedText(type, commentPrefixes[textBytes(checked)]!, checked)
+  const bytes = commentBytes(comment, argument)
+  writer.prefixedText(type, commentPrefixes[bytes]!, comment as string, bytes)
 }
 
 /** By the length of the comment with its NUL. */

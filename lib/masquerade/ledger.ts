@@ -24,8 +24,10 @@ export interface HeldElement {
 
 export type Held = HeldRule | HeldElement
 
+const none: readonly Held[] = []
+
 export class Ledger {
-  readonly #byOwner = new Map<string, Set<Held>>()
+  readonly #byOwner = new Map<string, Held[]>()
   readonly #byAddress = new Map<string, HeldElement>()
   readonly #subnets = new Map<string, number>()
   readonly #elements = new Map<Family, number>(families.map((family) => [family, 0]))
@@ -38,8 +40,8 @@ export class Ledger {
     return this.#byOwner.keys()
   }
 
-  of(owner: string): ReadonlySet<Held> | undefined {
-    return this.#byOwner.get(owner)
+  of(owner: string): readonly Held[] {
+    return this.#byOwner.get(owner) ?? none
   }
 
   /** The element for an address. */
@@ -60,8 +62,8 @@ export class Ledger {
   add(held: Held): void {
     if (held.owner !== undefined) {
       const all = this.#byOwner.get(held.owner)
-      if (all === undefined) this.#byOwner.set(held.owner, new Set([held]))
-      else all.add(held)
+      if (all === undefined) this.#byOwner.set(held.owner, [held])
+      else all.push(held)
     }
     if (held.kind === 'rule') return
     this.#byAddress.set(held.mapping.text, held)
@@ -70,9 +72,9 @@ export class Ledger {
 
   delete(held: Held): void {
     if (held.owner !== undefined) {
-      const all = this.#byOwner.get(held.owner)
-      all?.delete(held)
-      if (all?.size === 0) this.#byOwner.delete(held.owner)
+      const all = this.of(held.owner).filter((other) => other !== held)
+      if (all.length === 0) this.#byOwner.delete(held.owner)
+      else this.#byOwner.set(held.owner, all)
     }
     if (held.kind === 'rule') return
     const { text } = held.mapping

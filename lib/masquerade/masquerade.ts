@@ -1,4 +1,4 @@
-import { array, integer, namespace, oneOf, options } from '../base/check.js'
+import { array, integer, namespace, object, oneOf, options } from '../base/check.js'
 import { InvalidArgument, InvalidState } from '../base/errors.js'
 import { Nft, type Comment } from '../kernel/nft.js'
 import {
@@ -73,7 +73,7 @@ interface Wanted {
  * changed anything meanwhile: else it reads what it must again, and plans anew. Calls on one instance run in the order
  * made.
  *
- * It remembers what it read for as long as nobody else wrote to the table. It can tell since each addition, the plugins'
+ * It remembers what it read and made for as long as nobody else wrote to the table. It can tell since each addition, the plugins'
  * too, makes the rules of `postrouting` anew, and each removal alone leaves a chain used less. An element or a rule that
  * a person put in the place of another with `nft` may stay unseen until the next change by anybody else.
  */
@@ -114,7 +114,7 @@ export class Masquerade implements AsyncDisposable {
     return this.#change(
       () => {
         const subnets = new Subnets()
-        return array(attachments, 'attachments').map((attachment, i) =>
+        return each(array(attachments, 'attachments'), (attachment, i) =>
           wanted(attachment, `attachments[${i}]`, subnets),
         )
       },
@@ -130,7 +130,7 @@ export class Masquerade implements AsyncDisposable {
    */
   remove(attachments: readonly (AttachmentName & Partial<Attachment>)[]): Promise<MasqueradeChange> {
     return this.#change(
-      () => array(attachments, 'attachments').map((attachment, i) => ownerNamed(attachment, `attachments[${i}]`)),
+      () => each(array(attachments, 'attachments'), (attachment, i) => ownerNamed(attachment, `attachments[${i}]`)),
       (draft, owners) => {
         for (const owner of owners) draft.remove(owner)
       },
@@ -142,7 +142,7 @@ export class Masquerade implements AsyncDisposable {
     return this.#change(
       () => {
         const half = networkHash(checkedText(network, 'network'))
-        const owners = array(valid, 'valid').map((attachment, i) => validOwner(half, attachment, `valid[${i}]`))
+        const owners = each(array(valid, 'valid'), (attachment, i) => validOwner(half, attachment, `valid[${i}]`))
         return { half, owners: new Set(owners) }
       },
       (draft, { half, owners }) => draft.collect(half, owners),
@@ -197,35 +197,44 @@ export class Masquerade implements AsyncDisposable {
   }
 }
 
+/** As `map`, of the holes of an array too, and no longer than it need be. */
+function each<T>(values: readonly unknown[], take: (value: unknown, i: number) => T): T[] {
+  const taken = new Array<T>(values.length)
+  for (let i = 0; i < values.length; i++) taken[i] = take(values[i], i)
+  return taken
+}
+
 function wanted(value: unknown, argument: string, subnets: Subnets): Wanted {
-  const given = options<Attachment>(value, argument, attachmentFields)
+  const given = object<Attachment>(value, argument, attachmentFields)
   const name = checkedName(given, argument)
-  const mappings: Mapping[] = []
-  for (const [i, address] of array(given.addresses, `${argument}.addresses`).entries()) {
-    const mapping = checkedMapping(address, `${argument}.addresses[${i}]`, subnets)
-    if (mappings.some(({ text }) => text === mapping.text)) {
-      throw new InvalidArgument(
-        `${argument}.addresses[${i}]`,
-        'another address than those before it',
-        mappingText(mapping),
-      )
-    }
-    mappings.push(mapping)
-  }
+  const addresses = array(given.addresses, `${argument}.addresses`)
+  const mappings = each(addresses, (address, i) => checkedMapping(address, `${argument}.addresses[${i}]`, subnets))
+  if (mappings.length > 1) checkDistinct(mappings, argument)
   const owner = ownerOf(networkHash(name.network), name.interfaceName, name.containerId)
   return { owner, comment: commentOf(owner, name), mappings }
 }
 
+function checkDistinct(mappings: readonly Mapping[], argument: string): void {
+  const seen = new Set<string>()
+  for (const [i, mapping] of mappings.entries()) {
+    if (seen.has(mapping.text)) {
+      const place = `${argument}.addresses[${i}]`
+      throw new InvalidArgument(place, 'another address than those before it', mappingText(mapping))
+    }
+    seen.add(mapping.text)
+  }
+}
+
 function ownerNamed(value: unknown, argument: string): string {
   const { network, interfaceName, containerId } = checkedName(
-    options<Attachment>(value, argument, attachmentFields),
+    object<Attachment>(value, argument, attachmentFields),
     argument,
   )
   return ownerOf(networkHash(network), interfaceName, containerId)
 }
 
 function validOwner(half: string, value: unknown, argument: string): string {
-  const given = options<ValidAttachment>(value, argument, ['interfaceName', 'containerId'])
-  const interfaceName = checkedInterface(given.interfaceName, `${argument}.interfaceName`)
-  return ownerOf(half, interfaceName, checkedText(given.containerId, `${argument}.containerId`))
+  const given = object<ValidAttachment>(value, argument, ['interfaceName', 'containerId'])
+  const interfaceName = checkedInterface(given.interfaceName, argument)
+  return ownerOf(half, interfaceName, checkedText(given.containerId, argument, '.containerId'))
 }

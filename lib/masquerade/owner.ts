@@ -38,31 +38,33 @@ const plain = /^[ -~]*$/
 const ownerPattern = /^[\da-f]{16}-[\da-f]{16}/
 const namesPattern = /^.{33}, net: (.+), if: (\S+), id: (.+)$/
 
-/** The half that tells the network, which all its owners begin with. */
+let latest: { readonly network: string; readonly half: string } | undefined
+
+/** The half that tells the network, which all its owners begin with. They come by the thousand: the latest is kept. */
 export function networkHash(network: string): string {
-  return hash('sha512', network).slice(0, HALF)
+  if (latest?.network !== network) latest = { network, half: hash('sha512', network).slice(0, HALF) }
+  return latest.half
 }
 
 /** What identifies an attachment, in 33 characters: `H(network)-H(interfaceName:containerId)`. */
 export function ownerOf(networkHalf: string, interfaceName: string, containerId: string): string {
-  return `${networkHalf}-${hash('sha512', `${interfaceName}:${containerId}`).slice(0, HALF)}`
+  // Joined, it is a string of its own: a part of the digest's would keep that whole in memory.
+  return [networkHalf, hash('sha512', `${interfaceName}:${containerId}`).slice(0, HALF)].join('-')
 }
 
 /** Bytes where it was cut and may end within a character. */
 export function commentOf(owner: string, { network, interfaceName, containerId }: AttachmentName): Comment {
-  return cut(`${owner}, net: ${unquoted(network)}, if: ${unquoted(interfaceName)}, id: ${unquoted(containerId)}`)
+  const whole = `${owner}, net: ${network}, if: ${interfaceName}, id: ${containerId}`
+  return cut(whole.includes('"') ? whole.replaceAll('"', '') : whole)
 }
 
 /** As much of a comment as the plugins write, and `nft` takes. */
 export function cut(comment: Comment): Comment {
   if (typeof comment !== 'string') return comment
-  if (plain.test(comment)) return comment.slice(0, LONGEST_COMMENT)
-  const bytes = Buffer.from(comment)
-  return bytes.length > LONGEST_COMMENT ? bytes.subarray(0, LONGEST_COMMENT) : comment
-}
-
-function unquoted(text: string): string {
-  return text.includes('"') ? text.replaceAll('"', '') : text
+  const bytes = Buffer.byteLength(comment)
+  if (bytes <= LONGEST_COMMENT) return comment
+  if (bytes === comment.length) return comment.slice(0, LONGEST_COMMENT)
+  return Buffer.from(comment).subarray(0, LONGEST_COMMENT)
 }
 
 /** Whose a comment says that something is; undefined if it is no attachment's. */
@@ -82,12 +84,14 @@ export function readComment(comment: string): ReadComment | undefined {
   return { owner, name: whole ? { network, interfaceName, containerId } : undefined }
 }
 
-/** @throws InvalidArgument */
-export function checkedName<T extends AttachmentName>(name: T, argument: string): T {
-  checkedText(name.network, `${argument}.network`)
-  checkedInterface(name.interfaceName, `${argument}.interfaceName`)
-  checkedText(name.containerId, `${argument}.containerId`)
-  return name
+/** What is wrong is named by the argument and the field. @throws InvalidArgument */
+export function checkedName(name: Partial<AttachmentName>, argument: string): AttachmentName {
+  const { network, interfaceName, containerId } = name
+  return {
+    network: checkedText(network, argument, '.network'),
+    interfaceName: checkedInterface(interfaceName, argument),
+    containerId: checkedText(containerId, argument, '.containerId'),
+  }
 }
 
 /** @throws InvalidArgument */
@@ -95,16 +99,20 @@ export function checkedInterface(value: unknown, argument: string): string {
   // What the kernel refuses in a device's name (dev_valid_name).
   if (isText(value, LONGEST_INTERFACE) && !/[\s/:]/.test(value) && value !== '.' && value !== '..') return value
   throw new InvalidArgument(
-    argument,
+    `${argument}.interfaceName`,
     `a network device's name: 1 to ${LONGEST_INTERFACE} bytes, no space, '/' or ':'`,
     value,
   )
 }
 
 /** @throws InvalidArgument */
-export function checkedText(value: unknown, argument: string): string {
+export function checkedText(value: unknown, argument: string, field = ''): string {
   if (isText(value, LONGEST_NAME)) return value
-  throw new InvalidArgument(argument, `a string of 1 to ${LONGEST_NAME} bytes without control characters`, value)
+  throw new InvalidArgument(
+    argument + field,
+    `a string of 1 to ${LONGEST_NAME} bytes without control characters`,
+    value,
+  )
 }
 
 /** Half a surrogate pair has no bytes of its own: two such names would have one hash. */

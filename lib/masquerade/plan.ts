@@ -11,12 +11,12 @@ import type { Mapping, Subnet } from './subnet.js'
  */
 export type Layout = 'rules' | 'set'
 
-/** A mapping to be made. */
+/** A mapping to be made. As an element it becomes what is held. */
 export interface Made {
   readonly owner: string | undefined
   readonly comment: Comment | undefined
   readonly mapping: Mapping
-  as: 'rule' | 'element'
+  kind: 'rule' | 'element'
 }
 
 /** What is to be done, all at once; chains and maps follow from it. */
@@ -42,7 +42,7 @@ export class Draft {
   readonly #ledger: Ledger
   readonly #layout: Layout
   readonly #gone = new Set<Held>()
-  readonly #made = new Map<string | undefined, Set<Made>>()
+  readonly #made = new Map<string | undefined, Made[]>()
   /** Elements to be made, by address. */
   readonly #claims = new Map<string, Made>()
 
@@ -53,10 +53,10 @@ export class Draft {
 
   /** Takes all that is the owner's away. */
   remove(owner: string): void {
-    for (const held of this.#ledger.of(owner) ?? []) this.#gone.add(held)
-    for (const made of this.#made.get(owner) ?? []) {
-      if (made.as === 'element') this.#claims.delete(made.mapping.text)
-    }
+    for (const held of this.#ledger.of(owner)) this.#gone.add(held)
+    const all = this.#made.get(owner)
+    if (all === undefined) return
+    for (const made of all) if (made.kind === 'element') this.#claims.delete(made.mapping.text)
     this.#made.delete(owner)
   }
 
@@ -64,7 +64,7 @@ export class Draft {
   add(owner: string, comment: Comment, mappings: readonly Mapping[]): void {
     this.remove(owner)
     for (const mapping of mappings) {
-      const made: Made = { owner, comment, mapping, as: 'rule' }
+      const made: Made = { owner, comment, mapping, kind: 'rule' }
       if (this.#layout === 'set') this.#claim(made)
       this.#make(made)
     }
@@ -85,14 +85,16 @@ export class Draft {
       if (held.kind === 'rule') deleteRules.push(held)
       else deleteElements.push(held)
     }
-    const made = [...this.#made.values()].flatMap((all) => [...all])
-    if (this.#gone.size === 0 && made.length === 0) return undefined
-    const addElements = made.filter(({ as }) => as === 'element')
-
+    const addRules: Made[] = []
+    const addElements: Made[] = []
+    for (const all of this.#made.values()) {
+      for (const made of all) (made.kind === 'rule' ? addRules : addElements).push(made)
+    }
+    if (this.#gone.size === 0 && addRules.length === 0 && addElements.length === 0) return undefined
     return {
       deleteRules,
       deleteElements,
-      addRules: made.filter(({ as }) => as === 'rule'),
+      addRules,
       addElements,
       ...this.#subnets(deleteElements, addElements),
       ...this.#families(deleteElements, addElements),
@@ -101,8 +103,8 @@ export class Draft {
 
   #make(made: Made): void {
     const all = this.#made.get(made.owner)
-    if (all === undefined) this.#made.set(made.owner, new Set([made]))
-    else all.add(made)
+    if (all === undefined) this.#made.set(made.owner, [made])
+    else all.push(made)
   }
 
   /** Has the address's element be this one. */
@@ -110,20 +112,25 @@ export class Draft {
     const address = made.mapping.text
     const other = this.#claims.get(address)
     const held = this.#ledger.at(address)
-    if (other !== undefined) other.as = 'rule'
+    if (other !== undefined) other.kind = 'rule'
     else if (held !== undefined && !this.#gone.has(held)) {
       const { owner, comment, mapping } = held
       this.#gone.add(held)
       // What was read of a cut character may be longer than it was.
-      this.#make({ owner, comment: comment === undefined ? undefined : cut(comment), mapping, as: 'rule' })
+      this.#make({ owner, comment: comment === undefined ? undefined : cut(comment), mapping, kind: 'rule' })
     }
     this.#claims.set(address, made)
-    made.as = 'element'
+    made.kind = 'element'
   }
 
   #subnets(gone: readonly HeldElement[], made: readonly Made[]): Pick<Plan, 'newSubnets' | 'oldSubnets'> {
     const newSubnets = new Map<string, Subnet>()
-    for (const { mapping } of made) newSubnets.set(mapping.subnet.text, mapping.subnet)
+    let latest: Subnet | undefined
+    for (const { mapping } of made) {
+      if (mapping.subnet === latest) continue
+      latest = mapping.subnet
+      newSubnets.set(latest.text, latest)
+    }
     const fewer = new Map<string, number>()
     const oldSubnets: Subnet[] = []
     for (const { mapping } of gone) {
@@ -146,25 +153,29 @@ export class Draft {
   }
 }
 
-/**
- * Has the ledger tell of what a plan made of the table.
- * @param handles of the rules made, for mappings and for maps
- */
-export function apply(plan: Plan, ledger: Ledger, handles: ReadonlyMap<Made | Family, number>): void {
-  for (const held of [...plan.deleteRules, ...plan.deleteElements]) ledger.delete(held)
-  for (const made of plan.addRules) {
+/** Handles of the rules that a plan made. */
+export interface MadeHandles {
+  /** Of `addRules`, in their order. */
+  readonly mappings: ArrayLike<number>
+  /** Of the rules that look addresses up in new maps. */
+  readonly maps: ReadonlyMap<Family, number>
+}
+
+/** Has the ledger tell of what a plan made of the table. */
+export function apply(plan: Plan, ledger: Ledger, handles: MadeHandles): void {
+  for (const held of plan.deleteRules) ledger.delete(held)
+  for (const held of plan.deleteElements) ledger.delete(held)
+  for (const [i, { owner }] of plan.addRules.entries()) {
     // Nobody asks for a rule that is nobody's.
-    if (made.owner !== undefined) ledger.add({ kind: 'rule', handle: handles.get(made)!, owner: made.owner })
+    if (owner !== undefined) ledger.add({ kind: 'rule', handle: handles.mappings[i]!, owner })
   }
-  for (const { owner, comment, mapping } of plan.addElements) {
-    ledger.add({ kind: 'element', mapping, owner, comment })
-  }
+  for (const made of plan.addElements) ledger.add(made as HeldElement)
   for (const family of plan.oldFamilies) {
     ledger.maps.delete(family)
     ledger.mapRules.delete(family)
   }
   for (const family of plan.newFamilies) {
     ledger.maps.add(family)
-    if (!ledger.mapRules.has(family)) ledger.mapRules.set(family, handles.get(family)!)
+    if (!ledger.mapRules.has(family)) ledger.mapRules.set(family, handles.maps.get(family)!)
   }
 }

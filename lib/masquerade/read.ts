@@ -1,10 +1,10 @@
-import type { Family } from '../base/address.js'
+import { ADDRESS_BYTES, type Family } from '../base/address.js'
 import type { Nft, NftElement } from '../kernel/nft.js'
 import { Ledger, type HeldElement } from './ledger.js'
 import { ownerIn, readComment, type AttachmentName } from './owner.js'
 import { checks, Families, families, mappingOf, mappingTo, postrouting, prefixOfChain, table } from './rules.js'
 import { checkShape, otherShape } from './shape.js'
-import { mappingText, Subnets, type Mapping } from './subnet.js'
+import { mappingText, Subnets, writeAddress, type Mapping } from './subnet.js'
 
 /** What the kernel has, read. What several requests told is of one state only if the ruleset did not change meanwhile. */
 
@@ -78,7 +78,13 @@ export async function readAttachments(nft: Nft): Promise<ListedAttachment[]> {
 }
 
 function inOrder(a: Mapping, b: Mapping): number {
-  return a.address.length - b.address.length || Buffer.compare(a.address, b.address)
+  return a.subnet.family - b.subnet.family || Buffer.compare(addressOf(a), addressOf(b))
+}
+
+function addressOf(mapping: Mapping): Uint8Array {
+  const bytes = new Uint8Array(ADDRESS_BYTES)
+  writeAddress(mapping, bytes)
+  return bytes
 }
 
 /** The families whose map is there, in a table that is as it should be. @throws InvalidState ERR_XFRMESH_OTHER_SHAPE */

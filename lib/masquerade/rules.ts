@@ -14,7 +14,7 @@ import {
   vmap,
   type Expression,
 } from '../kernel/nft.js'
-import { maskOf, Subnets, type Mapping, type Subnet } from './subnet.js'
+import { maskOf, Subnets, writeAddress, type Mapping, type Subnet } from './subnet.js'
 
 /**
  * The table's rules, as `nft` makes them of what the CNI plugins write: a field at a byte's boundary is loaded no longer
@@ -88,7 +88,10 @@ export function mapRule(family: Family): Expression[] {
 }
 
 /** `ip saddr ADDRESS ip daddr != SUBNET masquerade` */
-export function mappingRule({ address, subnet }: Mapping): Expression[] {
+export function mappingRule(mapping: Mapping): Expression[] {
+  const { subnet } = mapping
+  const address = new Uint8Array(Families[subnet.family].bytes)
+  writeAddress(mapping, address)
   return [...fromAddress(subnet.family, address), ...toElsewhere(subnet, compared(subnet))]
 }
 
@@ -114,8 +117,18 @@ export function mappingTemplate({ subnet }: Mapping): RuleTemplate {
   return template
 }
 
-export function mappingValues({ address, subnet }: Mapping): { address: Uint8Array; subnet: Uint8Array } {
-  return { address, subnet: compared(subnet) }
+const values = new WeakMap<Subnet, { readonly address: Uint8Array; readonly subnet: Uint8Array }>()
+
+/** They hold until the next mapping of the same subnet is asked for. */
+export function mappingValues(mapping: Mapping): { readonly address: Uint8Array; readonly subnet: Uint8Array } {
+  const { subnet } = mapping
+  let found = values.get(subnet)
+  if (found === undefined) {
+    found = { address: new Uint8Array(Families[subnet.family].bytes), subnet: compared(subnet) }
+    values.set(subnet, found)
+  }
+  writeAddress(mapping, found.address)
+  return found
 }
 
 /** The mapping whose rule this is; undefined for any other rule. */
@@ -133,7 +146,7 @@ export function mappingOf(expressions: readonly Expression[], subnets: Subnets):
 
 /** A mapping by what the kernel has of it. */
 export function mappingTo(family: Family, address: Uint8Array, prefix: number, subnets: Subnets): Mapping {
-  return { address, text: formatAddress(address, 0, family), subnet: subnets.of(family, address, prefix) }
+  return { text: formatAddress(address, 0, family), subnet: subnets.of(family, address, 0, prefix) }
 }
 
 function ofFamily(family: Family): Expression[] {

@@ -14,54 +14,59 @@ export interface Subnet {
 
 /** An address on its subnet: what leaves from it to elsewhere is masqueraded. */
 export interface Mapping {
-  /** 4 or 16 bytes. */
-  readonly address: Uint8Array
-  /** `192.168.1.2` */
+  /** `192.168.1.2`, canonical. Its bytes are not kept: {@link writeAddress} makes them where they are needed. */
   readonly text: string
   readonly subnet: Subnet
 }
 
 /** Mappings come by the thousand and share their subnets: each is made once. */
 export class Subnets {
-  readonly #known = new Map<number | string, Subnet>()
+  readonly #known = new Map<string, Subnet>()
+  #latest: Subnet | undefined
 
-  /** The subnet that an address of 4 or 16 bytes is on. */
-  of(family: Family, address: Uint8Array, prefix: number): Subnet {
-    const first = address.slice()
+  /** The subnet that an address of 4 or 16 bytes, at `offset`, is on. */
+  of(family: Family, bytes: Uint8Array, offset: number, prefix: number): Subnet {
+    // Mostly it is the one that the mapping before is on.
+    const latest = this.#latest
+    if (latest?.family === family && latest.prefix === prefix && holds(latest, bytes, offset)) return latest
+    const first = bytes.slice(offset, offset + (family === AF_INET ? 4 : ADDRESS_BYTES))
     for (let i = 0; i < first.length; i++) first[i]! &= maskByte(prefix, i)
-    const key = family === AF_INET ? number(first) * 64 + prefix : `${prefix} ${first.join()}`
-    let subnet = this.#known.get(key)
+    const text = `${formatAddress(first, 0, family)}/${prefix}`
+    let subnet = this.#known.get(text)
     if (subnet === undefined) {
-      subnet = { family, prefix, first, text: `${formatAddress(first, 0, family)}/${prefix}` }
-      this.#known.set(key, subnet)
+      subnet = { family, prefix, first, text }
+      this.#known.set(text, subnet)
     }
-    return subnet
+    return (this.#latest = subnet)
   }
 }
 
-function number(bytes: Uint8Array): number {
-  return ((bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!) >>> 0
+function holds({ first, prefix }: Subnet, bytes: Uint8Array, offset: number): boolean {
+  for (let i = 0; i < first.length; i++) if ((bytes[offset + i]! & maskByte(prefix, i)) !== first[i]) return false
+  return true
 }
+
+const parsed = new Uint8Array(ADDRESS_BYTES)
 
 /** @throws InvalidArgument */
 export function checkedMapping(value: unknown, argument: string, subnets: Subnets): Mapping {
-  const text = typeof value === 'string' ? value : ''
-  const slash = text.indexOf('/')
-  const bytes = new Uint8Array(ADDRESS_BYTES)
-  const given = text.slice(0, Math.max(slash, 0))
-  const family = parseAddress(given, bytes)
+  const whole = typeof value === 'string' ? value : ''
+  const slash = Math.max(whole.indexOf('/'), 0)
+  const given = whole.slice(0, slash)
+  const family = parseAddress(given, parsed)
   if (family === 0) {
     throw new InvalidArgument(argument, "an address and its prefix, as in '192.168.1.2/24' or '2001:db8::2/64'", value)
   }
-  const address = family === AF_INET ? bytes.subarray(0, 4) : bytes
-  const prefix = prefixOf(text, slash + 1)
-  if (prefix > address.length * 8) {
-    throw new InvalidArgument(argument, `an address and a prefix of 0 to ${address.length * 8} bits`, value)
-  }
-  if (address[0]! >= 224 && (family === AF_INET ? address[0]! < 240 : address[0] === 0xff)) {
+  const bits = family === AF_INET ? 32 : 128
+  const prefix = prefixOf(whole, slash + 1)
+  if (prefix > bits) throw new InvalidArgument(argument, `an address and a prefix of 0 to ${bits} bits`, value)
+  const [first] = parsed
+  if (first! >= 224 && (family === AF_INET ? first! < 240 : first === 0xff)) {
     throw new InvalidArgument(argument, 'an address that packets come from: no multicast one', value)
   }
-  return { address, text: formatAddress(address, 0, family), subnet: subnets.of(family, address, prefix) }
+  // IPv4 in decimal has one form.
+  const text = family === AF_INET && !given.includes(':') ? given : formatAddress(parsed, 0, family)
+  return { text, subnet: subnets.of(family, parsed, 0, prefix) }
 }
 
 /** The decimal number from `start` to the end; Infinity if that is none. */
@@ -79,6 +84,11 @@ function prefixOf(text: string, start: number): number {
 /** `192.168.1.2/24` */
 export function mappingText({ text, subnet }: Mapping): string {
   return `${text}/${subnet.prefix}`
+}
+
+/** Writes a mapping's address: 4 or 16 bytes. What follows four, up to sixteen, is zeroed. */
+export function writeAddress({ text }: Mapping, into: Uint8Array, offset = 0): void {
+  parseAddress(text, into, offset)
 }
 
 /** A prefix as a mask of so many bytes. */

@@ -2,12 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import type { Nft } from '../kernel/nft.js'
 import type { Ledger } from './ledger.js'
-import type { Plan } from './plan.js'
+import { apply, type Plan } from './plan.js'
 import { readAttachments, readLedger, readMark, type ListedAttachment } from './read.js'
 import { write } from './write.js'
 
-/** How often a change is planned anew because somebody else's came in between. */
-const TRIES = 16
+/** How often a change is planned anew because somebody else's came in between, and a reading begun again. */
+const TRIES = 64
 /** The longest wait between two of them, which is as often less as more: so that two who met do not meet again. */
 const LONGEST_WAIT_MS = 50
 
@@ -43,8 +43,8 @@ export class Table {
         return { added: addRules.length + addElements.length, removed: deleteRules.length + deleteElements.length }
       } catch (error) {
         if (isOvertaken(error)) {
-          if (tries === TRIES) throw busy(error)
-          await sleep(Math.random() * Math.min(2 ** tries, LONGEST_WAIT_MS))
+          if (tries === TRIES) throw busy('commits', error)
+          await pause(tries)
         } else if (!(error instanceof NetlinkError) || known.ledger !== remembered) throw error
         // What was remembered was wrong: something was put in the place of something else, and nothing told.
       }
@@ -52,44 +52,91 @@ export class Table {
   }
 
   async list(): Promise<ListedAttachment[]> {
-    return (await this.#nft.snapshot(() => readAttachments(this.#nft))).value
+    return (await this.#reading(() => readAttachments(this.#nft))).value
   }
 
   /** What the table holds now: read only if it may be something else than is remembered. */
   async #look(): Promise<Known> {
-    const nft = this.#nft
     const known = this.#known
     if (known !== undefined) {
-      if ((await nft.generation()) === known.generation) return known
-      const { value: mark, generation } = await nft.snapshot(() => readMark(nft))
-      if (mark === known.mark) return (this.#known = { ...known, generation })
+      const generation = await this.#nft.generation()
+      if (generation === known.generation) return known
+      // If somebody commits after that, ours is refused: the mark, read now, is as old or younger.
+      if ((await readMark(this.#nft)) === known.mark) return (this.#known = { ...known, generation })
+      this.#known = undefined
     }
-    const { value, generation } = await nft.snapshot(async () => ({
-      mark: await readMark(nft),
-      ledger: await readLedger(nft),
-    }))
-    return (this.#known = { ...value, generation })
+    const { value: ledger, ...when } = await this.#reading(() => readLedger(this.#nft))
+    return (this.#known = { ledger, ...when })
   }
 
-  async #commit(plan: Plan, { ledger, generation }: Known): Promise<void> {
-    const transaction = write(plan, ledger, () => undefined)
-    const { failures } = await this.#nft.commit(transaction, { generation }).catch((error: unknown) => {
+  /**
+   * Reads until nobody wrote to the table meanwhile; what is done to other tables does not matter. The mark is that of what
+   * was read, and so it was at that generation of the ruleset.
+   * @throws XfrmeshError ERR_XFRMESH_BUSY if somebody always did
+   */
+  async #reading<T>(read: () => Promise<T>): Promise<{ value: T; mark: string | undefined; generation: number }> {
+    let before = await readMark(this.#nft)
+    for (let tries = 1; ; tries++) {
+      const [outcome] = await Promise.allSettled([read()])
+      const generation = await this.#nft.generation()
+      const mark = await readMark(this.#nft)
+      if (mark === before) {
+        if (outcome.status === 'rejected') throw outcome.reason
+        return { value: outcome.value, mark, generation }
+      }
+      if (tries === TRIES) throw busy('readings')
+      before = mark
+    }
+  }
+
+  async #commit(plan: Plan, known: Known): Promise<void> {
+    const { ledger, generation } = known
+    const { transaction, firstMapping, maps } = write(plan, ledger)
+    const count = plan.addRules.length
+    const echo = count + maps.size > 0
+    this.#known = undefined
+    const done = await this.#nft.commit(transaction, { generation, echo }).catch((error: unknown) => {
       // Then nothing was done, and what is known may hold still: another table changed, for one.
-      if (!isOvertaken(error)) this.#known = undefined
+      if (isOvertaken(error)) this.#known = known
       throw error
     })
-    this.#known = undefined
-    const [failure] = failures
+    const [failure] = done.failures
     if (failure !== undefined) throw new NetlinkError(`masquerade: ${failure.subject}`, failure.errno, failure.message)
+    const { handles = none } = done
+    if (echo && handles === none) return
+    apply(plan, ledger, {
+      mappings: handles.subarray(firstMapping, firstMapping + count),
+      maps: new Map(Array.from(maps, ([family, change]) => [family, handles[change]!])),
+    })
+    await this.#remember(ledger, done.generation!)
+  }
+
+  /**
+   * Remembers what was just made, with the mark that it has, unless somebody has written since. It is made, whatever comes
+   * of this.
+   */
+  async #remember(ledger: Ledger, generation: number): Promise<void> {
+    try {
+      const mark = await readMark(this.#nft)
+      if ((await this.#nft.generation()) === generation) this.#known = { ledger, mark, generation }
+    } catch {
+      // Then the next call reads it all.
+    }
   }
 }
+
+const none = new Float64Array()
 
 function isOvertaken(error: unknown): boolean {
   return error instanceof XfrmeshError && error.code === 'ERR_XFRMESH_RULESET_CHANGED'
 }
 
-function busy(cause: unknown): XfrmeshError {
-  return new XfrmeshError('ERR_XFRMESH_BUSY', `masquerade: the ruleset changed before each of ${TRIES} commits`, {
+async function pause(tries: number): Promise<void> {
+  await sleep(Math.random() * Math.min(2 ** tries, LONGEST_WAIT_MS))
+}
+
+function busy(what: string, cause?: unknown): XfrmeshError {
+  return new XfrmeshError('ERR_XFRMESH_BUSY', `masquerade: the table changed during each of ${TRIES} ${what}`, {
     cause,
   })
 }

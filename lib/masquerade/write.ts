@@ -1,7 +1,8 @@
 import type { Family } from '../base/address.js'
-import { jump, NftTransaction, type ElementOptions } from '../kernel/nft.js'
+import { jump, NftTransaction } from '../kernel/nft.js'
 import type { Ledger } from './ledger.js'
 import type { Made, Plan } from './plan.js'
+import { writeAddress, type Mapping, type Subnet } from './subnet.js'
 import {
   checks,
   Families,
@@ -19,23 +20,29 @@ import {
 
 const TABLE_COMMENT = 'Masquerading for plugins from github.com/containernetworking/plugins'
 const CHECKS_COMMENT = 'Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet'
-/** Told the number in the transaction of each rule for a mapping, and of each map's own. */
-export type OnRule = (change: number, of: Made | Family) => void
 
 /** A {@link Plan} as one transaction. */
-export function write(plan: Plan, ledger: Ledger, onRule: OnRule): NftTransaction {
+export interface Written {
+  readonly transaction: NftTransaction
+  /** The number of the first rule for a mapping; the others follow it. */
+  readonly firstMapping: number
+  /** The numbers of the maps' own rules that are new. */
+  readonly maps: ReadonlyMap<Family, number>
+}
+
+export function write(plan: Plan, ledger: Ledger): Written {
   const transaction = new NftTransaction()
   if (plan.addRules.length > 0 || plan.addElements.length > 0) writeBase(transaction)
   for (const { handle } of plan.deleteRules) transaction.deleteRule({ ...checks, handle })
   deleteElements(transaction, plan)
   deleteMaps(transaction, plan, ledger)
-  addMaps(transaction, plan, ledger, onRule)
+  const maps = addMaps(transaction, plan, ledger)
   addElements(transaction, plan)
-  for (const made of plan.addRules) {
-    onRule(transaction.size, made)
-    transaction.addRuleFrom(mappingTemplate(made.mapping), mappingValues(made.mapping), made.comment)
+  const firstMapping = transaction.size
+  for (const { mapping, comment } of plan.addRules) {
+    transaction.addRuleFrom(mappingTemplate(mapping), mappingValues(mapping), comment)
   }
-  return transaction
+  return { transaction, firstMapping, maps }
 }
 
 /**
@@ -55,10 +62,14 @@ function deleteElements(transaction: NftTransaction, { deleteElements: all }: Pl
   for (const family of families) {
     const { map, bytes } = Families[family]
     const ours = all.filter(({ mapping }) => mapping.subnet.family === family)
-    const keys = new Uint8Array(ours.length * bytes)
-    for (const [i, { mapping }] of ours.entries()) keys.set(mapping.address, i * bytes)
-    transaction.deleteElements({ ...table, set: map, keyBytes: bytes, keys })
+    transaction.deleteElements({ ...table, set: map, keyBytes: bytes, keys: keysOf(ours, bytes) })
   }
+}
+
+function keysOf(all: readonly { readonly mapping: Mapping }[], bytes: number): Uint8Array {
+  const keys = new Uint8Array(all.length * bytes)
+  for (let i = 0; i < all.length; i++) writeAddress(all[i]!.mapping, keys, i * bytes)
+  return keys
 }
 
 function deleteMaps(transaction: NftTransaction, plan: Plan, ledger: Ledger): void {
@@ -70,13 +81,14 @@ function deleteMaps(transaction: NftTransaction, plan: Plan, ledger: Ledger): vo
   }
 }
 
-function addMaps(transaction: NftTransaction, plan: Plan, ledger: Ledger, onRule: OnRule): void {
+function addMaps(transaction: NftTransaction, plan: Plan, ledger: Ledger): Map<Family, number> {
+  const rules = new Map<Family, number>()
   for (const family of plan.newFamilies) {
     const { map, type, comment } = Families[family]
     transaction.addSet({ ...table, set: map, type, map: 'verdict', comment })
     // At the head: the plugins add their rules at the end.
     if (ledger.mapRules.has(family)) continue
-    onRule(transaction.size, family)
+    rules.set(family, transaction.size)
     transaction.addRule({ ...checks, expressions: mapRule(family), at: 'head', comment })
   }
   for (const subnet of plan.newSubnets) {
@@ -86,16 +98,26 @@ function addMaps(transaction: NftTransaction, plan: Plan, ledger: Ledger, onRule
       .flushChain(chain)
       .addRule({ ...chain, expressions: subnetRule(subnet) })
   }
+  return rules
 }
 
-function addElements(transaction: NftTransaction, { addElements: all, newSubnets }: Plan): void {
-  const verdicts = new Map(newSubnets.map((subnet) => [subnet.text, jump(subnetChain(subnet))]))
-  for (const family of families) {
-    const ours = all.filter(({ mapping }) => mapping.subnet.family === family)
-    const elements = ours.map(({ mapping, comment }): ElementOptions => {
-      const verdict = verdicts.get(mapping.subnet.text)!
-      return { key: mapping.address, verdict, ...(comment !== undefined && { comment }) }
+function addElements(transaction: NftTransaction, { addElements: all }: Plan): void {
+  const bySubnet = new Map<Subnet, Made[]>()
+  for (const made of all) {
+    const { subnet } = made.mapping
+    const alike = bySubnet.get(subnet)
+    if (alike === undefined) bySubnet.set(subnet, [made])
+    else alike.push(made)
+  }
+  for (const [subnet, alike] of bySubnet) {
+    const { map, bytes } = Families[subnet.family]
+    transaction.addElements({
+      ...table,
+      set: map,
+      keyBytes: bytes,
+      keys: keysOf(alike, bytes),
+      verdict: jump(subnetChain(subnet)),
+      comments: alike.map(({ comment }) => comment),
     })
-    transaction.addElements({ ...table, set: Families[family].map, elements })
   }
 }

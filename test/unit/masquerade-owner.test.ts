@@ -83,7 +83,7 @@ describe('names', () => {
       { ...good, containerId: 'ü'.repeat(127) },
       { ...good, network: 'a "quoted" one, with 日本語' },
     ]) {
-      expect(checkedName(name, 'x')).toBe(name)
+      expect(checkedName(name, 'x')).toEqual(name)
     }
   })
 

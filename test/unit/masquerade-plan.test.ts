@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Family } from '../../lib/base/address.js'
 import { Ledger, type HeldElement, type HeldRule } from '../../lib/masquerade/ledger.js'
-import { apply, Draft, type Layout, type Made, type Plan } from '../../lib/masquerade/plan.js'
+import { apply, Draft, type Layout, type Made, type MadeHandles, type Plan } from '../../lib/masquerade/plan.js'
 import { families } from '../../lib/masquerade/rules.js'
 import { checkedMapping, mappingText, Subnets, type Mapping } from '../../lib/masquerade/subnet.js'
 
@@ -48,8 +48,8 @@ class Table {
   #handle = 1
 
   /** As the kernel would: what is deleted must be there, what is added must not. */
-  commit(plan: Plan): Map<Made | Family, number> {
-    const handles = new Map<Made | Family, number>()
+  commit(plan: Plan): MadeHandles {
+    const [mappings, maps]: [number[], Map<Family, number>] = [[], new Map()]
     for (const { handle } of plan.deleteRules) expect(this.rules.delete(handle)).toBe(true)
     for (const { mapping } of plan.deleteElements) expect(this.elements.delete(mapping.text)).toBe(true)
     for (const { text: subnet } of plan.oldSubnets) {
@@ -62,7 +62,7 @@ class Table {
     }
     for (const family of plan.newFamilies) {
       this.maps.add(family)
-      handles.set(family, this.#handle++)
+      maps.set(family, this.#handle++)
     }
     for (const { text } of plan.newSubnets) this.subnets.add(text)
     for (const made of plan.addElements) {
@@ -72,10 +72,10 @@ class Table {
       this.elements.set(made.mapping.text, made)
     }
     for (const made of plan.addRules) {
-      handles.set(made, this.#handle)
+      mappings.push(this.#handle)
       this.rules.set(this.#handle++, made)
     }
-    return handles
+    return { mappings, maps }
   }
 
   /** Who has which mappings, whatever holds them. */
@@ -196,7 +196,7 @@ describe('plans', () => {
     expect(draftOf(ledger, { kind: 'collect', layout: 'set', network: '', valid: [] }).plan()).toBeUndefined()
     const plan = draftOf(ledger, add(a, '10.0.0.1/24')).plan()
     expect(plan?.deleteElements).toEqual([stray])
-    expect(plan?.addRules).toEqual([{ owner: undefined, comment: 'by hand', mapping, as: 'rule' }])
+    expect(plan?.addRules).toEqual([{ owner: undefined, comment: 'by hand', mapping, kind: 'rule' }])
   })
 
   test('of nothing are none', () => {

@@ -251,6 +251,47 @@ describe('a template', () => {
   })
 })
 
+describe('elements by their keys', () => {
+  const v4 = ['0a000002', '0a000003', '0a000004']
+  const v6 = ['fd000000000000000000000000000002', 'fd000000000000000000000000000003']
+  const texts = ['an owner', undefined, 'ü'.repeat(64), Buffer.from('cut within \xc3', 'latin1')]
+
+  test.each([
+    ['verdicts', 'owners4', v4, jump('subnet'), undefined],
+    ['verdicts and comments', 'owners4', v4, jump('a chain of another length'), texts.slice(0, 3)],
+    ['comments alone', 'names', v6, undefined, texts.slice(2)],
+    ['IPv6', 'owners6', v6, verdict('drop'), texts.slice(0, 2)],
+    ['keys that are no words', 'protocols', ['06', '11'], undefined, texts.slice(0, 2)],
+  ])('with %s are what they are in a list', (_, name, keys, held, comments) => {
+    const elements = keys.map((key, i) => ({
+      key: bytes(key),
+      ...(held && { verdict: held }),
+      ...(comments?.[i] !== undefined && { comment: comments[i] }),
+    }))
+    const packed = { keyBytes: keys[0]!.length / 2, keys: bytes(keys.join('')) }
+    const given = { ...set(name), ...packed, ...(held && { verdict: held }), ...(comments && { comments }) }
+    const made = new NftTransaction().addElements(given)
+    expect(heldBy(made)).toEqual(heldBy(new NftTransaction().addElements({ ...set(name), elements })))
+  })
+
+  const two = { ...set('owners4'), keyBytes: 4, keys: new Uint8Array(8) }
+  const some = jump('subnet')
+  test.each<[string, (t: NftTransaction) => unknown, string]>([
+    ['too few comments', (t) => t.addElements({ ...two, comments: ['one'] }), 'elements.comments must be 2 comments'],
+    ['no list', (t) => t.addElements({ ...two, comments: 'ab' as never }), 'elements.comments must be an array'],
+    ['one too long', (t) => t.addElements({ ...two, comments: ['', 'x'.repeat(129)] }), 'elements.comments[1] must be'],
+    ['no verdict', (t) => t.addElements({ ...two, verdict: 'drop' as never }), 'elements.verdict must be a verdict'],
+    ['a goto to no chain', (t) => t.addElements({ ...two, verdict: { verdict: 'goto' } as never }), 'verdict.chain'],
+    ['a verdict to delete', (t) => t.deleteElements({ ...two, verdict: some }), 'elements.verdict must be left out'],
+    ['comments to delete', (t) => t.deleteElements({ ...two, comments: ['', ''] }), 'elements.comments must be left'],
+    ['a list beside it', (t) => t.addElements({ ...set('s'), elements: [], verdict: some } as never), 'left out where'],
+  ])('with %s are refused', (_, change, message) => {
+    const transaction = new NftTransaction()
+    expect(() => change(transaction)).toThrow(message)
+    expect(transaction.size).toBe(0)
+  })
+})
+
 describe('elements and sets that cannot be are refused', () => {
   const key = new Uint8Array(4)
   const add = (element: unknown) => () =>

@@ -1,5 +1,6 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { InvalidArgument, InvalidState } from '../../../lib/base/errors.js'
+import { Nft, type ChainName } from '../../../lib/kernel/nft.js'
 import { Masquerade, type Attachment, type Layout } from '../../../lib/masquerade/masquerade.js'
 import { feedNetns, inNetns, withNetns } from '../netns.js'
 import { base, idOf, listTable, plugins, ruleFor, TABLE, type Container } from '../plugins.js'
@@ -302,6 +303,32 @@ describe.each<[Layout]>([['rules'], ['set']])("with the layout '%s'", (layout) =
       expect(await masquerade.add([attachment(one, '10.0.0.1/24')])).toMatchObject({ added: 1 })
       expect(await masquerade.list()).toEqual([has(one, '10.0.0.1/24')])
       if (layout === 'set') expect(await listTable(netns)).toContain('vmap @masq_ipv4')
+    }))
+
+  test('what was read or made is remembered until others write to the table', () =>
+    withMasquerade(layout, async (masquerade, netns) => {
+      const lists = vi.spyOn(Nft.prototype, layout === 'set' ? 'elements' : 'rules')
+      const readings = () =>
+        lists.mock.calls.splice(0).filter(([where]) => layout === 'set' || (where as ChainName).chain === 'masq_checks')
+          .length
+      try {
+        await masquerade.add([attachment(one, '10.0.0.1/24'), attachment(three, '10.0.0.3/24', '2001:db8::3/64')])
+        readings()
+        expect(await masquerade.add([attachment(two, '10.0.0.2/24')])).toMatchObject({ added: 1, removed: 0 })
+        expect(await masquerade.remove([one])).toMatchObject({ removed: 1 })
+        expect(await masquerade.add([attachment(two, '10.0.0.9/24')])).toMatchObject({ added: 1, removed: 1 })
+        await inNetns(netns, 'nft', 'add', 'table', 'inet', 'elsewhere')
+        expect(await masquerade.collect('unit-test', [valid(two)])).toMatchObject({ removed: 2 })
+        expect(readings()).toBe(0)
+        await plugins.add(netns, one, ['10.0.0.5/24'])
+        expect(await masquerade.remove([one])).toMatchObject({ removed: 1 })
+        expect(readings()).toBe(1)
+        expect(await masquerade.remove([two])).toMatchObject({ removed: 1 })
+        expect(readings()).toBe(0)
+      } finally {
+        lists.mockRestore()
+      }
+      expect(await masquerade.list()).toEqual([])
     }))
 
   const made = `add table ${TABLE}\n`

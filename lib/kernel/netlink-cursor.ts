@@ -1,8 +1,6 @@
 import { HEADER_BYTES, malformed, TYPE_MASK, viewOf } from './attributes.js'
 import { align4, LITTLE_ENDIAN } from './records.js'
 
-const decoder = new TextDecoder()
-
 const MESSAGE_HEADER = 16
 /** struct nfgenmsg: family, version, resource. */
 const NFGENMSG = 4
@@ -17,6 +15,7 @@ export class Cursor {
   end = 0
   readonly #bytes: Uint8Array
   readonly #view: DataView
+  #buffer: Buffer | undefined
   #next = 0
   #limit = 0
   readonly #headBytes: number
@@ -88,7 +87,26 @@ export class Cursor {
   }
 
   text(): string {
-    return readText(this.payload)
+    return readText(this.buffer, this.start, this.end)
+  }
+
+  /** All of the bytes, to read texts from. */
+  get buffer(): Buffer {
+    return (this.#buffer ??= bufferOf(this.#bytes))
+  }
+
+  /** A copy of the payload. */
+  copy(): Uint8Array {
+    const copy = new Uint8Array(this.end - this.start)
+    for (let i = 0; i < copy.length; i++) copy[i] = this.#bytes[this.start + i]!
+    return copy
+  }
+
+  /** Whether the payload is what there is between two other places of the same bytes. */
+  repeats(start: number, end: number): boolean {
+    if (end - start !== this.end - this.start) return false
+    for (let i = start, j = this.start; i < end; i++, j++) if (this.#bytes[i] !== this.#bytes[j]) return false
+    return true
   }
 
   #sized(length: number): void {
@@ -98,7 +116,12 @@ export class Cursor {
 }
 
 /** A string up to its NUL, or to the end. */
-export function readText(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0)
-  return decoder.decode(end < 0 ? bytes : bytes.subarray(0, end))
+export function readText(bytes: Uint8Array, start = 0, end = bytes.length): string {
+  const text = bufferOf(bytes).toString('utf8', start, bytes[end - 1] === 0 ? end - 1 : end)
+  const nul = text.indexOf('\0')
+  return nul < 0 ? text : text.slice(0, nul)
+}
+
+function bufferOf(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
 }

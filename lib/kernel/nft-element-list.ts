@@ -49,7 +49,8 @@ export function readKeys(messages: Uint8Array): Uint8Array[] {
     field.enter(element)
     while (field.next()) {
       if (field.type !== ElementAttribute.key) continue
-      keys.push(readValue(value.enter(field)))
+      toValue(value.enter(field))
+      keys.push(value.payload)
       return
     }
     throw malformed('an element without a key')
@@ -59,6 +60,7 @@ export function readKeys(messages: Uint8Array): Uint8Array[] {
 
 export function readElements(messages: Uint8Array): NftElement[] {
   const elements: NftElement[] = []
+  let latest: { readonly verdict: Verdict | undefined; readonly start: number; readonly end: number } | undefined
   const field = new Cursor(messages)
   const value = new Cursor(messages)
   eachElement(messages, (element) => {
@@ -74,19 +76,24 @@ export function readElements(messages: Uint8Array): NftElement[] {
     while (field.next()) {
       switch (field.type) {
         case ElementAttribute.key:
-          key = new Uint8Array(readValue(value.enter(field)))
+          toValue(value.enter(field))
+          key = value.copy()
           break
-        case ElementAttribute.data: {
-          const attributes = new Attributes(field.payload)
-          if (attributes.has(DataAttribute.verdict)) verdict = readVerdict(attributes)
-          else data = new Uint8Array(attributes.bytes(DataAttribute.value))
+        case ElementAttribute.data:
+          // Many elements of a verdict map hold the same.
+          if (latest?.verdict !== undefined && field.repeats(latest.start, latest.end)) verdict = latest.verdict
+          else {
+            const attributes = new Attributes(field.payload)
+            if (attributes.has(DataAttribute.verdict)) verdict = readVerdict(attributes)
+            else data = new Uint8Array(attributes.bytes(DataAttribute.value))
+            latest = { verdict, start: field.start, end: field.end }
+          }
           break
-        }
         case ElementAttribute.flags:
           intervalEnd = (field.u32() & INTERVAL_END) !== 0
           break
         case ElementAttribute.userdata:
-          comment = readComment(field.payload)
+          comment = readComment(field.buffer, field.start, field.end)
           break
         case ElementAttribute.timeout:
           timeoutMs = field.u64()
@@ -108,8 +115,8 @@ export function readElements(messages: Uint8Array): NftElement[] {
   return elements
 }
 
-/** The bytes of a key: NFTA_DATA_VALUE. */
-function readValue(cursor: Cursor): Uint8Array {
-  while (cursor.next()) if (cursor.type === DataAttribute.value) return cursor.payload
+/** Goes on to the bytes of a key: NFTA_DATA_VALUE. */
+function toValue(cursor: Cursor): void {
+  while (cursor.next()) if (cursor.type === DataAttribute.value) return
   throw malformed('an element whose key is no value')
 }

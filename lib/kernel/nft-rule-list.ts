@@ -75,7 +75,7 @@ export function readRules(messages: Uint8Array, where: TableName | ChainName, de
           }
           break
         case RuleAttribute.userdata:
-          if (comments) comment = readComment(attribute.payload)
+          if (comments) comment = readComment(attribute.buffer, attribute.start, attribute.end)
           break
         case RuleAttribute.expressions:
           if (whole) expressions = readExpressions(attribute.payload)

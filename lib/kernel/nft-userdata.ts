@@ -71,8 +71,9 @@ export function writeComment(writer: AttributeWriter, type: number, comment: unk
 /** By the length of the comment with its NUL. */
 const commentPrefixes = Array.from({ length: LONGEST_COMMENT + 2 }, (_, length) => Uint8Array.of(COMMENT, length))
 
-export function readComment(userdata: Uint8Array): string | undefined {
-  return readEntry(userdata, COMMENT)
+/** The comment in user data, which lies between these places. */
+export function readComment(bytes: Uint8Array, start = 0, end = bytes.length): string | undefined {
+  return readEntry(bytes, COMMENT, start, end)
 }
 
 export interface SetUserdata {
@@ -113,12 +114,11 @@ export function readSetComment(userdata: Uint8Array): string | undefined {
 }
 
 /** The text of the first entry of that type; undefined if there is none: user data is anybody's. */
-function readEntry(userdata: Uint8Array, type: number): string | undefined {
-  for (let at = 0; at < userdata.length;) {
-    const end = at + 2 + (userdata[at + 1] ?? userdata.length)
-    if (end > userdata.length) return undefined
-    if (userdata[at] === type) return readText(userdata.subarray(at + 2, end))
-    at = end
+function readEntry(bytes: Uint8Array, type: number, start = 0, end = bytes.length): string | undefined {
+  for (let at = start, next = start; at + 2 <= end; at = next) {
+    next = at + 2 + bytes[at + 1]!
+    if (next > end) return undefined
+    if (bytes[at] === type) return readText(bytes, at + 2, next)
   }
   return undefined
 }

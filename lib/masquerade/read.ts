@@ -96,16 +96,23 @@ async function readMaps(nft: Nft): Promise<Family[]> {
 }
 
 async function readElements(nft: Nft, maps: readonly Family[]): Promise<ReadElement[]> {
-  const subnets = new Subnets()
   const lists = await Promise.all(maps.map((family) => nft.elements({ ...table, set: Families[family].map })))
-  return lists.flatMap((elements, i) => elements.map((element) => heldOf(maps[i]!, element, subnets)))
+  return lists.flatMap((elements, i) => heldIn(maps[i]!, elements))
 }
 
-function heldOf(family: Family, { key, verdict, comment }: NftElement, subnets: Subnets): ReadElement {
-  const prefix = verdict?.verdict === 'jump' ? prefixOfChain(verdict.chain) : undefined
-  if (prefix === undefined || prefix > key.length * 8) {
-    throw otherShape(`map ${Families[family].map} has an element that does not lead to a subnet's chain`)
-  }
-  const owner = comment === undefined ? undefined : ownerIn(comment)
-  return { kind: 'element', mapping: mappingTo(family, key, prefix, subnets), owner, comment }
+function heldIn(family: Family, elements: readonly NftElement[]): ReadElement[] {
+  const subnets = new Subnets()
+  const prefixes = new Map<NftElement['verdict'], number>()
+  return elements.map(({ key, verdict, comment }) => {
+    let prefix = prefixes.get(verdict)
+    if (prefix === undefined) {
+      prefix = verdict?.verdict === 'jump' ? prefixOfChain(verdict.chain) : undefined
+      if (prefix === undefined || prefix > Families[family].bytes * 8) {
+        throw otherShape(`map ${Families[family].map} has an element that does not lead to a subnet's chain`)
+      }
+      prefixes.set(verdict, prefix)
+    }
+    const owner = comment === undefined ? undefined : ownerIn(comment)
+    return { kind: 'element', mapping: mappingTo(family, key, prefix, subnets), owner, comment }
+  })
 }

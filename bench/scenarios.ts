@@ -1,5 +1,6 @@
 import type { Scenario } from './harness/contest.js'
 import { masquerading } from './masquerade/scenarios.js'
+import { networks } from './nft/networks.js'
 import { nodesScenario } from './node/nodes.js'
 import { peers } from './xfrm/peers.js'
 import { policies } from './xfrm/policies.js'
@@ -7,4 +8,7 @@ import { records } from './xfrm/records.js'
 import { stale } from './xfrm/stale.js'
 
 /** All that `npm run bench` runs, in this order. */
-export const scenarios: readonly Scenario[] = [policies, records, ...peers, stale, nodesScenario, ...masquerading]
+export const scenarios: readonly Scenario[] = [
+  ...[policies, records, ...peers, stale, nodesScenario],
+  ...[networks, ...masquerading],
+]

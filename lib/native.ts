@@ -167,10 +167,7 @@ interface Addon {
   /** What transact() sends: BATCH_BEGIN, the messages, BATCH_END, numbered from 1. Throws if the records are malformed. */
   encodeTransaction(records: Uint8Array, generation: number): Uint8Array
   /** Offsets as the compiler sees them. */
-  layout(): Record<
-    'state' | 'policy' | 'transaction' | 'neighbour' | 'mapping' | 'acquire',
-    Record<string, number>
-  >
+  layout(): Record<'state' | 'policy' | 'transaction' | 'neighbour' | 'mapping' | 'acquire', Record<string, number>>
 }
 
 const root = fileURLToPath(new URL('..', import.meta.url))

@@ -196,11 +196,18 @@ describe('handles', () => {
   test('of rules in several chains, with others deleted and put at the head, name each', () =>
     withNft(async (nft, netns) => {
       const count = 300
-      const transaction = new NftTransaction().addTable(table).addChain(chain).addChain({ ...chain, chain: 'other' })
+      const transaction = new NftTransaction()
+        .addTable(table)
+        .addChain(chain)
+        .addChain({ ...chain, chain: 'other' })
       const made: number[] = []
       for (let i = 0; i < count; i++) {
         made.push(transaction.size)
-        const where = { ...chain, chain: i % 7 === 0 ? 'other' : chain.chain, at: i % 5 === 0 ? 'head' : 'end' } as const
+        const where = {
+          ...chain,
+          chain: i % 7 === 0 ? 'other' : chain.chain,
+          at: i % 5 === 0 ? 'head' : 'end',
+        } as const
         transaction.addRule({ ...where, expressions: [counter()], comment: `rule ${i}` })
         if (i % 50 === 49) transaction.addSet({ ...set, set: `s${i}`, keyBytes: 4 })
       }

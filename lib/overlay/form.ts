@@ -35,12 +35,17 @@ export const SharedPolicy = {
   in: 2,
   /** As `out`, but after the peers' own: what leaves for an address that is no peer. With `exclusive` and 'per-peer'. */
   rest: 4,
+  /**
+   * From anywhere through here to anywhere; with `exclusive` alone. Else a stranger's packet with an address of this node's
+   * for its source, which IPv6 forwards, would leave encrypted as this node's.
+   */
+  through: 8,
 } as const
 
 /** Which shared policies there are once there is anything to protect. */
 export function sharedPolicies(form: Form): number {
   const out = form.policies === 'shared' ? SharedPolicy.out : form.exclusive ? SharedPolicy.rest : 0
-  return out | (form.exclusive ? SharedPolicy.in : 0)
+  return out | (form.exclusive ? SharedPolicy.in | SharedPolicy.through : 0)
 }
 
 /** Whether one SA can serve two peers: without replay protection it has no state that theirs would mix up. */

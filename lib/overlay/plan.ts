@@ -550,7 +550,9 @@ export function describeOp(
     case Op.updateShared:
     case Op.deleteShared: {
       const from = form.exclusive ? 'any' : form.local.text
-      return { ...step, subject: subject === SharedPolicy.in ? 'in, any to any' : `out, ${from} to any` }
+      const isOut = subject === SharedPolicy.out || subject === SharedPolicy.rest
+      const direction = isOut ? `out, ${from}` : subject === SharedPolicy.in ? 'in, any' : 'through, any'
+      return { ...step, subject: `${direction} to any` }
     }
     case Op.deleteStaleState: {
       const { records } = damage.stale!.states

@@ -13,6 +13,7 @@ import {
   State,
 } from '../kernel/records.js'
 import {
+  DIRECTION_FWD,
   DIRECTION_IN,
   DIRECTION_OUT,
   FLAG_ESN,
@@ -232,8 +233,9 @@ export class OpWriter {
 
   /** One of {@link SharedPolicy}: a template without addresses and SPI takes the packet's own, and any SA of our reqid. */
   sharedPolicy(into: RecordWriter, operation: number, which: number): void {
-    const inbound = which === SharedPolicy.in
-    this.#policy(into, operation, inbound ? DIRECTION_IN : DIRECTION_OUT, which === SharedPolicy.rest ? 1 : 0)
+    const { in: inbound, through, rest } = SharedPolicy
+    const direction = which === inbound ? DIRECTION_IN : which === through ? DIRECTION_FWD : DIRECTION_OUT
+    this.#policy(into, operation, direction, which === rest ? 1 : 0)
     if (!this.#form.exclusive) {
       into.address(Policy.source, this.#local, 0)
       into.u8(Policy.sourcePrefix, this.#prefix)

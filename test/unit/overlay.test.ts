@@ -70,7 +70,7 @@ test('with exclusive, a network is not taken for encrypted while its policies ar
   expect((await overlay.status()).degraded).not.toEqual([])
   ports.weather = fair
   await overlay.addNetworks([4096])
-  expect(ports.kernel.policies.size).toBe(2)
+  expect(ports.kernel.policies.size).toBe(3)
   expect((await overlay.status()).degraded).toEqual([])
 })
 

@@ -61,14 +61,16 @@ describe('order', () => {
     w.should = { ...w.should, networks: new Set([4096, 5000]) }
     const made = plan(w.is, w.should)
     expect(made.networks).toEqual({ add: [4096, 5000], remove: [] })
-    expect(phasesOf(w, made)).toEqual({ guard: [`add policy ${SharedPolicy.out}`, `add policy ${SharedPolicy.in}`] })
+    expect(phasesOf(w, made)).toEqual({
+      guard: [SharedPolicy.out, SharedPolicy.in, SharedPolicy.through].map((policy) => `add policy ${policy}`),
+    })
   })
 
   test.each([
     [{ policies: 'shared', exclusive: false }, [SharedPolicy.out]],
-    [{ policies: 'shared', exclusive: true }, [SharedPolicy.out, SharedPolicy.in]],
+    [{ policies: 'shared', exclusive: true }, [SharedPolicy.out, SharedPolicy.in, SharedPolicy.through]],
     [{ policies: 'per-peer', exclusive: false }, []],
-    [{ policies: 'per-peer', exclusive: true }, [SharedPolicy.in, SharedPolicy.rest]],
+    [{ policies: 'per-peer', exclusive: true }, [SharedPolicy.in, SharedPolicy.rest, SharedPolicy.through]],
   ] as const)('%j has its shared policies', (options, policies) => {
     const w = world(form(options), [1])
     wish(w, PEER)
@@ -101,6 +103,7 @@ describe('order', () => {
         `delete policy ${PEER}`,
         `delete policy ${SharedPolicy.in}`,
         `delete policy ${SharedPolicy.rest}`,
+        `delete policy ${SharedPolicy.through}`,
       ],
     })
   })
@@ -195,7 +198,7 @@ describe('damage', () => {
     const [slot] = wish(w, PEER)
     converge(w)
     w.is.peers.policy[slot!] = POLICY_DIFFERS
-    w.is.sharedPolicies = SharedPolicy.rest
+    w.is.sharedPolicies = SharedPolicy.rest | SharedPolicy.through
     const damage = { sharedPolicies: SharedPolicy.in }
     expect(phasesOf(w, plan(w.is, w.should, { damage }))).toEqual({
       guard: [`update policy ${SharedPolicy.in}`],
@@ -206,6 +209,7 @@ describe('damage', () => {
       `delete policy ${PEER}`,
       `delete policy ${SharedPolicy.in}`,
       `delete policy ${SharedPolicy.rest}`,
+      `delete policy ${SharedPolicy.through}`,
     ])
   })
 
@@ -508,6 +512,7 @@ test('a plan is told as plain JSON', () => {
     { phase: 'guard', operation: 'add network', subject: 'vni 4096', network: 4096 },
     { phase: 'guard', operation: 'add policy', subject: 'in, any to any' },
     { phase: 'guard', operation: 'add policy', subject: 'out, any to any' },
+    { phase: 'guard', operation: 'add policy', subject: 'through, any to any' },
     { phase: 'decrypt', operation: 'add inbound SA', subject: PEER, spi: deriveSpi(PEER, LOCAL, 7), tag: 7 },
     { phase: 'encrypt', operation: 'add outbound SA', subject: PEER, spi: deriveSpi(LOCAL, PEER, 7), tag: 7 },
     { phase: 'select', operation: 'add policy', subject: PEER, spi: deriveSpi(LOCAL, PEER, 7), tag: 7 },

@@ -289,6 +289,7 @@ describe.each([
     [SharedPolicy.out, 'shared', true],
     [SharedPolicy.in, 'shared', true],
     [SharedPolicy.rest, 'per-peer', true],
+    [SharedPolicy.through, 'shared', true],
   ] as const)('the shared policy %i of %s, exclusive %s', (which, policies, exclusive) => {
     const { w, slot } = one({ policies, exclusive, port: 8472 })
     // What was written for a peer before must not shine through.
@@ -303,11 +304,10 @@ describe.each([
       writer.write(records, code, which, w.is, w.should)
       const policy = new RecordReader(records.take())
       policy.next()
-      const inbound = which === SharedPolicy.in
       expect(fields(policy, policyWidths, Policy)).toMatchObject({
         operation,
         family,
-        direction: inbound ? 0 : 1,
+        direction: which === SharedPolicy.in ? 0 : which === SharedPolicy.through ? 2 : 1,
         action: 0,
         destinationPort: 8472,
         destinationPortMask: 0xffff,

@@ -9,6 +9,8 @@ process id in the generation's answer and the padding after an attribute's value
 
 needs: nftables strace, a kernel with nf_tables
 """
+import pathlib
+
 from capture import HEADER, digest, messages, run, write
 
 TABLE = 'inet xfrmesh_58464d'
@@ -90,71 +92,7 @@ RULES = {
     },
 }
 
-WHOLE = f'''table {TABLE} {{
-  comment "networks that xfrmesh encrypts"
-  set encrypted-vnis {{
-    typeof @th,96,24
-    elements = {{ 0x001000, 0x001001 }}
-  }}
-  chain output {{
-    type route hook output priority mangle; policy accept;
-    udp dport 4789 meta skuid != 4294967295 goto guard-forged
-    udp dport 4789 @th,96,24 @encrypted-vnis counter meta mark set 0x{REQID:x}
-  }}
-  chain guard-forged {{
-    @th,96,24 != @encrypted-vnis return
-    counter drop
-  }}
-  chain input {{
-    type filter hook input priority raw; policy accept;
-    udp dport 4789 goto guard-in
-    meta ipsec exists jump guard-diverted
-    frag frag-off 0 goto guard-fragment
-  }}
-  chain guard-in {{
-    @th,96,24 != @encrypted-vnis return
-    ipsec in reqid {REQID} return
-    ipsec in spnum 1 reqid {REQID} return
-    ipsec in spnum 2 reqid {REQID} return
-    ipsec in spnum 3 reqid {REQID} return
-    ipsec in spnum 4 reqid {REQID} return
-    ipsec in spnum 5 reqid {REQID} return
-    counter drop
-  }}
-  chain forward {{
-    type filter hook forward priority raw; policy accept;
-    udp dport 4789 goto guard-forward
-    meta ipsec exists jump guard-diverted
-  }}
-  chain guard-forward {{
-    @th,96,24 != @encrypted-vnis return
-    counter drop
-  }}
-  chain guard-diverted {{
-    ipsec in reqid {REQID} counter drop
-    ipsec in spnum 1 reqid {REQID} counter drop
-    ipsec in spnum 2 reqid {REQID} counter drop
-    ipsec in spnum 3 reqid {REQID} counter drop
-    ipsec in spnum 4 reqid {REQID} counter drop
-    ipsec in spnum 5 reqid {REQID} counter drop
-  }}
-  chain postrouting {{
-    type filter hook postrouting priority 300; policy accept;
-    udp dport 4789 goto guard-out
-    meta mark 0x{REQID:x} meta l4proto udp @th,64,32 0x08000000 goto guard-out
-    frag frag-off 0 goto guard-fragment
-  }}
-  chain guard-out {{
-    @th,96,24 != @encrypted-vnis return
-    ipsec out reqid {REQID} return
-    counter drop
-  }}
-  chain guard-fragment {{
-    meta l4proto != udp return
-    th dport >= 0 return
-    counter drop
-  }}
-}}'''
+WHOLE = pathlib.Path(__file__).with_name('guard.nft').read_text()
 
 
 # What CNI's plugins write to masquerade (the texts of its rules are theirs), as rules and as a map would have it.

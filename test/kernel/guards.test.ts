@@ -2,8 +2,7 @@
  * No cleartext of an encrypted network enters or leaves: whatever is missing, and whatever else is at work on the host.
  * Each case is also seen to pass what it should not, with the guard in question away.
  */
-import { fileURLToPath } from 'node:url'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import type { Fabric, Host } from '../../lib/demo/hosts.js'
 import { ping, RunningPing } from '../../lib/demo/ping.js'
 import {
@@ -24,32 +23,23 @@ import {
   VNI,
   withFabric,
 } from './mesh.js'
+import { Probe } from './probe.js'
 import { joinByVpn, throughOtherVpn } from './vpn.js'
 
 const PLAIN = 5000
 const TABLE = ['inet', 'xfrmesh_58464d']
-const packets = fileURLToPath(new URL('packets.py', import.meta.url))
 
-/** The same in IPv6 fragments, made by hand, whose first is too short to show the VNI. */
+const probe = new Probe()
+afterAll(() => probe.close())
+
+/** The same in IPv6 fragments whose first is too short to show the VNI. */
 async function arrivedInFragments(from: Host, to: Host): Promise<number> {
   const before = await received(to)
-  const words = ['fragments', from.address, to.address, PORT, VNI, COUNT]
-  await from.run('python3', ['-B', packets, ...words.map(String)])
+  const ends = { source: from.address, spoofed: from.address, to: to.address }
+  const networks = Array.from({ length: COUNT }, () => [PORT, VNI] as const)
+  await probe.fire(from.netns, ends, networks, 'tiny: cut at 8')
   return (await received(to)) - before
 }
-
-/** Sends VXLAN from one address of this host's to another host; a refusal is as good as a drop. */
-const sender = `
-import socket, struct, sys
-source, destination, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-udp = socket.socket(socket.AF_INET6 if ':' in source else socket.AF_INET, socket.SOCK_DGRAM)
-udp.bind((source, 0))
-for _ in range(count):
-    try:
-        udp.sendto(struct.pack('!II', 0x08000000, ${VNI} << 8) + bytes(64), (destination, port))
-    except OSError:
-        pass
-`
 
 /** A ping through a network that is not encrypted, from beginning to end of the work: it loses nothing. */
 async function besidePlain(fabric: Fabric, work: () => Promise<void>): Promise<void> {
@@ -61,10 +51,16 @@ async function besidePlain(fabric: Fabric, work: () => Promise<void>): Promise<v
   expect(sent).toBeGreaterThan(0)
 }
 
+/** Selects all VXLAN of a family, for `ip xfrm policy`. */
+function everything(family: 4 | 6): string {
+  const any = family === 4 ? '0.0.0.0/0' : '::/0'
+  return `src ${any} dst ${any} proto udp dport ${PORT}`
+}
+
 describe.each([
-  ['IPv4', 4, 'shared'],
-  ['IPv6', 6, 'per-peer'],
-] as const)('over %s', (_, family, policies) => {
+  ['IPv4', 4, 'shared', 'per-peer'],
+  ['IPv6', 6, 'per-peer', 'shared'],
+] as const)('over %s', (_, family, policies, others) => {
   test('nothing enters before there is a peer: not in the clear, not through an SA of others', () =>
     withFabric({ hosts: 2, family }, async (fabric, open) => {
       const [victim, attacker] = fabric.hosts as [Host, Host]
@@ -93,6 +89,13 @@ describe.each([
       const taps = await Taps.set(fabric)
       const leaves = () => left(taps, fabric, here, there)
       expect(await leaves()).toEqual(clear)
+      // Both kinds of policies, the second taking over from the first.
+      const first = await open(here, { policies: others })
+      await encrypt(fabric, here, first)
+      expect(await leaves()).toEqual(esp)
+      await flush(here, 'policy')
+      expect(await leaves()).toEqual(nothing)
+      await first.close({ flush: true })
       const overlay = await open(here, { policies })
       await besidePlain(fabric, async () => {
         await overlay.addNetworks([VNI])
@@ -107,11 +110,27 @@ describe.each([
 
         await flush(here, 'policy')
         expect(await leaves()).toEqual(nothing)
+        // Nor under a policy of others that comes before ours and encrypts nothing.
+        await here.ip([`xfrm policy add ${everything(family)} dir out`.split(' ')])
+        await overlay.reconcile()
+        const bypass = () => probe.send(here.netns, { to: [there.address], port: PORT, vnis: [VNI], bypass: true })
+        expect(await taps.sentDuring(here, bypass)).toEqual(nothing)
         await here.run('nft', ['delete', 'table', ...TABLE])
         expect(await leaves()).toEqual(clear)
+        await flush(here, 'policy')
         await overlay.reconcile()
         expect(await leaves()).toEqual(esp)
       })
+
+      // An administrator's mark, set after ours: it is no policy's.
+      await here.run('nft', ['-f', '-'], {
+        input: `table inet admin {
+          chain out { type route hook output priority 0; udp dport ${PORT} meta mark set 7
+          }
+        }`,
+      })
+      expect(await leaves()).toEqual(nothing)
+      await here.run('nft', ['delete', 'table', 'inet', 'admin'])
 
       // It gives packets an address that no policy of ours selects, when they have been routed already.
       const [nat, other] = family === 4 ? ['ip', '192.0.2.99'] : ['ip6', '2001:db8::99']
@@ -163,7 +182,8 @@ describe.each([
       const flood = ['fdb', 'append', '00:00:00:00:00:00', 'dev', `vx${VNI}`, 'dst', second]
       await there.container.run('bridge', flood)
       expect(await arrived(fabric, there, here)).toBe(0)
-      const fromSecond = () => here.run('python3', ['-c', sender, second, there.address, ...[PORT, COUNT].map(String)])
+      const sending = { source: second, to: [there.address], port: PORT, vnis: [VNI], times: COUNT }
+      const fromSecond = () => probe.send(here.netns, sending)
       expect(await taps.sentDuring(here, fromSecond)).toEqual(nothing)
 
       await flush(here, 'policy')
@@ -171,6 +191,86 @@ describe.each([
       expect(await arrived(fabric, there, here)).toBe(COUNT)
     }))
 })
+
+describe.each([4, 6] as const)('between peers, over IPv%i', (family) => {
+  test('what came encrypted is quoted to nobody, and goes to nobody else; what comes in the clear is dropped', () =>
+    withFabric({ hosts: 2, family }, async (fabric, open) => {
+      const [here, there] = fabric.hosts as [Host, Host]
+      await linkAll(fabric, [VNI])
+      // What links send that live elsewhere is not taken for a local process's.
+      const [overlay, far] = [await open(here, { linksElsewhere: true }), await open(there, { linksElsewhere: true })]
+      await encrypt(fabric, here, overlay)
+      await encrypt(fabric, there, far)
+      const limit = family === 4 ? 'net.ipv4.icmp_ratelimit=0' : 'net.ipv6.icmp.ratelimit=0'
+      await here.run('sysctl', ['-qw', limit])
+      const admin = (chain: string) =>
+        here.run('nft', ['-f', '-'], {
+          input: `add table inet admin\ndelete table inet admin\ntable inet admin {${chain}\n}\n`,
+        })
+      const secret = { to: [inner(fabric, here)], port: 9, vnis: [VNI], times: COUNT, name: 'secret' }
+      const send = () => probe.send(there.container.netns, secret)
+      /** What can be read of it on the wire, in what this host sends. */
+      const readable = async (work: () => Promise<unknown> = send) =>
+        (await probe.sniffedDuring(fabric.switch.netns, `port${here.number}`, work))[VNI]
+
+      const before = await received(here)
+      const packets = await probe.recordedDuring(here.netns, here.device, send)
+      expect(packets).toHaveLength(COUNT)
+      expect((await received(here)) - before).toBe(COUNT)
+
+      await admin(`chain in {
+        type filter hook input priority 0
+        udp dport ${PORT} reject
+      }`)
+      expect(await readable()).toBeUndefined()
+      expect((await overlay.status()).drops).toMatchObject({ in: 0, quoted: COUNT })
+      // Options are not under the SA's protection, and would put what is quoted in another place.
+      expect(await readable(() => probe.lengthen(there.netns, here.address, packets))).toBeUndefined()
+      expect((await overlay.status()).drops).toMatchObject({ in: COUNT, quoted: COUNT })
+      await here.run('nft', ['delete', 'table', ...TABLE])
+      expect(await readable()).toEqual({ secret: COUNT })
+      expect(await readable(() => probe.lengthen(there.netns, here.address, packets))).toEqual({ secret: COUNT })
+      await overlay.reconcile()
+
+      await admin(`chain in {
+        type nat hook prerouting priority -100
+        udp dport ${PORT} redirect to :5555
+      }`)
+      expect(await probe.heardDuring(here.netns, [5555], send)).toEqual({})
+      expect((await overlay.status()).drops).toMatchObject({ out: 0, forged: 0, diverted: COUNT })
+      await admin('')
+      expect(await ping(there.container, inner(fabric, here), few)).toMatchObject({ lost: 0 })
+
+      // A local process is no link.
+      await probe.send(there.netns, { to: [here.address], port: PORT, vnis: [VNI], times: COUNT })
+      expect((await far.status()).drops).toMatchObject({ out: 0, forged: COUNT })
+      // A peer that turns attacker, and sends in the clear.
+      const { in: dropped } = (await overlay.status()).drops
+      await far.close({ flush: true })
+      expect(await arrived(fabric, there, here)).toBe(0)
+      expect((await overlay.status()).drops.in).toBe(dropped + COUNT)
+    }))
+})
+
+test("with `exclusive`, a stranger's packet with this node's address is not forwarded as this node's, with the ruleset flushed", () =>
+  withFabric({ hosts: 3, family: 6 }, async (fabric, open) => {
+    const [here, peer, stranger] = fabric.hosts as [Host, Host, Host]
+    for (const host of [here, peer]) await encrypt(fabric, host, await open(host, { exclusive: true }))
+    await here.run('sysctl', ['-qw', 'net.ipv6.conf.all.forwarding=1'])
+    await stranger.ip([['route', 'replace', `${peer.address}/128`, 'via', here.address]])
+    const ends = { source: here.address, spoofed: here.address, to: peer.address }
+    const fire = async () => {
+      const heard = await probe.heardDuring(peer.netns, [PORT], () =>
+        probe.fire(stranger.netns, ends, [[PORT, VNI]], 'whole'),
+      )
+      return heard[`${PORT} ${VNI}`]
+    }
+    expect(await fire()).toBeUndefined()
+    await here.run('nft', ['flush', 'ruleset'])
+    expect(await fire()).toBeUndefined()
+    await here.ip([`xfrm policy delete ${everything(6)} dir fwd`.split(' ')])
+    expect(await fire()).toEqual({ whole: 1 })
+  }))
 
 test.each([false, true])(
   'over a VPN, what is encrypted passes, and what is not is dropped; exclusive: %o',

@@ -7,6 +7,9 @@ import { promisify } from 'node:util'
 
 const run = promisify(execFile)
 
+/** Debian's own: what a version manager puts before it in the path is a script, which takes seconds under emulation. */
+export const python = '/usr/bin/python3'
+
 /**
  * Runs `work` with a network namespace of its own, by its path in /run/netns, its loopback up, and removes it, whatever
  * came of it.
@@ -26,35 +29,58 @@ export async function withNetns<T>(work: (path: string) => Promise<T>): Promise<
 export async function withLink<T>(work: (one: string, other: string) => Promise<T>): Promise<T> {
   return withNetns((one) =>
     withNetns(async (other) => {
-      // No waiting for another host to claim the link-local addresses.
-      for (const path of [one, other]) {
-        await inNetns(path, 'sysctl', '-qw', 'net.ipv6.conf.all.accept_dad=0', 'net.ipv6.conf.default.accept_dad=0')
-      }
-      const link = ['link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', basename(other)]
-      await run('ip', ['-n', basename(one), ...link])
-      for (const [i, path] of [one, other].entries()) {
-        for (const words of [
-          ['address', 'add', `192.0.2.${i + 1}/24`, 'dev', 'eth0'],
-          ['address', 'add', `2001:db8::${i + 1}/64`, 'dev', 'eth0', 'nodad'],
-          ['link', 'set', 'eth0', 'up'],
-        ]) {
-          await run('ip', ['-n', basename(path), ...words])
-        }
-      }
-      await settled(one)
-      await settled(other)
+      await join(
+        { netns: one, device: 'eth0', addresses: ['192.0.2.1/24', '2001:db8::1/64'] },
+        { netns: other, device: 'eth0', addresses: ['192.0.2.2/24', '2001:db8::2/64'] },
+      )
       return work(one, other)
     }),
   )
 }
 
-/** Waits until `eth0` carries IPv6: the kernel looks at a new link's carrier, and at its addresses, up to seconds later. */
-export async function settled(path: string): Promise<void> {
+/** One end of a link. */
+export interface End {
+  readonly netns: string
+  readonly device: string
+  /** With their prefixes. */
+  readonly addresses: readonly string[]
+  /** What else `ip` should do there, once the link is up. */
+  readonly more?: readonly string[]
+}
+
+/** Joins two namespaces by a veth pair; waits until it carries packets. */
+export async function join(one: End, other: End): Promise<void> {
+  // Of a device whose number is its peer's too the kernel tells a second late that it is up.
+  const number = 100
+  const { netns, device } = one
+  const link = `link add ${device} netns ${basename(netns)} index ${number} type veth`
+  await ip(undefined, [`${link} peer name ${other.device} netns ${basename(other.netns)}`])
+  for (const [i, { netns, device, addresses, more = [] }] of [one, other].entries()) {
+    await ip(netns, [
+      `link set ${device} addrgenmode none`,
+      ...[`fe80::${i + 1}/64`, ...addresses].map(
+        (address) => `address add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`,
+      ),
+      `link set ${device} up`,
+      ...more,
+    ])
+  }
+  for (const end of [one, other]) await settled(end.netns, end.device)
+}
+
+/** Runs commands of `ip` in a namespace, or in the test's own, all by one process. */
+export async function ip(netns: string | undefined, commands: readonly string[]): Promise<void> {
+  const running = run('ip', [...(netns === undefined ? [] : ['-n', basename(netns)]), '-batch', '-'])
+  running.child.stdin?.end(commands.map((command) => `${command}\n`).join(''))
+  await running
+}
+
+/** Waits until a device is up: the kernel looks at a new link's carrier up to seconds later. */
+async function settled(path: string, device: string): Promise<void> {
   for (;;) {
-    const { stdout } = await run('ip', ['-n', basename(path), '-j', 'address', 'show', 'dev', 'eth0'])
-    const [link] = JSON.parse(stdout) as [{ operstate: string; addr_info: { scope: string; tentative?: boolean }[] }]
-    const ready = link.addr_info.filter(({ tentative }) => tentative !== true)
-    if (link.operstate === 'UP' && ready.length === 3) return
+    const { stdout } = await run('ip', ['-n', basename(path), '-j', 'link', 'show', 'dev', device])
+    const [link] = JSON.parse(stdout) as [{ operstate: string }]
+    if (link.operstate === 'UP') return
     await setTimeout(50)
   }
 }

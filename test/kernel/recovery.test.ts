@@ -98,7 +98,7 @@ const damages: Damage[] = [
     what: 'the policies of `exclusive` deleted',
     options: { exclusive: true },
     ip: ['xfrm policy flush'],
-    steps: ['guard: add policy out, any to any', 'guard: add policy in, any to any'],
+    steps: ['out', 'in', 'through'].map((direction) => `guard: add policy ${direction}, any to any`),
   },
   {
     what: "a peer's own policy deleted",
@@ -120,7 +120,7 @@ const damages: Damage[] = [
   {
     what: 'a guard emptied',
     nft: `flush chain ${TABLE} guard-in`,
-    steps: ['guard: update firewall chain guard-in has 0 rules, not 8'],
+    steps: ['guard: update firewall chain guard-in has 0 rules, not 10'],
   },
   {
     what: 'the table deleted',

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { startInNetns } from './netns.js'
+import { python, startInNetns } from './netns.js'
 
 const script = fileURLToPath(new URL('wire.py', import.meta.url))
 
@@ -11,7 +11,7 @@ export class Sender {
   readonly #child: ChildProcess
 
   constructor(netns: string) {
-    const words = [`--net=${netns}`, 'python3', '-B', script, 'send']
+    const words = [`--net=${netns}`, python, '-B', script, 'send']
     this.#child = spawn('nsenter', words, { stdio: ['pipe', 'ignore', 'inherit'] })
   }
 
@@ -39,7 +39,7 @@ export class Wire {
   }
 
   static async watch(netns: string, device: string): Promise<Wire> {
-    const { child, stop } = startInNetns(netns, 'python3', '-uB', script, 'watch', device)
+    const { child, stop } = startInNetns(netns, python, '-uB', script, 'watch', device)
     const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]()
     const { value } = (await Promise.race([lines.next(), once(child, 'exit').then(() => ({ value: 'its end' }))])) as {
       value: string

@@ -1,7 +1,6 @@
-import { statSync } from 'node:fs'
 import { namespace } from '../base/check.js'
-import { XfrmeshError } from '../base/errors.js'
 import { native, type NativeSocket } from '../native.js'
+import { checkNamespace } from './namespace.js'
 import { checkEnding, closedError, openError } from './netlink-errors.js'
 
 /** What a netlink socket is opened with, whatever the family. */
@@ -136,31 +135,12 @@ export class Channel {
     this.#checkNamespace(what)
   }
 
-  /**
-   * A namespace that lost its name lives on while this socket is open; whoever asked for it by name must not be told
-   * otherwise. Where the kernel does not say which one the socket is in (SIOCGSKNS takes CAP_NET_ADMIN), or this process
-   * may not look at the path any more, there is nothing to compare.
-   */
   #checkNamespace(what: string): void {
     const inode = this.#socket.namespaceInode
+    // Where the kernel does not say which namespace the socket is in (SIOCGSKNS takes CAP_NET_ADMIN).
     if (this.#path === undefined || inode === 0) return
-    const found = inodeAt(this.#path)
-    if (found === inode || found === 'hidden') return
-    throw new XfrmeshError(
-      'ERR_XFRMESH_NAMESPACE_GONE',
-      `${what}: the network namespace ${this.#path} is gone${found === undefined ? '' : ' (another bears its name now)'}: open it anew`,
-    )
+    checkNamespace(what, this.#path, inode)
   }
 }
 
 const ENOENT = 2
-
-/** Of the file at a path, links followed; undefined where the path leads to none. */
-function inodeAt(path: string): number | 'hidden' | undefined {
-  try {
-    return statSync(path).ino
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    return code === 'EACCES' || code === 'EPERM' ? 'hidden' : undefined
-  }
-}

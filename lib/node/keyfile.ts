@@ -37,14 +37,20 @@ export interface NodeKeys {
   readonly keys: readonly NodeKey[]
   /** The id of the last line's key: the one to encrypt with. */
   readonly keyId: number
-  /** Bytes that authentication adds to a packet: of an AEAD its ICV, else at most the authentication key's length. */
+  /**
+   * Bytes that authentication adds to a packet: of an AEAD its ICV, else at most the authentication key's length. While
+   * keys of different ones are in use, the MTU of pods has to be low enough for the larger.
+   */
   readonly overhead: number
   /** The number that Cilium has for it: for an authentication key the hex digits, twice the bytes. */
   readonly ciliumOverhead: number
 }
 
 export interface ParseOptions {
-  /** Refuse lines without a key id, as Cilium does today. Default: false, and such a key is key 1. */
+  /**
+   * Refuse what Cilium took once and refuses today: a line without a key id (from 1.17 on; else it is key 1), a key of one
+   * address (likewise), and one whose overhead is not that of the line before (from 1.18 on). Default: false.
+   */
   strict?: boolean
   /** Ids that keys in use have: a line with one of them is refused. Default: none. */
   inUse?: Iterable<number>
@@ -84,7 +90,8 @@ export async function loadKeysFile(path: string, options?: ParseOptions): Promis
  *     key-id[+] auth-name hex-key enc-name hex-key [IP]
  *
  * Hex may begin with `0x`; `""` is an empty key. The `+`, which once asked for ESN, says nothing any more: ESN is always
- * used. Stricter than Cilium in what its kernel would refuse later: an empty field, an id given twice.
+ * used. Stricter than Cilium in what it lets pass and can't use: no line at all, an empty field, a negative id or one that
+ * comes back, what is no algorithm's name, a key longer than its hash.
  *
  * @throws KeyFileError naming line and column; InvalidArgument
  */
@@ -94,7 +101,7 @@ export function parseKeys(text: string, options: ParseOptions = {}): NodeKeys {
   boolean(strict, 'options.strict')
   const used = new Set(inUse)
   const keys: NodeKey[] = []
-  let overhead = { bytes: 0, cilium: 0 }
+  let overhead: Overhead | undefined
   const lines = text.split('\n')
   // What ends with a line's end has no line after it.
   if (lines.at(-1) === '') lines.pop()
@@ -107,10 +114,23 @@ export function parseKeys(text: string, options: ParseOptions = {}): NodeKeys {
       throw fields.refuse(0, `key id ${key.id} is another line's already: increment the key id to change keys`)
     }
     keys.push(key)
+    const before = overhead
     overhead = overheadOf(key)
+    if (strict && before !== undefined && before.cilium !== overhead.cilium) {
+      const place = key.aead === undefined ? AUTH_KEY : ICV
+      throw fields.refuse(
+        place,
+        `the overhead must stay that of the line before, ${before.bytes} bytes: MTUs count on it`,
+      )
+    }
   }
-  return { keys, keyId: keys.at(-1)!.id, overhead: overhead.bytes, ciliumOverhead: overhead.cilium }
+  return { keys, keyId: keys.at(-1)!.id, overhead: overhead!.bytes, ciliumOverhead: overhead!.cilium }
 }
+
+/** Places of fields, from the key id on. */
+const AUTH_KEY = 2
+const ICV = 3
+const ADDRESS = 5
 
 /** A line's fields, by their place from the key id on; a line without one begins with field 1. */
 class Fields {
@@ -159,14 +179,11 @@ function readKey(fields: Fields, strict: boolean): NodeKey {
   switch (fields.count) {
     case 4:
       return { id, address: undefined, aead: { ...algorithm(fields, 1), icvBits: icvBits(fields) } }
-    case 5:
     case 6:
-      return {
-        id,
-        address: fields.count === 6 ? sender(fields) : undefined,
-        auth: algorithm(fields, 1),
-        encryption: algorithm(fields, 3),
-      }
+      if (strict) throw fields.refuse(ADDRESS, 'there must be no more: Cilium has no keys of one address any more')
+      return { id, address: sender(fields), auth: algorithm(fields, 1), encryption: algorithm(fields, 3) }
+    case 5:
+      return { id, address: undefined, auth: algorithm(fields, 1), encryption: algorithm(fields, 3) }
     default:
       throw fields.refuse(0, `there must be ${FORMS}, not ${fields.count} fields`)
   }
@@ -210,21 +227,26 @@ function key(fields: Fields, place: number): Key {
 }
 
 function icvBits(fields: Fields): number {
-  const text = fields.at(3)
+  const text = fields.at(ICV)
   const bits = /^\+?\d+$/.test(text) ? Number(text) : NaN
   if (ICV_BITS.includes(bits)) return bits
-  throw fields.refuse(3, `the ICV must be of ${ICV_BITS.join(', ')} bits`)
+  throw fields.refuse(ICV, `the ICV must be of ${ICV_BITS.join(', ')} bits`)
 }
 
 function sender(fields: Fields): string {
   try {
-    return address(fields.at(5), '').text
+    return address(fields.at(ADDRESS), '').text
   } catch {
-    throw fields.refuse(5, 'there must be an IPv4 or IPv6 address, or nothing')
+    throw fields.refuse(ADDRESS, 'there must be an IPv4 or IPv6 address, or nothing')
   }
 }
 
-function overheadOf({ aead, auth }: NodeKey): { bytes: number; cilium: number } {
+interface Overhead {
+  readonly bytes: number
+  readonly cilium: number
+}
+
+function overheadOf({ aead, auth }: NodeKey): Overhead {
   if (aead !== undefined) return { bytes: aead.icvBits / 8, cilium: aead.icvBits / 8 }
   const { length } = auth!.key
   return { bytes: length, cilium: length * 2 }

@@ -3,9 +3,10 @@ import { Channel } from './channel.js'
 
 /** Sysctls whose value is one integer, by their names as sysctl(8) has them: `net.ipv4.ip_forward`. */
 
-/** Where a sysctl is; the names known here have no dot within a part. */
+/** Where a sysctl is: a dot parts, and a slash in its name is a dot, as in `net.ipv4.conf.eth0/5.forwarding`. */
 export function sysctlPath(name: string): string {
-  return `/proc/sys/${name.replaceAll('.', '/')}`
+  const parts = name.split('.').map((part) => part.replaceAll('/', '.'))
+  return `/proc/sys/${parts.join('/')}`
 }
 
 /** The sysctls that one network namespace shows: its own, and those of the host that it lets see. */

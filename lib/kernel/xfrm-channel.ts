@@ -137,6 +137,11 @@ export class XfrmChannel {
     return this.#channel.readFile(path)
   }
 
+  /** Writes to a file that is there, as this namespace shows it; 0 or an errno. */
+  writeFile(path: string, text: string): Promise<number> {
+    return this.#channel.writeFile(path, text)
+  }
+
   /** A socket beside this one that listens to events. */
   monitor(kinds: readonly EventKind[]): Promise<EventChannel> {
     return EventChannel.open(this.#channel, kinds)

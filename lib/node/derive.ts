@@ -3,9 +3,11 @@ import { reveal } from '../base/key.js'
 import { viewOf } from '../kernel/attributes.js'
 import { LITTLE_ENDIAN, NO_KEY, State } from '../kernel/records.js'
 import type { TableBuilder } from '../kernel/xfrm-keys.js'
+import type { Belonging } from './belonging.js'
 import type { Algorithm } from './keyfile.js'
 import type { NodeKeyring } from './keyring.js'
 import { pairKey } from './pair-key.js'
+import { printOf } from './sequences.js'
 import type { Remote, Settings } from './settings.js'
 import { keyIdOf } from './tunnels.js'
 
@@ -19,21 +21,12 @@ export interface StateKeys {
 export class KeyDeriver {
   readonly #settings: Settings
   readonly #keyring: NodeKeyring
+  readonly #belonging: Belonging
 
-  constructor(settings: Settings, keyring: NodeKeyring) {
+  constructor(settings: Settings, keyring: NodeKeyring, belonging: Belonging) {
     this.#settings = settings
     this.#keyring = keyring
-  }
-
-  /** Whether a state leads to this node. */
-  isInbound(records: Uint8Array, at: number): boolean {
-    const { addresses, overlay } = this.#settings.local
-    for (const ends of [addresses, overlay]) {
-      for (const { family, bytes } of ends.values()) {
-        if (family === records[at + State.family] && isAt(records, at + State.destination, bytes)) return true
-      }
-    }
-    return false
+    this.#belonging = belonging
   }
 
   /** The keys of a state between this node and another; undefined if the shared key is not here. */
@@ -43,7 +36,7 @@ export class KeyDeriver {
     const id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
     const key = this.#keyring.key(id, formatAddress(source, 0, family))
     if (key === undefined) return undefined
-    const [sender, receiver] = this.isInbound(records, at)
+    const [sender, receiver] = this.#belonging.isInbound(records, at)
       ? [node.bootId, this.#settings.local.bootId]
       : [this.#settings.local.bootId, node.bootId]
     const ends = {
@@ -58,8 +51,11 @@ export class KeyDeriver {
     return { cipher: derived(key.aead ?? key.encryption), auth: derived(key.auth) }
   }
 
-  /** Puts derived keys into the tables, and their indices into a state's record in place of tokens. */
-  fill(records: Uint8Array, at: number, node: Remote, tables: TableBuilder): void {
+  /**
+   * Puts derived keys into the tables, and their indices into a state's record in place of tokens.
+   * @returns what tells the keys from others
+   */
+  fill(records: Uint8Array, at: number, node: Remote, tables: TableBuilder): string {
     const keys = this.keysOf(records, at, node)!
     const view = viewOf(records)
     for (const [offset, key] of [
@@ -68,16 +64,13 @@ export class KeyDeriver {
     ] as const) {
       view.setUint32(at + offset, key === undefined ? NO_KEY : tables.key(key, key.length), LITTLE_ENDIAN)
     }
+    const print = printOf(keys.cipher, keys.auth)
     wipe(keys)
+    return print
   }
 }
 
 export function wipe({ cipher, auth }: StateKeys): void {
   cipher?.fill(0)
   auth?.fill(0)
-}
-
-function isAt(records: Uint8Array, at: number, address: Uint8Array): boolean {
-  for (let i = 0; i < address.length; i++) if (records[at + i] !== address[i]) return false
-  return true
 }

@@ -1,14 +1,19 @@
 import { formatAddress } from '../base/address.js'
 import type { Failure } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
+import { viewOf } from '../kernel/attributes.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
 import { isPolicyRecord, recordLength } from '../kernel/record-identity.js'
-import { Operation, Policy, RecordReader, RecordWriter, State } from '../kernel/records.js'
-import { Ending, type NativeOutcome, type Refusal, refusals, type XfrmChannel } from '../kernel/xfrm-channel.js'
+import { LITTLE_ENDIAN, Operation, Policy, RecordReader, RecordWriter, State } from '../kernel/records.js'
+import { Ending, type NativeOutcome, type Refusal, refusals } from '../kernel/xfrm-channel.js'
 import { TableBuilder } from '../kernel/xfrm-keys.js'
 import { DIRECTION_FWD, DIRECTION_IN } from '../kernel/xfrm-names.js'
+import type { Belonging } from './belonging.js'
 import type { KeyDeriver } from './derive.js'
+import type { Overlaps } from './overlap.js'
 import type { Phase, Plan } from './plan.js'
+import type { XfrmPort } from './port.js'
+import type { Sequences } from './sequences.js'
 import type { Remote } from './settings.js'
 
 /** Operations encoded at a time: one slice while the kernel works on the one before. */
@@ -45,16 +50,16 @@ export function nothingDone(): Execution {
 
 /** What an executor needs to know of the owners of objects. */
 export interface Owners {
+  readonly belonging: Belonging
   readonly deriver: KeyDeriver
+  readonly sequences: Sequences
+  readonly overlaps: Overlaps
   readonly algorithms: readonly string[]
-  /** The node that owns states. */
-  node(owner: number): Remote
+  /** The node that owns states; undefined for those that are no node's. */
+  node(owner: number): Remote | undefined
   /** What failures call an owner. */
   name(owner: number): string
 }
-
-/** The SAD and SPD as a NodeEncryption needs them. */
-export type XfrmPort = Pick<XfrmChannel, 'commit' | 'read' | 'readFile' | 'readNetFile' | 'close'>
 
 /**
  * Carries out a plan, phase after phase. Keys are derived slice by slice, and wiped once the kernel has them.
@@ -79,6 +84,7 @@ class Executor {
   readonly #total: number
   readonly #owners: Owners
   readonly #options: ExecutionOptions
+  readonly #pace = new Pace(8)
   #done = 0
 
   constructor(xfrm: XfrmPort, plan: Plan, owners: Owners, options: ExecutionOptions) {
@@ -91,9 +97,20 @@ class Executor {
   /** False if nothing may follow. */
   async phase(planned: Phase): Promise<boolean> {
     const phase = without(planned, this.result.failed)
+    for (const part of await this.#owners.overlaps.part(phase)) {
+      try {
+        if (!(await this.#part(part))) return false
+      } finally {
+        for (const key of part.keys ?? []) key.fill(0)
+      }
+    }
+    return !(phase.name === 'guard' && this.result.failures.length > 0)
+  }
+
+  /** False if nothing may follow. */
+  async #part(phase: Phase): Promise<boolean> {
     const reader = new RecordReader(phase.records)
     const waiting: Promise<boolean>[] = []
-    const pace = new Pace(8)
     let going = true
     for (let first = 0; first < phase.owners.length && going; first += SLICE) {
       const last = Math.min(phase.owners.length, first + SLICE)
@@ -103,10 +120,8 @@ class Executor {
         reader.next()
         if (i === first) from = reader.start
         to = reader.start + reader.length
-        if (takesKeys(reader)) {
-          this.#owners.deriver.fill(phase.records, reader.start, this.#owners.node(phase.owners[i]!), tables)
-        }
-        if (pace.isDue) await pace.breathe()
+        if (takesKeys(reader)) this.#fill(phase, i, reader.start, tables)
+        if (this.#pace.isDue) await this.#pace.breathe()
       }
       const slice = phase.records.subarray(from, to)
       const settled = this.#commit(phase, slice, first, tables)
@@ -116,7 +131,23 @@ class Executor {
       if (waiting.length === IN_FLIGHT) going = await waiting.shift()!
     }
     for (const settled of waiting) going = (await settled) && going
-    return going && !(phase.name === 'guard' && this.result.failures.length > 0)
+    return going
+  }
+
+  /** Gives a state that is to be added its keys, and its sequence numbers where it had some before. */
+  #fill({ records, owners, keys = [] }: Phase, i: number, at: number, tables: TableBuilder): void {
+    const { deriver, sequences, belonging } = this.#owners
+    const remote = this.#owners.node(owners[i]!)
+    if (remote !== undefined) {
+      const print = deriver.fill(records, at, remote, tables)
+      sequences.start(records, at, print, belonging.isInbound(records, at))
+      return
+    }
+    const view = viewOf(records)
+    for (const offset of [State.cipherKey, State.authKey]) {
+      const key = keys[view.getUint32(at + offset, LITTLE_ENDIAN)]
+      if (key !== undefined) view.setUint32(at + offset, tables.key(key, key.length), LITTLE_ENDIAN)
+    }
   }
 
   async #commit(phase: Phase, slice: Uint8Array, first: number, tables: TableBuilder): Promise<boolean> {
@@ -135,6 +166,7 @@ class Executor {
       reader.next()
       if (refusal?.index !== i) {
         this.#count(reader.u8(State.operation))
+        if (phase.name === 'retire decryption') this.#owners.sequences.ended(slice, reader.start)
         continue
       }
       const gone = isDeletion(reader.u8(State.operation)) && (refusal.errno === ESRCH || refusal.errno === ENOENT)
@@ -150,7 +182,7 @@ class Executor {
 
   #fail(records: Uint8Array, at: number, owner: number, refusal: Refusal): void {
     const { errno, code } = refusal
-    const operation = describe(records, at, this.#owners.deriver)
+    const operation = describe(records, at, this.#owners.belonging)
     const subject = `${this.#owners.name(owner)}: ${endsOf(records, at)}`
     const message = refusal.message + icvHint(records, at, errno)
     this.result.failures.push({ subject, operation, errno, code, message })
@@ -166,14 +198,14 @@ class Executor {
 }
 
 /** What an operation does, as reports name it: `add inbound SA`. */
-export function describe(records: Uint8Array, at: number, deriver: KeyDeriver): string {
+export function describe(records: Uint8Array, at: number, belonging: Belonging): string {
   const operation = records[at + State.operation]!
   const verb = isDeletion(operation)
     ? 'delete'
     : operation === Operation.updateState || operation === Operation.updatePolicy
       ? 'update'
       : 'add'
-  if (!isPolicyRecord(records, at)) return `${verb} ${deriver.isInbound(records, at) ? 'inbound' : 'outbound'} SA`
+  if (!isPolicyRecord(records, at)) return `${verb} ${belonging.isInbound(records, at) ? 'inbound' : 'outbound'} SA`
   const direction = records[at + Policy.direction]!
   return `${verb} ${direction === DIRECTION_IN ? 'in' : direction === DIRECTION_FWD ? 'fwd' : 'out'} policy`
 }

@@ -25,6 +25,10 @@ export class NodeKeyring {
   readonly algorithms: string[] = []
   #current: number
   #next: number | undefined
+  /** What decrypts under the next key is in place everywhere. */
+  #isReady = false
+  /** A key that came with the latest prepare(), as long as that is not done: nobody was told of it. */
+  #unproven: number | undefined
   #epochs = 0
 
   constructor(keys: unknown) {
@@ -64,10 +68,14 @@ export class NodeKeyring {
     this.#current = id
   }
 
-  /** The given keys' current one is to encrypt next. @returns its id @throws InvalidArgument for other keys under an id in use */
-  prepare(keys: unknown): number {
+  /**
+   * The given keys' current one is to encrypt next. One that was prepared before, and not to the end, is forgotten.
+   * @throws InvalidArgument for other keys under an id in use
+   */
+  prepare(keys: unknown): void {
     const generation = this.#generationOf(keys, 'keys')
     const { id } = generation
+    if (this.#unproven !== undefined) this.#forget(this.#unproven)
     const known = this.#generations.get(id)
     if (known !== undefined && !equal(known, generation)) {
       const which = `key id ${id} is in use by other keys`
@@ -76,23 +84,30 @@ export class NodeKeyring {
         `of an id that is not in use: ${which}: increment the key id, or reclaim() it first`,
       )
     }
-    if (known === undefined) this.#generations.set(id, generation)
+    if (known === undefined) {
+      this.#generations.set(id, generation)
+      this.#unproven = id
+    }
     this.#next = id === this.#current ? undefined : id
-    return id
+    this.#isReady = false
   }
 
-  /** From here on the prepared key encrypts. */
+  /** What decrypts under the next key is in place everywhere. */
+  prepared(): void {
+    this.#unproven = undefined
+    this.#isReady = true
+  }
+
+  /** From here on the prepared key encrypts. @throws InvalidState if none was prepared to the end */
   commit(): void {
+    if (!this.#isReady) throw new InvalidState('commit: no key was prepared on all nodes: prepare() first')
     if (this.#next !== undefined) this.#current = this.#next
     this.#next = undefined
   }
 
   /** Forgets the keys that encrypt no more. */
   forgetOld(): void {
-    for (const id of this.old) {
-      wipe(this.#generations.get(id)!)
-      this.#generations.delete(id)
-    }
+    for (const id of this.old) this.#forget(id)
   }
 
   wipe(): void {
@@ -117,6 +132,13 @@ export class NodeKeyring {
   algorithm(name: string): number {
     const index = this.algorithms.indexOf(name)
     return index < 0 ? this.algorithms.push(name) - 1 : index
+  }
+
+  #forget(id: number): void {
+    wipe(this.#generations.get(id)!)
+    this.#generations.delete(id)
+    if (this.#unproven === id) this.#unproven = undefined
+    if (this.#next === id) this.#next = undefined
   }
 
   #generationOf(given: unknown, argument: string): Generation {

@@ -1,20 +1,27 @@
-import { ADDRESS_BYTES, type Family } from '../base/address.js'
-import { recordLength, startsOf } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, NO_KEY, Operation, Policy, RecordWriter, State, Tail, WITHHELD_KEY } from '../kernel/records.js'
+import { Pace } from '../base/pace.js'
 import { viewOf } from '../kernel/attributes.js'
-import { NetlinkError } from '../base/errors.js'
-import { attributeAt, sameIdentity } from '../kernel/record-identity.js'
-import { ACTION_BLOCK, DIRECTION_OUT, FLAG_ESN, IPPROTO_ESP, MODE_TUNNEL, XFRMA } from '../kernel/xfrm-names.js'
-import { TemplateLayout } from '../kernel/xfrm-parts.js'
+import { appendPlain, detailsOf } from '../kernel/record-details.js'
+import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
+import { LITTLE_ENDIAN, NO_KEY, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { type Belonging, SHARED } from './belonging.js'
 import { type KeyDeriver, type StateKeys, wipe } from './derive.js'
-import type { XfrmPort } from './executor.js'
 import type { NodeKeyring } from './keyring.js'
-import type { Remote, Settings } from './settings.js'
-import { keyIdOf, Purpose, remoteKey } from './tunnels.js'
+import { appendGeneral } from './overlap.js'
+import { readOne, type XfrmPort } from './port.js'
+import { printOf, type Sequences } from './sequences.js'
+import type { Remote } from './settings.js'
+import { keyIdOf, remoteKey } from './tunnels.js'
 
-const ENOENT = 2
-/** Of struct xfrm_lifetime_cur: after bytes and packets. */
-const ADD_TIME = 16
+/** What a look is taken with. */
+export interface Lookout {
+  readonly xfrm: XfrmPort
+  readonly keyring: NodeKeyring
+  readonly belonging: Belonging
+  readonly deriver: KeyDeriver
+  readonly sequences: Sequences
+  /** Whether marks tell our states apart: then another's may be in their way. */
+  readonly marked: boolean
+}
 
 /** Objects of one tunnel: where they start in what was read. */
 interface Group {
@@ -24,96 +31,29 @@ interface Group {
 
 /**
  * What the kernel has of ours, as it was when it was read, sorted by the address at the other end: what is a node's is
- * taken as that node is known. Ours is what has the form of ours: reqid, tunnel mode, and an address of this node at one
- * end. Other tools use the same reqids.
+ * taken as that node is known.
  */
 export class Look {
-  readonly #settings: Settings
-  readonly #keyring: NodeKeyring
-  readonly #deriver: KeyDeriver
-  readonly #states: Uint8Array
-  readonly #policies: Uint8Array
-  readonly #keys: readonly Uint8Array[]
+  readonly #lookout: Lookout
+  #states: Uint8Array = new Uint8Array(0)
+  #policies: Uint8Array = new Uint8Array(0)
+  readonly #keys: Uint8Array[] = []
   readonly #groups = new Map<string, Group>()
   /** Policies that are no node's. */
   readonly #shared: number[] = []
+  readonly #since = new Map<number, number>()
+  #generals: Uint8Array = new Uint8Array(0)
 
-  private constructor(
-    settings: Settings,
-    keyring: NodeKeyring,
-    deriver: KeyDeriver,
-    read: { states: Uint8Array; policies: Uint8Array; keys: readonly Uint8Array[] },
-  ) {
-    this.#settings = settings
-    this.#keyring = keyring
-    this.#deriver = deriver
-    this.#states = read.states
-    this.#policies = read.policies
-    this.#keys = read.keys
-    for (const at of startsOf(this.#states)) {
-      const other = this.#otherEnd(at)
-      if (other !== undefined) this.#group(other).states.push(at)
-    }
-    for (const at of startsOf(this.#policies)) {
-      const other = this.#otherEndOfPolicy(at)
-      if (other === SHARED) this.#shared.push(at)
-      else if (other !== undefined) this.#group(other).policies.push(at)
-    }
+  private constructor(lookout: Lookout) {
+    this.#lookout = lookout
   }
 
   /** @param drops records of the policies that drop: they have no template, and so no reqid to be found by */
-  static async read(
-    xfrm: XfrmPort,
-    settings: Settings,
-    keyring: NodeKeyring,
-    deriver: KeyDeriver,
-    drops: Uint8Array,
-  ): Promise<Look> {
-    const tables = { keys: [], algorithms: keyring.algorithms }
-    const reqids = settings.local.overlay.size > 0 ? [Purpose.pods, Purpose.overlay] : [Purpose.pods]
-    const [states, policies] = [new RecordWriter(), new RecordWriter()]
-    const keys: Uint8Array[] = []
-    for (const reqid of reqids) {
-      const found = await xfrm.read({ ...tables, policies: false, reqid, details: false })
-      for (const name of found.algorithms) keyring.algorithm(name)
-      append(states, found.records, keys.length)
-      keys.push(...found.keys)
-      append(policies, (await xfrm.read({ ...tables, policies: true, reqid, details: false })).records, 0)
-    }
-    for (const at of startsOf(drops)) {
-      const one = drops.subarray(at, at + recordLength(drops, at))
-      const found = await unlessAbsent(xfrm.read({ ...tables, policies: true, one, reqid: 0, details: false }))
-      // Asked for a mark, the kernel may show a policy of another.
-      if (found !== undefined && sameIdentity(found.records, 0, one, 0)) append(policies, found.records, 0)
-    }
-    return new Look(settings, keyring, deriver, { states: states.take(), policies: policies.take(), keys })
-  }
-
-  /**
-   * When the oldest SA that leads out under a key was added, in seconds since 1970; undefined if there is none. The kernel
-   * remembers it, whatever became of the process that added it.
-   */
-  static async oldestOutbound(
-    xfrm: XfrmPort,
-    settings: Settings,
-    deriver: KeyDeriver,
-    keyId: number,
-  ): Promise<number | undefined> {
-    const purposes = settings.local.overlay.size > 0 ? [Purpose.pods, Purpose.overlay] : [Purpose.pods]
-    let oldest: number | undefined
-    for (const reqid of purposes) {
-      const { records, keys } = await xfrm.read({ policies: false, reqid, details: true, keys: [], algorithms: [] })
-      for (const key of keys) key.fill(0)
-      const view = viewOf(records)
-      for (const at of startsOf(records)) {
-        const current = attributeAt(records, at, Tail.current)
-        if (current < 0 || deriver.isInbound(records, at)) continue
-        if (keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN)) !== keyId) continue
-        const added = Number(view.getBigUint64(current + ADD_TIME, LITTLE_ENDIAN))
-        oldest = Math.min(oldest ?? added, added)
-      }
-    }
-    return oldest
+  static async read(lookout: Lookout, drops: Uint8Array): Promise<Look> {
+    const look = new Look(lookout)
+    await look.#readStates()
+    await look.#readPolicies(drops)
+    return look
   }
 
   /** Whether anything is left that no node has taken. */
@@ -123,20 +63,20 @@ export class Look {
 
   /** Policies that are no node's. */
   get shared(): Uint8Array {
-    return this.#copy(this.#policies, this.#shared)
+    return copied(this.#policies, this.#shared)
   }
 
-  /** Ids of keys that SAs lead out under. */
-  outboundIds(): Set<number> {
-    const view = viewOf(this.#states)
-    const ids = new Set<number>()
-    for (const { states } of this.#groups.values()) {
-      for (const at of states) {
-        if (this.#deriver.isInbound(this.#states, at)) continue
-        ids.add(keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN)))
-      }
-    }
-    return ids
+  /** States of whomever that the kernel may take for ours: see {@link appendGeneral}. */
+  get generals(): Uint8Array {
+    return this.#generals
+  }
+
+  /**
+   * For each key that SAs lead out under, by its id, when the oldest of these was added, in seconds since 1970 by the clock
+   * of then. The kernel remembers it, whatever became of the process that added it.
+   */
+  get encryptingSince(): ReadonlyMap<number, number> {
+    return this.#since
   }
 
   /**
@@ -152,7 +92,7 @@ export class Look {
         if (group === undefined) continue
         this.#groups.delete(key)
         for (const at of group.states) this.#tokenize(at, node, boots)
-        parts.push(this.#copy(this.#states, group.states), this.#copy(this.#policies, group.policies))
+        parts.push(copied(this.#states, group.states), copied(this.#policies, group.policies))
       }
     }
     return new Uint8Array(Buffer.concat(parts))
@@ -161,18 +101,9 @@ export class Look {
   /** All that no node has taken. */
   rest(): Uint8Array {
     const groups = [...this.#groups.values()]
-    return new Uint8Array(
-      Buffer.concat([
-        this.#copy(
-          this.#states,
-          groups.flatMap(({ states }) => states),
-        ),
-        this.#copy(
-          this.#policies,
-          groups.flatMap(({ policies }) => policies),
-        ),
-      ]),
-    )
+    const states = groups.flatMap((group) => group.states)
+    const policies = groups.flatMap((group) => group.policies)
+    return new Uint8Array(Buffer.concat([copied(this.#states, states), copied(this.#policies, policies)]))
   }
 
   /** Overwrites the keys that were read. Nothing can be taken any more. */
@@ -181,70 +112,86 @@ export class Look {
     this.#groups.clear()
   }
 
+  async #readStates(): Promise<void> {
+    const { xfrm, belonging, keyring, marked } = this.#lookout
+    const [ours, generals] = [new RecordWriter(), new RecordWriter(1024)]
+    const ends: string[] = []
+    const pace = new Pace(8)
+    for (const reqid of marked ? [0] : belonging.purposes) {
+      const { algorithms } = keyring
+      const found = await xfrm.read({ policies: false, reqid, details: true, keys: [], algorithms })
+      for (const name of found.algorithms) keyring.algorithm(name)
+      for (const at of startsOf(found.records)) {
+        if (marked) appendGeneral(generals, found.records, at)
+        const other = belonging.ofState(found.records, at)
+        if (other === undefined) continue
+        ends.push(other)
+        appendPlain(ours, found.records, at)
+        for (const offset of [State.cipherKey, State.authKey]) {
+          const key = keyAt(found.records, at + offset, found.keys)
+          if (key !== undefined) ours.u32(offset, this.#keys.push(key) - 1)
+        }
+        this.#learn(found.records, at, found.keys)
+        if (pace.isDue) await pace.breathe()
+      }
+      const kept = new Set(this.#keys)
+      for (const key of found.keys) if (!kept.has(key)) key.fill(0)
+    }
+    this.#generals = generals.take()
+    this.#states = ours.take()
+    for (const [i, at] of startsOf(this.#states).entries()) this.#group(ends[i]!).states.push(at)
+  }
+
+  async #readPolicies(drops: Uint8Array): Promise<void> {
+    const { xfrm, belonging } = this.#lookout
+    const query = { policies: true, details: false, keys: [], algorithms: [] }
+    const parts: Uint8Array[] = []
+    // Whatever has the place of one that drops is ours: it is to drop.
+    const places = startsOf(drops).map((at) => drops.subarray(at, at + recordLength(drops, at)))
+    for (const one of places) {
+      const found = await readOne(xfrm, { ...query, one, reqid: 0 })
+      // Asked for a mark, the kernel may show a policy of another.
+      if (found !== undefined && sameIdentity(found.records, 0, one, 0)) parts.push(found.records)
+    }
+    const dropping = parts.length
+    for (const reqid of belonging.purposes) parts.push((await xfrm.read({ ...query, reqid })).records)
+    this.#policies = new Uint8Array(Buffer.concat(parts))
+    for (const [i, at] of startsOf(this.#policies).entries()) {
+      if (i >= dropping && places.some((one) => sameIdentity(this.#policies, at, one, 0))) continue
+      const other = i < dropping ? SHARED : belonging.ofPolicy(this.#policies, at)
+      if (other === SHARED) this.#shared.push(at)
+      else if (other !== undefined) this.#group(other).policies.push(at)
+    }
+  }
+
+  /** What a state of ours says beside that it is there. */
+  #learn(records: Uint8Array, at: number, keys: readonly Uint8Array[]): void {
+    const { belonging, sequences } = this.#lookout
+    const { added, numbers } = detailsOf(records, at)
+    if (!belonging.isInbound(records, at)) {
+      const id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
+      this.#since.set(id, Math.min(this.#since.get(id) ?? added, added))
+    }
+    if (numbers.sent === 0n && numbers.received === 0n) return
+    const [cipher, auth] = [State.cipherKey, State.authKey].map((offset) => keyAt(records, at + offset, keys))
+    sequences.saw(records, at, printOf(cipher, auth), numbers)
+  }
+
   #group(key: string): Group {
     let group = this.#groups.get(key)
     if (group === undefined) this.#groups.set(key, (group = { states: [], policies: [] }))
     return group
   }
 
-  #otherEnd(at: number): string | undefined {
-    const records = this.#states
-    const isOurs =
-      records[at + State.protocol] === IPPROTO_ESP &&
-      records[at + State.mode] === MODE_TUNNEL &&
-      (records[at + State.flags]! & FLAG_ESN) !== 0 &&
-      // Larval: it stands for a packet that found none, and goes by itself.
-      viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN) !== 0 &&
-      attributeAt(records, at, XFRMA.MARK) < 0 === (this.#settings.marks === false)
-    return isOurs
-      ? this.#far(records, at + State.source, at + State.destination, records[at + State.family]!)
-      : undefined
-  }
-
-  #otherEndOfPolicy(at: number): string | undefined {
-    const records = this.#policies
-    const family = records[at + Policy.family]!
-    if (records[at + Policy.action] === ACTION_BLOCK) return SHARED
-    const template = attributeAt(records, at, XFRMA.TMPL)
-    if (template < 0 || records[template + TemplateLayout.mode] !== MODE_TUNNEL) return undefined
-    const outbound = records[at + Policy.direction] === DIRECTION_OUT
-    const marked = attributeAt(records, at, XFRMA.MARK) >= 0
-    // Those for what goes on have none.
-    if (marked && this.#settings.marks === false) return undefined
-    if (outbound && !marked && this.#settings.marks !== false) return undefined
-    const [source, destination] = [template + TemplateLayout.source, template + TemplateLayout.destination]
-    if (!outbound && isZero(records, source)) {
-      return this.#settings.marks !== false && this.#isHere(records, destination, family) ? SHARED : undefined
-    }
-    return this.#far(records, source, destination, family)
-  }
-
-  /** The end that is not this node's; undefined if neither is. */
-  #far(records: Uint8Array, source: number, destination: number, family: number): string | undefined {
-    const far = this.#isHere(records, destination, family)
-      ? source
-      : this.#isHere(records, source, family)
-        ? destination
-        : undefined
-    return far === undefined ? undefined : remoteKey(records.subarray(far, far + ADDRESS_BYTES), family as Family)
-  }
-
-  #isHere(records: Uint8Array, at: number, family: number): boolean {
-    const { addresses, overlay } = this.#settings.local
-    return [addresses, overlay].some((ends) => {
-      const here = ends.get(family as Family)
-      return here !== undefined && Buffer.compare(here.bytes, records.subarray(at, at + ADDRESS_BYTES)) === 0
-    })
-  }
-
   #tokenize(at: number, node: Remote, boots: number): void {
+    const { keyring, deriver } = this.#lookout
     const view = viewOf(this.#states)
     const id = keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN))
-    const expected = this.#keyring.has(id) ? this.#deriver.keysOf(this.#states, at, node) : undefined
+    const expected = keyring.has(id) ? deriver.keysOf(this.#states, at, node) : undefined
     const right = expected !== undefined && this.#hasKeys(at, expected)
     for (const offset of [State.cipherKey, State.authKey]) {
       const named = view.getUint32(at + offset, LITTLE_ENDIAN) !== NO_KEY
-      if (named) view.setUint32(at + offset, right ? this.#keyring.token(id, boots) : 0, LITTLE_ENDIAN)
+      if (named) view.setUint32(at + offset, right ? keyring.token(id, boots) : 0, LITTLE_ENDIAN)
     }
     if (expected !== undefined) wipe(expected)
     // The kernel says how it truncates where that was left to it, and takes a key that ends like the SPI for a salted one.
@@ -267,40 +214,13 @@ export class Look {
       return Buffer.compare(this.#keys[index]!, key) === 0
     })
   }
-
-  #copy(records: Uint8Array, starts: readonly number[]): Uint8Array {
-    return new Uint8Array(Buffer.concat(starts.map((at) => records.subarray(at, at + recordLength(records, at)))))
-  }
 }
 
-/** In place of an address. */
-const SHARED = 'shared'
-
-/** Appends records whose keys are named from `keys` on. */
-function append(into: RecordWriter, records: Uint8Array, keys: number): void {
-  for (const at of startsOf(records)) {
-    const record = records.slice(at, at + recordLength(records, at))
-    if (keys > 0) {
-      const view = viewOf(record)
-      for (const offset of [State.cipherKey, State.authKey]) {
-        const index = view.getUint32(offset, LITTLE_ENDIAN)
-        if (index < WITHHELD_KEY) view.setUint32(offset, index + keys, LITTLE_ENDIAN)
-      }
-    }
-    into.record(record, record[State.operation] ?? Operation.addState)
-  }
+/** The key that a record names there; undefined where it has none, or shows none. */
+function keyAt(records: Uint8Array, at: number, keys: readonly Uint8Array[]): Uint8Array | undefined {
+  return keys[viewOf(records).getUint32(at, LITTLE_ENDIAN)]
 }
 
-function isZero(bytes: Uint8Array, at: number): boolean {
-  for (let i = 0; i < ADDRESS_BYTES; i++) if (bytes[at + i] !== 0) return false
-  return true
-}
-
-async function unlessAbsent<T>(reading: Promise<T>): Promise<T | undefined> {
-  try {
-    return await reading
-  } catch (error) {
-    if (error instanceof NetlinkError && error.errno === ENOENT) return undefined
-    throw error
-  }
+function copied(records: Uint8Array, starts: readonly number[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(starts.map((at) => records.subarray(at, at + recordLength(records, at)))))
 }

@@ -1,32 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { array, boolean, integer, options as checkOptions } from '../base/check.js'
-import {
-  Aborted,
-  InvalidArgument,
-  InvalidState,
-  PartialFailure,
-  type Report,
-  Unsupported,
-  XfrmeshError,
-} from '../base/errors.js'
+import { Aborted, InvalidArgument, type Report, Unsupported, XfrmeshError } from '../base/errors.js'
 import { Nft } from '../kernel/nft.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
-import type { ExecutionOptions, XfrmPort } from './executor.js'
+import { type Call, Calls, type NodeCallOptions } from './calls.js'
 import { NodeGuard } from './guard.js'
 import type { NodeKeys } from './keyfile.js'
 import { NodeKeyring } from './keyring.js'
-import { type Entry, type Followed, NodeMesh, type Step } from './mesh.js'
+import { NodeMesh } from './mesh.js'
+import type { Step } from './plan.js'
+import type { XfrmPort } from './port.js'
 import { type NodeEncryptionOptions, nodeName, remote, type RemoteNode, type Settings, settings } from './settings.js'
 import { type LabelledCounter, labelled } from './statistics.js'
-import { checkSysctls, type SysctlCheck } from './sysctls.js'
-
-/** What a call may be given beside its subject. */
-export interface NodeCallOptions {
-  /** Ends the call between two sends to the kernel; it rejects with Aborted, whose report says what was applied. */
-  signal?: AbortSignal
-  /** Called as the kernel answers. */
-  onProgress?: (progress: { done: number; total: number }) => void
-}
+import { checkSysctls, type SysctlCheck, turnOnIPv6Forwarding } from './sysctls.js'
 
 /** What `reconcile()` changed, or would change. */
 export interface NodeReconciliation {
@@ -65,9 +51,7 @@ export class NodeEncryption implements AsyncDisposable {
   readonly #mesh: NodeMesh
   readonly #xfrm: XfrmPort
   readonly #close: () => Promise<void>
-  /** The key id that all nodes are prepared for. */
-  #prepared: number | undefined
-  #queue: Promise<unknown> = Promise.resolve()
+  readonly #calls = new Calls()
   #closed: Promise<void> | undefined
 
   private constructor(given: Settings, mesh: NodeMesh, xfrm: XfrmPort, close: () => Promise<void>) {
@@ -119,7 +103,7 @@ export class NodeEncryption implements AsyncDisposable {
    * @throws PartialFailure with the report: the wish is recorded, the nodes concerned keep what they had and are degraded
    */
   upsert(nodes: readonly RemoteNode[], options?: NodeCallOptions): Promise<Report> {
-    return this.#call('upsert', options, async (call) => {
+    return this.#calls.run('upsert', options, async (call) => {
       const checked = array(nodes, 'nodes').map((node, i) => remote(node, `nodes[${i}]`, this.#settings))
       const names = new Map<string, number>()
       for (const [i, { name }] of checked.entries()) {
@@ -128,8 +112,8 @@ export class NodeEncryption implements AsyncDisposable {
           throw new InvalidArgument(`nodes[${i}].name`, `another than nodes[${before}] has`, name)
         names.set(name, i)
       }
-      const entries = checked.map((node) => this.#mesh.want(node))
-      return this.#report(call, entries, await this.#mesh.follow(entries, call.execution))
+      const entries = checked.map((node) => this.#mesh.roster.want(node))
+      return call.report(entries, await this.#mesh.follow(entries, call.execution))
     })
   }
 
@@ -138,17 +122,17 @@ export class NodeEncryption implements AsyncDisposable {
    * until another node has them or `release()` gives them up.
    */
   remove(names: readonly string[], options?: NodeCallOptions): Promise<Report> {
-    return this.#call('remove', options, async (call) => {
+    return this.#calls.run('remove', options, async (call) => {
       const checked = array(names, 'names').map((name, i) => nodeName(name, `names[${i}]`))
-      const entries = [...new Set(checked)].flatMap((name) => this.#mesh.drop(name) ?? [])
+      const entries = [...new Set(checked)].flatMap((name) => this.#mesh.roster.drop(name) ?? [])
       const done = await this.#mesh.follow(entries, call.execution)
-      return this.#report(call, entries, done, checked.length)
+      return call.report(entries, done, checked.length)
     })
   }
 
   /** Gives up guarding the ranges that no node has: nodes' that were removed, and what an earlier process guarded. */
   release(): Promise<void> {
-    return this.#call('release', undefined, () => this.#mesh.release())
+    return this.#calls.run('release', undefined, () => this.#mesh.release())
   }
 
   /**
@@ -156,14 +140,14 @@ export class NodeEncryption implements AsyncDisposable {
    * has it all, and others may be told to encrypt with it; not before.
    *
    * @throws InvalidArgument for other keys under an id in use
-   * @throws PartialFailure with the nodes that do not have it yet: call it again
+   * @throws PartialFailure with the nodes that do not have it yet: call it again, or with another key
    */
   prepare(keys: NodeKeys, options?: NodeCallOptions): Promise<Report> {
-    return this.#call('prepare', options, async (call) => {
-      this.#prepared = undefined
-      const id = this.#mesh.keyring.prepare(keys)
-      const report = this.#report(call, [...this.#mesh.entries], await this.#mesh.all(call.execution))
-      this.#prepared = id
+    return this.#calls.run('prepare', options, async (call) => {
+      const { keyring, roster } = this.#mesh
+      keyring.prepare(keys)
+      const report = call.report(roster.entries, await this.#mesh.all(call.execution))
+      keyring.prepared()
       return report
     })
   }
@@ -175,13 +159,8 @@ export class NodeEncryption implements AsyncDisposable {
    * @throws InvalidState if `prepare()` did not complete for the key
    */
   commit(options?: NodeCallOptions): Promise<Report> {
-    return this.#call('commit', options, async (call) => {
-      const { keyring } = this.#mesh
-      if (this.#prepared === undefined || (keyring.next !== undefined && keyring.next !== this.#prepared)) {
-        throw new InvalidState('commit: no key was prepared on all nodes: prepare() first')
-      }
-      keyring.commit()
-      return this.#report(call, [...this.#mesh.entries], await this.#mesh.all(call.execution))
+    return this.#calls.run('commit', options, async (call) => {
+      return call.report(this.#mesh.roster.entries, await this.#mesh.commit(call.execution))
     })
   }
 
@@ -201,17 +180,13 @@ export class NodeEncryption implements AsyncDisposable {
     ])
     integer(after, 'options.after', 0, 0x7fffffff)
     for (;;) {
-      const outcome = await this.#call('reclaim', rest, async (call) => {
-        // The first look says which key encrypts.
-        await this.#mesh.look()
-        const since = await this.#mesh.encryptingSince()
-        const left = since === undefined ? 0 : after - (Date.now() - since * 1000)
+      const outcome = await this.#calls.run('reclaim', rest, async (call) => {
+        const left = await this.#mesh.reclaimableIn(after)
         if (left > 0) return left
-        this.#mesh.keyring.forgetOld()
-        return this.#report(call, [...this.#mesh.entries], await this.#mesh.all(call.execution, { reclaim: true }))
+        return call.report(this.#mesh.roster.entries, await this.#mesh.reclaim(call.execution))
       })
       if (typeof outcome !== 'number') return outcome
-      await this.#wait(Math.min(outcome, after), rest.signal)
+      await this.#wait(outcome, rest.signal)
     }
   }
 
@@ -226,7 +201,7 @@ export class NodeEncryption implements AsyncDisposable {
       'dryRun',
     ])
     boolean(dryRun, 'options.dryRun')
-    return this.#call('reconcile', rest, async (call) => {
+    return this.#calls.run('reconcile', rest, async (call) => {
       await this.#mesh.look()
       const plan = await this.#mesh.steps()
       if (dryRun) {
@@ -235,23 +210,23 @@ export class NodeEncryption implements AsyncDisposable {
       }
       const guarded = plan.filter(({ phase }) => phase === 'guard sets').length
       const done = await this.#mesh.all(call.execution, { clean: true })
-      this.#report(call, [...this.#mesh.entries], done)
+      call.report(this.#mesh.roster.entries, done)
       return { added: done.added, updated: done.updated + guarded, removed: done.removed, plan }
     })
   }
 
   status(): Promise<NodeStatus> {
-    return this.#call('status', undefined, async () => {
+    return this.#calls.run('status', undefined, async () => {
       const { current, next, old } = this.#mesh.keyring
       const guard = await this.#mesh.guard()
-      const degraded = [...this.#mesh.entries].flatMap(({ node, lack, wanted }) =>
+      const degraded = this.#mesh.roster.entries.flatMap(({ node, lack, wanted }) =>
         lack === undefined && wanted ? [] : [{ name: node.name, lack: lack ?? 'removed, and not all gone' }],
       )
       return {
         addresses: [...this.#settings.local.addresses.values()].map(({ text }) => text),
         marks: this.#settings.marks,
         keys: { current, prepared: next ?? null, old },
-        nodes: { wanted: this.#mesh.size, degraded },
+        nodes: { wanted: this.#mesh.roster.nodes.length, degraded },
         guard:
           guard === undefined
             ? null
@@ -265,7 +240,7 @@ export class NodeEncryption implements AsyncDisposable {
    * @throws Unsupported on a kernel without CONFIG_XFRM_STATISTICS
    */
   statistics(): Promise<LabelledCounter[]> {
-    return this.#call('statistics', undefined, async () => {
+    return this.#calls.run('statistics', undefined, async () => {
       const text = await this.#xfrm.readNetFile('xfrm_stat')
       if (text !== undefined) return labelled(text)
       throw new Unsupported(
@@ -275,10 +250,23 @@ export class NodeEncryption implements AsyncDisposable {
     })
   }
 
-  /** The kernel's switches that tunnels depend on, each with whether it is as it should be and why it should. */
+  /**
+   * The kernel's switches that tunnels depend on, each with whether it is as it should be and why it should; those of
+   * single devices only where they are not.
+   */
   sysctls(): Promise<SysctlCheck[]> {
     const families = new Set(this.#settings.local.addresses.keys())
-    return this.#call('sysctls', undefined, () => checkSysctls(families, (path) => this.#xfrm.readFile(path)))
+    return this.#calls.run('sysctls', undefined, () => checkSysctls(families, this.#xfrm))
+  }
+
+  /**
+   * Has this namespace forward IPv6 between all its devices (net.ipv6.conf.all.forwarding). A router takes no router's
+   * advertisements: where the host has its own addresses or routes by those, set accept_ra to 2 on that device first.
+   *
+   * @throws Unsupported where /proc/sys can't be written
+   */
+  enableIPv6Forwarding(): Promise<void> {
+    return this.#calls.run('enableIPv6Forwarding', undefined, () => turnOnIPv6Forwarding(this.#xfrm))
   }
 
   /**
@@ -289,8 +277,8 @@ export class NodeEncryption implements AsyncDisposable {
     if (this.#closed) return this.#closed
     const { flush = false } = checkOptions<{ flush?: boolean }>(options, 'options', ['flush'])
     boolean(flush, 'options.flush')
-    const flushed = flush ? this.#call('close', undefined, (call) => this.#flush(call)) : this.#queue
-    this.#closed = flushed
+    const flushed = flush ? this.#calls.run('close', undefined, (call) => this.#flush(call)) : Promise.resolve()
+    this.#closed = Promise.all([flushed, this.#calls.close()])
       .then(() => undefined)
       .finally(async () => {
         this.#mesh.wipe()
@@ -305,36 +293,10 @@ export class NodeEncryption implements AsyncDisposable {
 
   async #flush(call: Call): Promise<void> {
     await this.#mesh.look()
-    const entries = [...this.#mesh.entries]
-    for (const { node } of entries) this.#mesh.drop(node.name)
-    this.#report(call, entries, await this.#mesh.follow(entries, call.execution, { clean: true, flush: true }))
+    const entries = this.#mesh.roster.entries
+    for (const { node } of entries) this.#mesh.roster.drop(node.name)
+    call.report(entries, await this.#mesh.follow(entries, call.execution, { clean: true, flush: true }))
     await this.#mesh.unguard()
-  }
-
-  #call<T>(name: string, options: NodeCallOptions | undefined, work: (call: Call) => Promise<T>): Promise<T> {
-    if (this.#closed) {
-      return Promise.reject(new InvalidState(`${name}: the node's encryption is closed`, 'ERR_XFRMESH_CLOSED'))
-    }
-    const result = this.#queue.then(() => {
-      const call = callOf(name, options)
-      if (call.signal?.aborted === true) throw abortedError(call)
-      return work(call)
-    })
-    this.#queue = result.catch(() => undefined)
-    return result
-  }
-
-  /** In nodes. @throws PartialFailure or Aborted, with it, if it was not all done */
-  #report(call: Call, entries: readonly Entry[], done: Followed, requested = entries.length): Report {
-    const { failures, operations, aborted, changed } = done
-    const touched = entries.filter(({ owner, lack }) => changed.has(owner) || lack !== undefined)
-    const lacking = aborted ? touched.length : entries.filter(({ lack }) => lack !== undefined).length
-    const elapsedMs = performance.now() - call.started
-    const applied = touched.length - lacking
-    const report = { requested, applied, unchanged: requested - touched.length, failures, operations, elapsedMs }
-    if (aborted) throw abortedError(call, report)
-    if (failures.length > 0) throw new PartialFailure(report)
-    return report
   }
 
   async #wait(ms: number, signal: AbortSignal | undefined): Promise<void> {
@@ -344,30 +306,4 @@ export class NodeEncryption implements AsyncDisposable {
       throw new Aborted('reclaim: aborted while it waited', undefined, { cause: error })
     }
   }
-}
-
-/** A call in its turn. */
-interface Call {
-  readonly name: string
-  readonly signal: AbortSignal | undefined
-  readonly started: number
-  readonly execution: ExecutionOptions
-}
-
-function callOf(name: string, given: unknown): Call {
-  const { signal, onProgress } = checkOptions<NodeCallOptions>(given ?? {}, 'options', ['signal', 'onProgress'])
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new InvalidArgument('options.signal', 'an AbortSignal', signal)
-  }
-  if (onProgress !== undefined && typeof onProgress !== 'function') {
-    throw new InvalidArgument('options.onProgress', 'a function', onProgress)
-  }
-  const execution = { signal, onProgress: (done: number, total: number) => onProgress?.({ done, total }) }
-  return { name, signal, started: performance.now(), execution }
-}
-
-function abortedError({ name, signal }: Call, report?: Report): Aborted {
-  const far =
-    report === undefined ? 'before it began' : `after ${report.operations} operations; reconcile() completes it`
-  return new Aborted(`${name}: aborted ${far}`, report, { cause: signal?.reason })
 }

@@ -16,6 +16,7 @@ import {
 } from '../kernel/xfrm-names.js'
 import { replayState } from '../kernel/xfrm-replay.js'
 import { keyToken, type NodeKeyring } from './keyring.js'
+import { REPLAY_WINDOW } from './sequences.js'
 import { FAMILIES, type Remote, type Settings } from './settings.js'
 import {
   decryptMark,
@@ -31,8 +32,6 @@ import {
   tunnelsTo,
 } from './tunnels.js'
 
-/** Packets that may come late, as in Cilium. */
-const REPLAY_WINDOW = 1024
 /** Priorities of Cilium's policies: of the one that drops what is to be encrypted and has no other, and of forwarding. */
 const DROP_PRIORITY = 100
 const FORWARD_PRIORITY = 0xb9f

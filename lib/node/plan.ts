@@ -12,7 +12,8 @@ import { ACTION_BLOCK, XFRMA } from '../kernel/xfrm-names.js'
 
 /**
  * What makes what is what should be, both as records of the objects of each owner. Phases come in an order that breaks
- * nothing that works: what decrypts, then what encrypts, then the policies that turn to it; only then what is old goes.
+ * nothing that works: what decrypts, then what encrypts, then the policies that turn to it; only then what is old goes,
+ * what drops the rest at last.
  * If any of phase 'guard' fails, nothing may follow. An owner of whom anything failed keeps what it has from there on.
  */
 export const phaseNames = [
@@ -23,6 +24,7 @@ export const phaseNames = [
   'retire encryption',
   'retire decryption',
   'retire policies',
+  'retire guard',
 ] as const
 export type PhaseName = (typeof phaseNames)[number]
 
@@ -31,6 +33,16 @@ export interface Phase {
   readonly name: PhaseName
   readonly records: Uint8Array
   readonly owners: readonly number[]
+  /** Keys that records name by index, where they name none by token: of SAs that are not ours. The executor wipes them. */
+  readonly keys?: readonly Uint8Array[]
+}
+
+/** One step of a plan, as a dry run shows it: plain JSON. */
+export interface Step {
+  phase: PhaseName | 'guard sets'
+  operation: string
+  /** The node, and the addresses of the SA or of what the policy selects. */
+  subject: string
 }
 
 export interface Plan {
@@ -116,7 +128,8 @@ export class Planner {
   }
 
   #retirementOf(records: Uint8Array, at: number): PhaseName {
-    if (isPolicyRecord(records, at)) return 'retire policies'
+    if (isPolicyRecord(records, at))
+      return records[at + Policy.action] === ACTION_BLOCK ? 'retire guard' : 'retire policies'
     return this.#judge.isInbound(records, at) ? 'retire decryption' : 'retire encryption'
   }
 }

@@ -1,11 +1,13 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
+import { Unsupported } from '../base/errors.js'
+import { errnoText } from '../kernel/netlink-errors.js'
 import { sysctlPath } from '../kernel/sysctl.js'
 
 /** The kernel's switches that tunnels between nodes depend on. */
 
 /** What a switch is and should be, and what goes wrong otherwise. Plain JSON. */
 export interface SysctlCheck {
-  /** As sysctl(8) has it: `net.ipv4.ip_forward`. */
+  /** As sysctl(8) has it: `net.ipv4.ip_forward`; a dot in a device's name is a slash there. */
   name: string
   /** null where this kernel has no such switch. */
   value: string | null
@@ -14,8 +16,14 @@ export interface SysctlCheck {
   why: string
 }
 
-/** Reads a file as the namespace shows it; undefined where there is none. */
-export type ReadFile = (path: string) => Promise<string | undefined>
+/** The files of a namespace. */
+export interface Files {
+  /** undefined where there is none. */
+  readFile(path: string): Promise<string | undefined>
+  readNetFile(name: string): Promise<string | undefined>
+  /** 0 or an errno. */
+  writeFile(path: string, text: string): Promise<number>
+}
 
 interface Sysctl {
   readonly name: string
@@ -24,34 +32,13 @@ interface Sysctl {
   readonly why: string
 }
 
-export const IPV6_FORWARDING = 'net.ipv6.conf.all.forwarding'
+const NO_WAY = 'else what comes for pods, or from them, goes no further'
+const ipv6Forwarding: Sysctl = { name: 'net.ipv6.conf.all.forwarding', family: AF_INET6, wanted: '1', why: NO_WAY }
 
+/** Switches of the namespace. */
 const sysctls: readonly Sysctl[] = [
-  {
-    name: 'net.ipv4.ip_forward',
-    family: AF_INET,
-    wanted: '1',
-    why: 'else what comes for pods, or from them, goes no further',
-  },
-  {
-    name: IPV6_FORWARDING,
-    family: AF_INET6,
-    wanted: '1',
-    why: 'else what comes for pods, or from them, goes no further',
-  },
-  { name: 'net.ipv4.conf.all.disable_xfrm', family: AF_INET, wanted: '0', why: 'else nothing is encrypted' },
-  {
-    name: 'net.ipv4.conf.all.disable_policy',
-    family: AF_INET,
-    wanted: '0',
-    why: 'else no policy is asked for what comes in',
-  },
-  {
-    name: 'net.ipv6.conf.all.disable_policy',
-    family: AF_INET6,
-    wanted: '0',
-    why: 'else no policy is asked for what comes in',
-  },
+  { name: 'net.ipv4.ip_forward', family: AF_INET, wanted: '1', why: NO_WAY },
+  ipv6Forwarding,
   {
     name: 'net.core.xfrm_larval_drop',
     wanted: '1',
@@ -59,13 +46,76 @@ const sysctls: readonly Sysctl[] = [
   },
 ]
 
-/** Looks at the switches that matter to these families. */
-export async function checkSysctls(families: ReadonlySet<Family>, read: ReadFile): Promise<SysctlCheck[]> {
-  const relevant = sysctls.filter(({ family }) => family === undefined || families.has(family))
-  return Promise.all(
-    relevant.map(async ({ name, wanted, why }) => {
-      const value = (await read(sysctlPath(name)))?.trim() ?? null
-      return { name, value, wanted, ok: value === wanted, why }
-    }),
+/** Switches that each device has, and `all` devices together: on in either place, it is on. */
+const ofDevices = [
+  {
+    switchOf: (device: string) => `net.ipv4.conf.${device}.disable_xfrm`,
+    family: AF_INET,
+    why: 'else what is sent there is not encrypted, nor does a policy drop it',
+  },
+  {
+    switchOf: (device: string) => `net.ipv4.conf.${device}.disable_policy`,
+    family: AF_INET,
+    why: 'else no policy is asked for what comes in there',
+  },
+  {
+    switchOf: (device: string) => `net.ipv6.conf.${device}.disable_policy`,
+    family: AF_INET6,
+    why: 'else no policy is asked for what comes in there',
+  },
+] as const
+
+/** Looks at the switches that matter to these families: of a device only those that are not as they should be are told. */
+export async function checkSysctls(families: ReadonlySet<Family>, files: Files): Promise<SysctlCheck[]> {
+  const wanted = [...sysctls, ...devicesSwitches('all')]
+  const checks = await Promise.all(
+    wanted.filter(({ family }) => family === undefined || families.has(family)).map((sysctl) => check(sysctl, files)),
   )
+  for (const device of devicesOf((await files.readNetFile('dev')) ?? '')) {
+    for (const sysctl of devicesSwitches(device)) {
+      if (!families.has(sysctl.family!)) continue
+      const found = await check(sysctl, files)
+      // One that went away meanwhile has none.
+      if (found.value !== null && !found.ok) checks.push(found)
+    }
+  }
+  return checks
+}
+
+/**
+ * Turns on the forwarding of IPv6 between all devices.
+ * @throws Unsupported where /proc/sys is read-only, or there is no IPv6
+ */
+export async function turnOnIPv6Forwarding(files: Files): Promise<void> {
+  const { name, wanted } = ipv6Forwarding
+  const errno = await files.writeFile(sysctlPath(name), wanted)
+  if (errno === 0) return
+  throw new Unsupported(name, `${name} can't be set: ${unwritable[errno] ?? errnoText(errno)[1]}`)
+}
+
+/** By errno: ENOENT, EACCES, EROFS. */
+const unwritable: Readonly<Record<number, string>> = {
+  2: 'this kernel has no IPv6 (CONFIG_IPV6; ipv6.disable on its command line)',
+  13: 'it takes root in the user namespace that this network namespace belongs to',
+  30: '/proc/sys is read-only here, as in most containers: set it from outside, or have /proc/sys mounted to be written',
+}
+
+function devicesSwitches(device: string): Sysctl[] {
+  return ofDevices.map(({ switchOf, family, why }) => ({
+    name: switchOf(device.replaceAll('.', '/')),
+    family,
+    wanted: '0',
+    why,
+  }))
+}
+
+/** The devices of /proc/net/dev, but for the loopback's, which nothing leaves by. */
+function devicesOf(text: string): string[] {
+  const names = Array.from(text.matchAll(/^ *([^\s:]+):/gm), ([, name]) => name!)
+  return names.filter((name) => name !== 'lo')
+}
+
+async function check({ name, wanted, why }: Sysctl, files: Files): Promise<SysctlCheck> {
+  const value = (await files.readFile(sysctlPath(name)))?.trim() ?? null
+  return { name, value, wanted, ok: value === wanted, why }
 }

@@ -193,7 +193,10 @@ describe('keyring', () => {
   test('a rotation: prepared, current, old, gone', () => {
     const ring = new NodeKeyring(keys(3))
     expect([ring.current, ring.next, ring.ids]).toEqual([3, undefined, [3]])
-    expect(ring.prepare(keys(4))).toBe(4)
+    expect(() => ring.commit()).toThrow(/no key was prepared on all nodes/)
+    ring.prepare(keys(4))
+    expect(() => ring.commit()).toThrow(/no key was prepared on all nodes/)
+    ring.prepared()
     expect([ring.current, ring.next, ring.ids, ring.old]).toEqual([3, 4, [3, 4], []])
     ring.commit()
     expect([ring.current, ring.next, ring.ids, ring.old]).toEqual([4, undefined, [3, 4], [3]])
@@ -206,9 +209,24 @@ describe('keyring', () => {
     expect(() => ring.prepare(keys(3, 'aa'.repeat(20)))).toThrow(
       /key id 3 is in use by other keys: increment the key id/,
     )
-    expect(ring.prepare(keys(3))).toBe(3)
+    ring.prepare(keys(3))
     expect([ring.current, ring.next]).toEqual([3, undefined])
     expect(() => ring.prepare({})).toThrow(/keys must be what loadKeysFile\(\) or parseKeys\(\) gave/)
+  })
+
+  test('one that was not prepared to the end is forgotten for another, of its id or of another one', () => {
+    const ring = new NodeKeyring(keys(3))
+    ring.prepare(keys(4, 'bb'.repeat(20)))
+    ring.prepare(keys(4))
+    expect([ring.next, ring.ids]).toEqual([4, [3, 4]])
+    ring.prepare(keys(5))
+    expect([ring.next, ring.ids]).toEqual([5, [3, 5]])
+    ring.prepared()
+    // Others may encrypt under it by now.
+    ring.prepare(keys(6))
+    expect([ring.next, ring.ids, ring.old]).toEqual([6, [3, 5, 6], [5]])
+    ring.prepare(keys(3))
+    expect([ring.next, ring.ids]).toEqual([undefined, [3, 5]])
   })
 
   test('a key of an address is for what that address sends, the other for all others', () => {

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { identityKey, recordLength, startsOf } from '../../lib/kernel/record-identity.js'
 import { Operation, RecordWriter, State } from '../../lib/kernel/records.js'
-import { KeyDeriver } from '../../lib/node/derive.js'
+import { Belonging } from '../../lib/node/belonging.js'
 import { parseKeys } from '../../lib/node/index.js'
 import { NodeKeyring } from '../../lib/node/keyring.js'
 import { ObjectWriter } from '../../lib/node/objects.js'
@@ -24,7 +24,7 @@ class World {
   readonly settings
   readonly keyring
   readonly writer
-  readonly deriver
+  readonly belonging
   readonly #marks: false | 'cilium'
 
   constructor(marks: false | 'cilium', ids: readonly number[], zeroOutputMark = false) {
@@ -38,7 +38,7 @@ class World {
     this.keyring = new NodeKeyring(keys(ids[0]!))
     for (const id of ids.slice(1)) this.keyring.prepare(keys(id))
     this.writer = new ObjectWriter(this.settings, this.keyring)
-    this.deriver = new KeyDeriver(this.settings, this.keyring)
+    this.belonging = new Belonging(this.settings)
   }
 
   records({ number, boots, subnets }: Spec, outbound: readonly number[]): Uint8Array {
@@ -59,7 +59,10 @@ class World {
   }
 
   plan(changes: readonly { owner: number; is: Uint8Array; should: Uint8Array }[], keeps = false): Plan {
-    const planner = new Planner({ isInbound: (records, at) => this.deriver.isInbound(records, at), keeps: () => keeps })
+    const planner = new Planner({
+      isInbound: (records, at) => this.belonging.isInbound(records, at),
+      keeps: () => keeps,
+    })
     for (const { owner, is, should } of changes) planner.add(owner, is, should, keeps)
     return planner.finish()
   }

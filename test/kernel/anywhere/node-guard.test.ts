@@ -66,9 +66,12 @@ test('the switches that tunnels depend on are looked at, each with what it is fo
     const [a] = cluster.hosts as [Host]
     const node = await cluster.open(a)
     expect((await node.sysctls()).filter(({ ok }) => !ok)).toEqual([])
-    await a.run('sysctl', ['-qw', 'net.ipv6.conf.all.forwarding=0', 'net.ipv4.conf.all.disable_xfrm=1'])
+    await a.ip([['link', 'add', 'veth.5', 'type', 'veth']])
+    await a.run('sysctl', ['-qw', 'net.ipv6.conf.all.forwarding=0', 'net/ipv4/conf/veth.5/disable_xfrm=1'])
     expect((await node.sysctls()).filter(({ ok }) => !ok)).toMatchObject([
       { name: 'net.ipv6.conf.all.forwarding', value: '0', wanted: '1' },
-      { name: 'net.ipv4.conf.all.disable_xfrm', value: '1', wanted: '0', why: 'else nothing is encrypted' },
+      { name: 'net.ipv4.conf.veth/5.disable_xfrm', value: '1', wanted: '0' },
     ])
+    await node.enableIPv6Forwarding()
+    expect(await a.run('sysctl', ['-n', 'net.ipv6.conf.all.forwarding'])).toBe('1\n')
   }))

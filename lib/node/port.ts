@@ -1,0 +1,23 @@
+import { NetlinkError } from '../base/errors.js'
+import type { Query, XfrmChannel } from '../kernel/xfrm-channel.js'
+
+/** The SAD and SPD as a NodeEncryption needs them. */
+export type XfrmPort = Pick<
+  XfrmChannel,
+  'chunk' | 'commit' | 'read' | 'readFile' | 'readNetFile' | 'writeFile' | 'close'
+>
+
+type Dump = Awaited<ReturnType<XfrmChannel['read']>>
+
+/** Reads the object that a record names; undefined if there is none. The kernel may show one whose mark overlaps. */
+export async function readOne(xfrm: XfrmPort, query: Query & { one: Uint8Array }): Promise<Dump | undefined> {
+  try {
+    return await xfrm.read(query)
+  } catch (error) {
+    if (error instanceof NetlinkError && absence.has(error.errno)) return undefined
+    throw error
+  }
+}
+
+/** ENOENT of a policy, ESRCH of a state. */
+const absence: ReadonlySet<number> = new Set([2, 3])

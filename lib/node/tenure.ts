@@ -1,0 +1,35 @@
+/** How long the present key has encrypted: what reclaiming waits for. */
+export class Tenure {
+  readonly #monotonic: () => number
+  /** When this process turned to it, or first saw that an earlier one had, by the monotonic clock in milliseconds. */
+  #from: number | undefined
+  #isWhole = false
+
+  constructor(monotonic = () => performance.now()) {
+    this.#monotonic = monotonic
+  }
+
+  /** From now on it encrypts. */
+  began(): void {
+    this.#from = this.#monotonic()
+    this.#isWhole = true
+  }
+
+  /** It was seen to encrypt. */
+  seen(): void {
+    this.#from ??= this.#monotonic()
+  }
+
+  /**
+   * What is left of `after` milliseconds. A process that turned to the key itself has its own clock, which nobody sets. One
+   * that was started since has what the kernel remembers, by the clock of the host: set forward, it lets go early; set back,
+   * it never holds on for longer than if the key had been new when this process saw it.
+   *
+   * @param added when the key's oldest outbound SA was added, in seconds since 1970; undefined: it has none, and no need
+   */
+  left(after: number, added: number | undefined): number {
+    const own = after - (this.#monotonic() - (this.#from ?? this.#monotonic()))
+    if (this.#isWhole) return own
+    return added === undefined ? 0 : Math.min(own, after - Math.max(0, Date.now() - added * 1000))
+  }
+}

@@ -1,0 +1,273 @@
+/**
+ * Pods on three nodes talk through tunnels, over IPv4 and IPv6, and nothing of theirs is ever in the clear: with the ranges
+ * as selectors and a guard, and with the marks of a datapath.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Host } from '../../lib/demo/hosts.js'
+import { ping } from '../../lib/demo/ping.js'
+import { stopAll } from '../../lib/demo/sniffer.js'
+import type { NodeEncryption, RemoteNode } from '../../lib/node/index.js'
+import { bootIdOf, Cluster, FAMILIES, keysOf, overlayAddress, podAddress, remoteOf } from './node-cluster.js'
+
+/** Few pings, soon given up, over both families. */
+const COUNT = 3
+const few = { count: COUNT, intervalMs: 20, timeoutMs: 300 }
+const FEW = COUNT * FAMILIES.length
+
+let cluster: Cluster
+let hosts: [Host, Host, Host]
+beforeAll(async () => {
+  cluster = await Cluster.create(3)
+  hosts = cluster.hosts as [Host, Host, Host]
+})
+afterAll(() => cluster[Symbol.asyncDispose]())
+
+describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
+  const overlay = (number: number) => ({ overlay: FAMILIES.map((family) => overlayAddress(number, family)) })
+  const more = (number: number): Partial<RemoteNode> => ({ ...overlay(number), ...(marks !== false && { id: number }) })
+  const others = (host: Host) => cluster.others(host, more)
+  const open = (host: Host, keyId: number, boot = 1) => {
+    const { addresses, subnets } = remoteOf(host.number)
+    const local = { addresses, subnets: subnets!, bootId: bootIdOf(host.number, boot), ...overlay(host.number) }
+    return cluster.open(host, { marks, keys: keysOf(keyId), local })
+  }
+  /** What a datapath does once its node encrypts under a key. */
+  const mark = async (host: Host, keyId: number) => {
+    if (marks !== false) await cluster.datapath(host, keyId)
+  }
+  const pings = (from: Host, to: Host) =>
+    Promise.all(FAMILIES.map((family) => ping(from.container, podAddress(to.number, family), few)))
+  /** Packets in the clear that each node sent while the work went on. */
+  const clearDuring = async (work: () => Promise<unknown>) => {
+    const before = await cluster.sent()
+    await work()
+    return (await cluster.sent()).map(({ clear }, i) => clear - before[i]!.clear)
+  }
+  const nothing = [0, 0, 0]
+  const answered = [{ lost: 0 }, { lost: 0 }]
+  const unanswered = [{ received: 0 }, { received: 0 }]
+
+  let nodes: [NodeEncryption, NodeEncryption, NodeEncryption]
+  let keyId = 3
+
+  test('nodes come one after the other: what goes between them is dropped, then it is ESP', async () => {
+    const opened: NodeEncryption[] = []
+    const [a] = hosts
+    expect(await pings(a, hosts[1])).toMatchObject(answered)
+    for (const host of hosts) {
+      const node = await open(host, keyId)
+      opened.push(node)
+      expect(await node.upsert(others(host))).toMatchObject({ requested: 2, applied: 2, failures: [] })
+      await mark(host, keyId)
+      // The first one that is encrypted lets nothing out to the others, nor in from them.
+      if (opened.length === 1) {
+        const clear = await clearDuring(async () => {
+          expect(await pings(host, hosts[1])).toMatchObject(unanswered)
+          expect(await pings(hosts[1], host)).toMatchObject(unanswered)
+        })
+        // The second's agent is still to come: its own packets are in the clear, and are not let in.
+        expect(clear).toEqual([0, FEW, 0])
+      }
+    }
+    nodes = opened as typeof nodes
+    const [before] = await cluster.sent()
+    expect(await clearDuring(() => Promise.all([pings(hosts[0], hosts[1]), pings(hosts[0], hosts[2])]))).toEqual(
+      nothing,
+    )
+    expect((await cluster.sent())[0]!.esp - before!.esp).toBe(2 * FEW)
+    expect(await Promise.all(hosts.map((host) => host.xfrmErrors()))).toMatchObject([{}, {}, {}])
+  })
+
+  test('a rotation loses nothing if all have prepared before any commits, however slow one of them is', async () => {
+    const errors = await Promise.all(hosts.map((host) => host.xfrmErrors()))
+    const sniffers = await cluster.sniff()
+    const traffic = cluster.traffic()
+    await traffic.flows()
+    const next = ++keyId
+    const clear = await clearDuring(async () => {
+      const slow = sleep(500).then(() => nodes[2].prepare(keysOf(next)))
+      await Promise.all([nodes[0].prepare(keysOf(next)), nodes[1].prepare(keysOf(next)), slow])
+      for (const [i, node] of nodes.entries()) {
+        await node.commit()
+        await mark(hosts[i]!, next)
+        await traffic.flows()
+      }
+      for (const node of nodes) await node.reclaim({ after: 0 })
+      await traffic.flows()
+    })
+    const sum = await traffic.stop()
+    const sniffed = await stopAll(sniffers)
+    console.log('rotation:', sum)
+    expect(sum.lost).toBe(0)
+    expect(clear).toEqual(nothing)
+    expect(sniffed).toEqual({ packets: 0, dropped: 0 })
+    expect(await Promise.all(hosts.map((host) => host.xfrmErrors()))).toEqual(errors)
+    for (const host of hosts) {
+      const spis = (await host.run('ip', ['xfrm', 'state'])).matchAll(/ spi 0x[0-9a-f]*([0-9a-f]) /g)
+      expect(new Set(Array.from(spis, ([, digit]) => digit))).toEqual(new Set([next.toString(16)]))
+    }
+  })
+
+  test('a commit before all have prepared loses packets, in neither direction in the clear', async () => {
+    const next = ++keyId
+    const traffic = cluster.traffic([[hosts[0], hosts[2]]])
+    await traffic.flows()
+    const missed = async () => (await hosts[2].xfrmErrors())['XfrmInNoStates'] ?? 0
+    const before = await missed()
+    const clear = await clearDuring(async () => {
+      await nodes[0].prepare(keysOf(next))
+      await nodes[0].commit()
+      await mark(hosts[0], next)
+      while ((await missed()) < before + 5) await sleep(20)
+      // The slow one, and then it goes on.
+      await nodes[2].prepare(keysOf(next))
+      await traffic.flows()
+    })
+    const sum = await traffic.stop()
+    console.log('out of order:', sum)
+    expect(sum.lost).toBeGreaterThanOrEqual(5)
+    expect(clear).toEqual(nothing)
+    await nodes[1].prepare(keysOf(next))
+    for (const [i, node] of nodes.entries()) {
+      if (i > 0) await node.commit()
+      await mark(hosts[i]!, next)
+      await node.reclaim({ after: 0 })
+    }
+  })
+
+  test('a node that has booted anew is answered once the others know its boot id', async () => {
+    const traffic = cluster.traffic([[hosts[0], hosts[1]]])
+    await traffic.flows()
+    const clear = await clearDuring(async () => {
+      await nodes[1].close()
+      for (const object of ['state', 'policy']) await hosts[1].run('ip', ['xfrm', object, 'flush'])
+      await hosts[1].run('nft', ['flush', 'ruleset'])
+      nodes[1] = await open(hosts[1], keyId, 2)
+      await nodes[1].upsert(others(hosts[1]))
+      await mark(hosts[1], keyId)
+      // Its keys are others now, and they do not fit.
+      const errors = async () => (await hosts[1].xfrmErrors())['XfrmInStateProtoError'] ?? 0
+      const before = await errors()
+      while ((await errors()) === before) await sleep(20)
+      for (const i of [0, 2]) {
+        const report = await nodes[i]!.upsert([remoteOf(2, { ...more(2), bootId: bootIdOf(2, 2) })])
+        expect(report).toMatchObject({ applied: 1 })
+      }
+      await traffic.flows()
+    })
+    await traffic.stop()
+    expect(clear).toEqual(nothing)
+  })
+
+  test('a boot that was missed while the agent was away is made up for', async () => {
+    await nodes[0].close()
+    await nodes[1].close()
+    for (const object of ['state', 'policy']) await hosts[1].run('ip', ['xfrm', object, 'flush'])
+    const clear = await clearDuring(async () => {
+      nodes[1] = await open(hosts[1], keyId, 3)
+      await nodes[1].upsert(others(hosts[1]))
+      nodes[0] = await open(hosts[0], keyId)
+      const rebooted = { ...more(2), bootId: bootIdOf(2, 3) }
+      // What is of the node that did not boot is right as it is.
+      expect(await nodes[0].upsert([remoteOf(2, rebooted), remoteOf(3, more(3))])).toMatchObject({
+        applied: 1,
+        unchanged: 1,
+      })
+      await nodes[2].upsert([remoteOf(2, rebooted)])
+      expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
+    })
+    expect(clear).toEqual(nothing)
+  })
+
+  test('SAs that another tool took away are put back, and their numbers go on', async () => {
+    const traffic = cluster.traffic([[hosts[0], hosts[1]]])
+    await traffic.flows(40)
+    const clear = await clearDuring(async () => {
+      await hosts[0].run('ip', ['xfrm', 'state', 'flush'])
+      expect(await nodes[0].reconcile()).toMatchObject({ updated: 0, removed: 0 })
+      await traffic.flows()
+    })
+    await traffic.stop()
+    expect(clear).toEqual(nothing)
+    for (const host of hosts) expect(await host.xfrmErrors()).not.toHaveProperty('XfrmInStateSeqError')
+    expect(await nodes[0].reconcile({ dryRun: true })).toMatchObject({ plan: [] })
+  })
+
+  test('overlay traffic between nodes goes through tunnels of its own', async () => {
+    const esp = async () => (await cluster.sent())[0]!.esp
+    const before = await esp()
+    const clear = await clearDuring(async () => {
+      for (const family of FAMILIES) {
+        const to = overlayAddress(2, family)
+        await hosts[0].run('bash', ['-c', `for i in 1 2 3; do echo > /dev/udp/${to}/8472; done`])
+      }
+    })
+    expect(clear).toEqual(nothing)
+    expect((await esp()) - before).toBe(6)
+    const states = (await hosts[1].run('ip', ['-s', 'xfrm', 'state'])).split(/^(?=src )/m)
+    expect(states.filter((state) => state.includes(' reqid 2') && state.includes(' 3(packets)'))).toHaveLength(2)
+  })
+
+  if (marks === false) {
+    test('with the policies flushed by another tool the guard lets nothing out, and reconcile() brings them back', async () => {
+      const clear = await clearDuring(async () => {
+        await hosts[0].run('ip', ['xfrm', 'policy', 'flush'])
+        expect(await pings(hosts[0], hosts[1])).toMatchObject(unanswered)
+      })
+      expect(clear).toEqual(nothing)
+      expect((await nodes[0].status()).guard!.drops.out).toBeGreaterThanOrEqual(FEW)
+      await nodes[0].reconcile()
+      expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
+    })
+  } else {
+    test('with the policies flushed by another tool what is marked leaves in the clear, until reconcile() brings them back', async () => {
+      const clear = await clearDuring(async () => {
+        await hosts[0].run('ip', ['xfrm', 'policy', 'flush'])
+        await pings(hosts[0], hosts[1])
+      })
+      expect(clear).toEqual([FEW, 0, 0])
+      await nodes[0].reconcile()
+      const clearAgain = await clearDuring(async () => {
+        expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
+      })
+      expect(clearAgain).toEqual(nothing)
+    })
+  }
+
+  test('a node that was removed is sent nothing in the clear, nor is anything taken from it', async () => {
+    const clear = await clearDuring(async () => {
+      expect(await nodes[0].remove(['node2'])).toMatchObject({ requested: 1, applied: 1 })
+      expect(await pings(hosts[0], hosts[1])).toMatchObject(unanswered)
+      expect(await pings(hosts[1], hosts[0])).toMatchObject(unanswered)
+      expect(await pings(hosts[0], hosts[2])).toMatchObject(answered)
+    })
+    expect(clear).toEqual(nothing)
+    if (marks !== false) expect(await hosts[0].xfrmErrors()).toMatchObject({ XfrmOutPolBlock: FEW })
+    // One that comes back goes on with its numbers: the other kept its own.
+    await nodes[0].upsert([remoteOf(2, { ...more(2), bootId: bootIdOf(2, 3) })])
+    expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
+  })
+
+  test('drops are counted by what they were for', async () => {
+    const counters = await nodes[2].statistics()
+    const found = Object.fromEntries(counters.map(({ counter, count }) => [counter, count]))
+    expect(Object.fromEntries(Object.entries(found).filter(([, count]) => count > 0))).toEqual(
+      await hosts[2].xfrmErrors(),
+    )
+    expect(counters.find(({ counter }) => counter === 'XfrmInNoStates')).toMatchObject({
+      direction: 'inbound',
+      error: 'no_states',
+    })
+    expect(counters.filter(({ meaning }) => meaning.includes('not known here'))).toEqual([])
+  })
+
+  test('closed with flush, nothing of it is left', async () => {
+    for (const node of nodes) await node.close({ flush: true })
+    for (const host of hosts) {
+      expect([await host.states(), await host.policies()]).toEqual([0, 0])
+      expect(await host.ruleset()).not.toContain('xfrmesh')
+      await host.run('nft', ['flush', 'ruleset'])
+    }
+  })
+})

@@ -3,7 +3,7 @@ import { ADDRESS_BYTES, AF_INET, ONE_FAMILY, parseAddress, unusable, whyNot } fr
 import { integer } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
-import { LAST_VNI } from './firewall.js'
+import { isVni, LAST_VNI } from './firewall.js'
 import type { Settings } from './options.js'
 
 /**
@@ -50,7 +50,7 @@ export function items(value: unknown, argument: string, expected: string): reado
 
 /** @throws InvalidArgument naming `networks[2]` */
 export function vnis(list: readonly unknown[]): number[] {
-  return list.map((vni, i) => integer(vni, `networks[${i}]`, 0, LAST_VNI))
+  return list.map((vni, i) => (isVni(vni) ? vni : integer(vni, `networks[${i}]`, 0, LAST_VNI)))
 }
 
 /** Packs the addresses of peers. @throws InvalidArgument naming `peers[2]`, if one can't be a peer of this overlay */

@@ -31,11 +31,13 @@ export interface FirewallOptions {
   linksElsewhere?: boolean
 }
 
+type Vnis = readonly number[] | ReadonlySet<number>
+
 export interface FirewallChange {
   /** VNIs, 0 to 2^24 - 1. One that is guarded already is no failure. */
-  add?: readonly number[]
+  add?: Vnis
   /** One that is not guarded is no failure. One that is in `add` too is not guarded afterwards. */
-  remove?: readonly number[]
+  remove?: Vnis
   /** When no network is left, take the table away too. Default: false. */
   removeEmpty?: boolean
 }
@@ -164,22 +166,28 @@ export class Firewall {
   /** What makes the table guard other networks too, and fewer; undefined if it does that already. */
   #changeOf(
     found: FoundTable | undefined,
-    add: Set<number>,
-    remove: Set<number>,
+    add: ReadonlySet<number>,
+    remove: ReadonlySet<number>,
     removeEmpty: boolean,
   ): NftTransaction | undefined {
     const state = this.#stateOf(found)
-    const networks = without([...state.networks, ...add], remove)
-    if (networks.size === 0 && (removeEmpty || !state.exists)) return state.exists ? this.#removal() : undefined
+    const { exists, networks } = state
+    const fresh: number[] = []
+    const gone: number[] = []
+    for (const vni of add) if (!networks.has(vni) && !remove.has(vni)) fresh.push(vni)
+    for (const vni of remove) if (networks.has(vni)) gone.push(vni)
+    const isEmpty = networks.size + fresh.length === gone.length
+    if (isEmpty && (removeEmpty || !exists)) return exists ? this.#removal() : undefined
     if (state.intact) {
       return new NftTransaction()
-        .addElements(elementsOf(this.table, without(networks, state.networks)))
-        .deleteElements(elementsOf(this.table, without(state.networks, networks)))
+        .addElements(elementsOf(this.table, fresh))
+        .deleteElements(elementsOf(this.table, gone))
     }
-    if (state.otherPort !== undefined && state.networks.size > 0) {
+    if (state.otherPort !== undefined && networks.size > 0) {
       throw otherPortError(this.table.table, state.otherPort, this.#port)
     }
-    return replacing(this.table, this.#guard, networks, found?.rules ?? [])
+    for (const vni of gone) networks.delete(vni)
+    return replacing(this.table, this.#guard, [...networks, ...fresh], found?.rules ?? [])
   }
 
   #removal(): NftTransaction {
@@ -218,10 +226,17 @@ function missingPart(error: NetlinkError): Unsupported {
   )
 }
 
-function vnis(value: unknown, argument: string): Set<number> {
-  return new Set(array(value, argument).map((vni, i) => integer(vni, `${argument}[${i}]`, 0, LAST_VNI)))
+function vnis(value: unknown, argument: string): ReadonlySet<number> {
+  const given = value instanceof Set ? (value as ReadonlySet<unknown>) : array(value, argument)
+  let i = 0
+  for (const vni of given) {
+    if (!isVni(vni)) integer(vni, `${argument}[${i}]`, 0, LAST_VNI)
+    i++
+  }
+  return (given instanceof Set ? given : new Set(given)) as ReadonlySet<number>
 }
 
-function without(networks: Iterable<number>, others: ReadonlySet<number>): Set<number> {
-  return new Set([...networks].filter((vni) => !others.has(vni)))
+/** They come by the thousand: what is right needs no name. */
+export function isVni(value: unknown): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= LAST_VNI
 }

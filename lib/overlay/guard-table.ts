@@ -47,9 +47,14 @@ export function replacing(
 
 /** Networks as elements of the set. */
 export function elementsOf(table: TableName, networks: Iterable<number>): ElementsOptions {
-  const vnis = [...networks]
+  const vnis = Array.isArray(networks) ? (networks as readonly number[]) : [...networks]
   const keys = new Uint8Array(vnis.length * VNI_BYTES)
-  for (const [i, vni] of vnis.entries()) keys.set([vni >> 16, vni >> 8, vni], i * VNI_BYTES)
+  for (let i = 0, at = 0; i < vnis.length; i++) {
+    const vni = vnis[i]!
+    keys[at++] = vni >> 16
+    keys[at++] = vni >> 8
+    keys[at++] = vni
+  }
   return { ...vniSet(table), keyBytes: VNI_BYTES, keys }
 }
 

@@ -41,11 +41,11 @@ export class Networks {
   async guard(add: readonly number[], all: ReadonlySet<number>): Promise<PlanFailure[]> {
     if (add.length === 0) return []
     try {
-      await this.#firewall?.apply({ add: [...all] })
+      await this.#firewall?.apply({ add: all })
     } catch (error) {
       return add.map((vni) => failure(`vni ${vni}`, 'guard network', error))
     }
-    this.guarded = new Set([...this.guarded, ...all])
+    this.guarded = this.guarded.size === 0 ? all : union(this.guarded, all)
     return []
   }
 
@@ -101,6 +101,12 @@ export class Networks {
     const some = `${missing.slice(0, 3).join(', ')}${missing.length > 3 ? ', …' : ''}`
     return [...state.differences, `${missing.length} networks are not in its set (${some})`]
   }
+}
+
+function union(one: ReadonlySet<number>, other: ReadonlySet<number>): Set<number> {
+  const both = new Set(one)
+  for (const vni of other) both.add(vni)
+  return both
 }
 
 /** Whether a table is there that was tampered with. One that is not there is made with its networks. */

@@ -145,20 +145,25 @@ export class Overlay implements AsyncDisposable {
       const list = vnis(given)
       const mesh = this.#mesh
       const { wanted, releasing } = mesh.networks
-      const isSafe = (vni: number) => wanted.has(vni) && mesh.networks.guarded.has(vni) && mesh.isUnderPolicies
-      const fresh = new Set(list.filter((vni) => !isSafe(vni)))
-      const before = new Set(wanted)
-      for (const vni of fresh) {
-        wanted.add(vni)
+      const { guarded } = mesh.networks
+      const fresh = new Set<number>()
+      const unwanted: number[] = []
+      for (const vni of list) {
+        if (!wanted.has(vni)) {
+          unwanted.push(vni)
+          wanted.add(vni)
+        } else if (mesh.isUnderPolicies && guarded.has(vni)) continue
+        fresh.add(vni)
         releasing.delete(vni)
       }
       try {
         const done = fresh.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
-        const applied = [...fresh].filter((vni) => mesh.networks.guarded.has(vni)).length
+        let applied = 0
+        for (const vni of fresh) if (mesh.networks.guarded.has(vni)) applied++
         return this.#report(call, done, list.length, fresh.size, done.failed.size > 0 ? 0 : applied)
       } catch (error) {
         const refused = error instanceof Unsupported || error instanceof InvalidState
-        if (refused) for (const vni of fresh) if (!before.has(vni)) wanted.delete(vni)
+        if (refused) for (const vni of unwanted) wanted.delete(vni)
         throw error
       }
     })

@@ -6,5 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 test/setup.sh build test bench
 bench/floor/build.sh build/floor
 bench/peers/build.sh build/peers
+bench/packets/build.sh build/packets
 npx tsc -p bench/tsconfig.json
 exec node build/bench/main.js "$@"

@@ -2,6 +2,7 @@ import type { Scenario } from './harness/contest.js'
 import { masquerading } from './masquerade/scenarios.js'
 import { networks } from './nft/networks.js'
 import { nodesScenario } from './node/nodes.js'
+import { packets } from './packets/packets.js'
 import { peers } from './xfrm/peers.js'
 import { policies } from './xfrm/policies.js'
 import { records } from './xfrm/records.js'
@@ -10,5 +11,5 @@ import { stale } from './xfrm/stale.js'
 /** All that `npm run bench` runs, in this order. */
 export const scenarios: readonly Scenario[] = [
   ...[policies, records, ...peers, stale, nodesScenario],
-  ...[networks, ...masquerading],
+  ...[networks, ...masquerading, packets],
 ]

@@ -34,9 +34,9 @@ export async function contend(scenario: Scenario, size: number, rounds: number, 
       for (const [step, sample] of samples) (results[at]!.samples[step] ??= []).push(sample)
     }
   }
-  const { name, title, unit } = scenario
+  const { name, title, unit, rate } = scenario
   const steps = scenario.steps.map((step) => ({ name: step.name, operations: step.operations(size) }))
-  return { scenario: name, title, unit, size, place, rounds, steps, contestants: results }
+  return { scenario: name, title, unit, ...(rate && { rate }), size, place, rounds, steps, contestants: results }
 }
 
 async function round(

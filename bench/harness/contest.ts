@@ -49,6 +49,8 @@ export interface Scenario {
   readonly title: string
   /** What a size counts, in the plural: 'policies'. */
   readonly unit: string
+  /** What operations in a second are called, where that is what is asked: its picture then shows them, not times. */
+  readonly rate?: string
   /** Whether it takes ESP, so that it runs in the lab where this kernel has none. */
   readonly needsEsp: boolean
   readonly sizes: { readonly quick: readonly number[]; readonly full: readonly number[] }
@@ -64,6 +66,7 @@ export interface Outcome {
   readonly scenario: string
   readonly title: string
   readonly unit: string
+  readonly rate?: string
   readonly size: number
   readonly place: string
   readonly rounds: number

@@ -17,7 +17,8 @@ interface Point {
 }
 
 /**
- * For each scenario with more than one size: time over size, and time an operation over size; and the event loop's delay.
+ * For each scenario with more than one size: time over size, and time an operation over size, or the rate over size where
+ * that is what is asked; and the event loop's delay.
  * Returns the files' names.
  */
 export async function draw({ outcomes, anatomies }: Run, directory: string): Promise<string[]> {
@@ -30,6 +31,12 @@ export async function draw({ outcomes, anatomies }: Run, directory: string): Pro
     if (new Set(own.map(({ size }) => size)).size < 2) continue
     const { scenario, unit, place } = own[0]!
     const each = (line: Line) => line.microsecondsEach / line.medianMs
+    const rate = outcomes.find((outcome) => outcome.scenario === scenario)?.rate
+    if (rate !== undefined) {
+      const name = `${scenario}-rate`
+      files.push(await picture(directory, name, chart(own.map(ratePoint), unit, rate, `${about}: ${rate}`)))
+      continue
+    }
     const total = own.map((line) => point(line, 1))
     const single = own.map((line) => point(line, each(line)))
     const name = place === 'here' ? scenario : `${scenario}-${place}`
@@ -81,10 +88,20 @@ function point({ name, size, step, medianMs, lowMs, highMs }: Line, factor: numb
   return { name, size, step, value: medianMs * factor, low: lowMs * factor, high: highMs * factor }
 }
 
+/** Operations in a second. */
+function ratePoint({ name, size, step, medianMs, lowMs, highMs, microsecondsEach }: Line): Point {
+  const rate = (ms: number) => (1e6 * medianMs) / (microsecondsEach * ms)
+  return { name, size, step, value: rate(medianMs), low: rate(highMs), high: rate(lowMs) }
+}
+
 /** A panel a step; both axes logarithmic, so that what is linear is a straight line; quartiles as a band. */
 function chart(values: readonly Point[], unit: string, what: string, title: string): TopLevelSpec {
   const log = { type: 'log' as const }
-  const x = { field: 'size', type: 'quantitative' as const, scale: log, title: unit }
+  // A logarithm has no zero: then the axis is linear up to 1.
+  const sizes = [...new Set(values.map(({ size }) => size))]
+  const scale = sizes.includes(0) ? { type: 'symlog' as const } : log
+  const axis = sizes.includes(0) ? { values: sizes } : {}
+  const x = { field: 'size', type: 'quantitative' as const, scale, axis, title: unit }
   const colour = { field: 'name', type: 'nominal' as const, title: null, sort: null }
   return {
     title,

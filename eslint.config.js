@@ -4,12 +4,13 @@ import ts from 'typescript-eslint'
 
 /** Which rooms of lib/ a room may import from: DESIGN's one-way table. A room not named in a list is out of its reach. */
 const outOfReach = {
-  base: ['kernel', 'host', 'overlay', 'masquerade', 'node', 'demo', 'cli', 'native.js'],
-  kernel: ['host', 'overlay', 'masquerade', 'node', 'demo', 'cli'],
-  host: ['overlay', 'masquerade', 'node', 'demo', 'cli', 'native.js'],
+  base: ['kernel', 'host', 'overlay', 'masquerade', 'vxlan', 'node', 'demo', 'cli', 'native.js'],
+  kernel: ['host', 'overlay', 'masquerade', 'vxlan', 'node', 'demo', 'cli'],
+  host: ['overlay', 'masquerade', 'vxlan', 'node', 'demo', 'cli', 'native.js'],
   overlay: ['host', 'masquerade', 'node', 'demo', 'cli', 'native.js'],
-  masquerade: ['host', 'overlay', 'node', 'demo', 'cli', 'native.js'],
-  node: ['host', 'overlay', 'masquerade', 'demo', 'cli', 'native.js'],
+  masquerade: ['host', 'overlay', 'vxlan', 'node', 'demo', 'cli', 'native.js'],
+  vxlan: ['host', 'overlay', 'masquerade', 'node', 'demo', 'cli', 'native.js'],
+  node: ['host', 'overlay', 'masquerade', 'vxlan', 'demo', 'cli', 'native.js'],
   demo: ['cli', 'native.js'],
   cli: ['native.js'],
 }

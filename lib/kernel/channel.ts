@@ -125,6 +125,17 @@ export class Channel {
     return file.errno
   }
 
+  /**
+   * Takes a name in this namespace until the channel is closed or the process dies.
+   * @returns who holds it, if it is taken (pid 0: not to be told), or undefined: it is ours now
+   */
+  async lock(name: string): Promise<{ pid: number; uid: number } | undefined> {
+    const taken = await this.run('lock', (socket, job) => socket.lock(job, name))
+    if (taken.errno === EADDRINUSE) return { pid: taken.pid, uid: taken.uid }
+    checkEnding('lock', taken)
+    return undefined
+  }
+
   /** Ends what is at work at its next chunk; resolves when the socket and its thread are gone. */
   close(): Promise<void> {
     return (this.#closed ??= this.#socket.close())
@@ -144,3 +155,4 @@ export class Channel {
 }
 
 const ENOENT = 2
+const EADDRINUSE = 98

@@ -105,6 +105,7 @@ export const AcquireTail = { destination: 0, source: 16, sequence: 32, protocol:
 
 /** Appends records to one growing buffer. No object a record: the caller sets the fields of the record it began. */
 export class RecordWriter {
+  readonly #head: number
   #buffer: Uint8Array
   #view: DataView
   #words: Uint32Array
@@ -114,7 +115,9 @@ export class RecordWriter {
   /** Buffers of zeros, to be used again. */
   readonly #spare: Uint8Array[] = []
 
-  constructor(capacity = 16384) {
+  /** @param head of the records: their bytes before the tail, a multiple of eight */
+  constructor(capacity = 16384, head = HEAD_BYTES) {
+    this.#head = head
     this.#buffer = new Uint8Array(align8(capacity))
     this.#view = new DataView(this.#buffer.buffer)
     this.#words = new Uint32Array(this.#buffer.buffer)
@@ -128,11 +131,11 @@ export class RecordWriter {
   /** Begins a record of zeros. What is set next is set in it. */
   begin(operation: number): void {
     this.#seal()
-    this.#reserve(HEAD_BYTES)
+    this.#reserve(this.#head)
     this.#start = this.#end
-    this.#end += HEAD_BYTES
+    this.#end += this.#head
     this.#count++
-    this.#words[this.#start >> 2] = HEAD_BYTES
+    this.#words[this.#start >> 2] = this.#head
     this.#buffer[this.#start + State.operation] = operation
   }
 

@@ -116,15 +116,9 @@ export class XfrmChannel {
     return reply.messages
   }
 
-  /**
-   * Takes a name in this namespace until the channel is closed or the process dies.
-   * @returns who holds it, if it is taken (pid 0: not to be told), or undefined: it is ours now
-   */
-  async lock(name: string): Promise<{ pid: number; uid: number } | undefined> {
-    const taken = await this.#channel.run('lock', (socket, job) => socket.lock(job, name))
-    if (taken.errno === EADDRINUSE) return { pid: taken.pid, uid: taken.uid }
-    checkEnding('lock', taken)
-    return undefined
+  /** @see Channel.lock */
+  lock(name: string): Promise<{ pid: number; uid: number } | undefined> {
+    return this.#channel.lock(name)
   }
 
   /** A file of /proc/thread-self/net as this namespace has it; undefined where there is none. */
@@ -157,8 +151,6 @@ const BOOST_FROM = 1000
 
 /** What the addon's `expedite` takes. */
 const Expedite = { off: 0, on: 1, mend: 2 } as const
-
-const EADDRINUSE = 98
 
 export { Ending } from '../native.js'
 export type { NativeOutcome } from '../native.js'

@@ -50,7 +50,7 @@ std::size_t encodeNeighbour(const NeighbourRecord& record, std::uint16_t flags, 
   ndmsg head{};
   head.ndm_family = record.family;
   head.ndm_ifindex = record.interfaceIndex;
-  head.ndm_state = isSet ? record.state : std::uint16_t{0};
+  head.ndm_state = record.state;
   head.ndm_flags = record.flags;
   writer.appendValue(head);
   putDestination(writer, record);

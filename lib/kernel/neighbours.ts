@@ -1,8 +1,10 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { NETLINK_ROUTE, type NativeOutcome } from '../native.js'
-import { eachAttribute, HEADER_BYTES, viewOf } from './attributes.js'
+import { malformed } from './attributes.js'
 import { Channel, type ChannelOptions } from './channel.js'
 import { AF_BRIDGE } from './neighbour-records.js'
+import { AttributeWriter, Attributes } from './netlink-attributes.js'
+import { Cursor } from './netlink-cursor.js'
 import { checkEnding } from './netlink-errors.js'
 import { LITTLE_ENDIAN } from './records.js'
 
@@ -88,38 +90,26 @@ export class NeighbourChannel {
 
 /** The payload of the RTM_GETLINK for the link of that name. */
 function linkNamed(name: string): Uint8Array {
-  const text = Buffer.from(`${name}\0`)
-  const payload = new Uint8Array(IFINFOMSG_BYTES + HEADER_BYTES + text.length)
-  const view = viewOf(payload)
-  view.setUint16(IFINFOMSG_BYTES, HEADER_BYTES + text.length, LITTLE_ENDIAN)
-  view.setUint16(IFINFOMSG_BYTES + 2, IFLA_IFNAME, LITTLE_ENDIAN)
-  payload.set(text, IFINFOMSG_BYTES + HEADER_BYTES)
-  return payload
+  const writer = new AttributeWriter(LITTLE_ENDIAN)
+  writer.skip(IFINFOMSG_BYTES)
+  writer.text(IFLA_IFNAME, name).u32(IFLA_EXT_MASK, SKIP_STATISTICS)
+  return writer.written
 }
 
-/** The link in an RTM_NEWLINK. */
-function viewOfLink(message: Uint8Array): LinkView {
-  const view = viewOf(message)
-  const index = view.getInt32(MESSAGE_BYTES + INDEX_OFFSET, LITTLE_ENDIAN)
-  const attributes = message.subarray(MESSAGE_BYTES + IFINFOMSG_BYTES, view.getUint32(0, LITTLE_ENDIAN))
-  const info = within(within(attributes).get(IFLA_LINKINFO))
-  const data = within(info.get(IFLA_INFO_DATA))
-  const isIpv6 = data.has(Vxlan.group6) || data.has(Vxlan.local6)
-  const isIpv4 = data.has(Vxlan.group) || data.has(Vxlan.local)
+/** The link in the first RTM_NEWLINK. */
+function viewOfLink(messages: Uint8Array): LinkView {
+  const message = new Cursor(messages, IFINFOMSG_BYTES)
+  if (!message.nextMessage()) throw malformed('no link')
+  const attributes = new Attributes(message.payload, LITTLE_ENDIAN)
+  const info = attributes.has(IFLA_LINKINFO) ? attributes.nest(IFLA_LINKINFO) : undefined
+  const data = info?.has(IFLA_INFO_DATA) === true ? info.nest(IFLA_INFO_DATA) : undefined
+  const has = (...types: number[]) => types.some((type) => data?.has(type) === true)
   return {
-    index,
-    kind: text(info.get(IFLA_INFO_KIND)),
-    family: isIpv6 ? AF_INET6 : isIpv4 ? AF_INET : undefined,
-    isExternal: data.get(Vxlan.collectMetadata)?.[0] === 1,
+    index: message.head.getInt32(INDEX_OFFSET, LITTLE_ENDIAN),
+    kind: info?.has(IFLA_INFO_KIND) === true ? info.text(IFLA_INFO_KIND) : undefined,
+    family: has(Vxlan.group6, Vxlan.local6) ? AF_INET6 : has(Vxlan.group, Vxlan.local) ? AF_INET : undefined,
+    isExternal: has(Vxlan.collectMetadata) && data?.bytes(Vxlan.collectMetadata)[0] === 1,
   }
-}
-
-function within(nest: Uint8Array | undefined): Map<number, Uint8Array> {
-  return new Map(nest && eachAttribute(nest))
-}
-
-function text(bytes: Uint8Array | undefined): string | undefined {
-  return bytes && Buffer.from(bytes).toString('latin1').replace(/\0.*$/, '')
 }
 
 const ENODEV = 19
@@ -134,7 +124,9 @@ const IFLA_LINKINFO = 18
 const IFLA_INFO_KIND = 1
 const IFLA_INFO_DATA = 2
 const Vxlan = { group: 2, local: 4, group6: 16, local6: 17, collectMetadata: 25 } as const
-/** struct nlmsghdr, struct ifinfomsg, and where in that the index is. */
-const MESSAGE_BYTES = 16
+/** RTEXT_FILTER_SKIP_STATS: counters are most of what the kernel says of a link. */
+const IFLA_EXT_MASK = 29
+const SKIP_STATISTICS = 8
+/** struct ifinfomsg, and where in it the index is. */
 const IFINFOMSG_BYTES = 16
 const INDEX_OFFSET = 4

@@ -83,7 +83,7 @@ export class EndpointList {
       sameWords(this.macs, same * MAC_WORDS, this.macs, row * MAC_WORDS, MAC_WORDS) &&
       sameWords(this.vteps, same * KEY_WORDS, this.vteps, row * KEY_WORDS, KEY_WORDS)
     if (!isSame) {
-      throw new InvalidArgument(`${argument}.ip`, `listed once: ${String(ip)} is with another mac or vtep before it`)
+      throw new InvalidArgument(`${argument}.ip`, `listed once: ${ip} is with another mac or vtep before it`)
     }
   }
 }

@@ -205,7 +205,7 @@ export class Endpoints implements AsyncDisposable {
     try {
       given = array(endpoints, 'endpoints').slice()
     } catch (error) {
-      return Promise.reject(error as InvalidArgument)
+      return Promise.reject(error instanceof Error ? error : new Error(String(error)))
     }
     return this.#call((began) => {
       if (this.#holder !== undefined) {
@@ -228,9 +228,9 @@ export class Endpoints implements AsyncDisposable {
 
 /** dev_valid_name() of the kernel's net/core/dev.c. */
 function linkName(value: unknown, argument: string): string {
-  const isName = typeof value === 'string' && !/[\s/:\0]/.test(value) && value !== '.' && value !== '..'
-  const bytes = isName ? Buffer.byteLength(value) : 0
-  if (bytes >= 1 && bytes <= 15) return value as string
+  const name = typeof value === 'string' && !/[\s/:\0]/.test(value) && value !== '.' && value !== '..' ? value : ''
+  const bytes = Buffer.byteLength(name)
+  if (bytes >= 1 && bytes <= 15) return name
   throw new InvalidArgument(
     argument,
     "a link's name, 1 to 15 bytes with no space, slash or colon, as in 'vx4096'",

@@ -60,7 +60,7 @@ export async function carryOut(channel: Committer, link: number, phases: readonl
     if (executor.error !== undefined) break
   }
   await before
-  if (executor.error !== undefined) throw executor.error
+  executor.check()
   return executor.result
 }
 
@@ -95,7 +95,12 @@ async function write(writer: NeighbourWriter, slice: readonly Range[]): Promise<
 class Executor {
   readonly result = nothingDone()
   /** What broke it off. */
-  error: unknown
+  error: Error | undefined
+
+  /** @throws what broke it off */
+  check(): void {
+    if (this.error !== undefined) throw this.error
+  }
 
   /** Settles what came of a slice. Never rejects. */
   async settle(slice: readonly Range[], committed: Promise<NativeOutcome>): Promise<void> {
@@ -118,7 +123,7 @@ class Executor {
       }
       checkEnding('commit', outcome)
     } catch (error) {
-      this.error ??= error
+      this.error ??= error as Error
     }
   }
 

@@ -58,9 +58,9 @@ class Kernel {
 
   /** As `bridge` and `ip` would list it. */
   get listed(): { fdb: Map<string, string>; neighbours: Map<string, string> } {
-    const texts = (entries: Map<string, Uint8Array>, value: (mac: string, address: string) => string) =>
-      new Map([...entries].map(([key, record]) => [key, value(...textsOf(record))]).sort())
-    return { fdb: texts(this.fdb, (_, vtep) => vtep), neighbours: texts(this.neighbours, (mac) => mac) } as never
+    const texts = (entries: Map<string, Uint8Array>, part: 0 | 1) =>
+      new Map([...entries].map(([key, record]): [string, string] => [key, textsOf(record)[part]]).sort())
+    return { fdb: texts(this.fdb, 1), neighbours: texts(this.neighbours, 0) }
   }
 
   #carryOut(reader: NeighbourReader): number {

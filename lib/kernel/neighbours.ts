@@ -1,12 +1,10 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { NETLINK_ROUTE, type NativeOutcome } from '../native.js'
-import { malformed } from './attributes.js'
 import { Channel, type ChannelOptions } from './channel.js'
+import { LinkMessage, linkNamed, readLinks, type Link } from './link.js'
 import { AF_BRIDGE } from './neighbour-records.js'
-import { AttributeWriter, Attributes } from './netlink-attributes.js'
-import { Cursor } from './netlink-cursor.js'
 import { checkEnding } from './netlink-errors.js'
-import { LITTLE_ENDIAN } from './records.js'
+import { readVxlan, VXLAN } from './vxlan.js'
 
 /** Neighbour and FDB entries of a namespace's links, in records (neighbour-records.ts). */
 
@@ -36,13 +34,13 @@ export class NeighbourChannel {
   /** The link of that name; undefined if there is none. */
   async link(name: string): Promise<LinkView | undefined> {
     const what = `looking up link ${name}`
-    const question = linkNamed(name)
+    const question = linkNamed({ name })
     const reply = await this.#channel.run(what, (socket, job) =>
-      socket.request(job, RTM_GETLINK, 0, question, this.#channel.timeoutMs),
+      socket.request(job, LinkMessage.get, 0, question, this.#channel.timeoutMs),
     )
     if (reply.errno === ENODEV) return undefined
     checkEnding(what, reply)
-    return viewOfLink(reply.messages)
+    return readLinks(reply.messages).map(viewOf)[0]
   }
 
   /** @throws Unsupported without CAP_NET_ADMIN over the namespace: better at first than for each entry */
@@ -88,45 +86,16 @@ export class NeighbourChannel {
   }
 }
 
-/** The payload of the RTM_GETLINK for the link of that name. */
-function linkNamed(name: string): Uint8Array {
-  const writer = new AttributeWriter(LITTLE_ENDIAN)
-  writer.skip(IFINFOMSG_BYTES)
-  writer.text(IFLA_IFNAME, name).u32(IFLA_EXT_MASK, SKIP_STATISTICS)
-  return writer.written
-}
-
-/** The link in the first RTM_NEWLINK. */
-function viewOfLink(messages: Uint8Array): LinkView {
-  const message = new Cursor(messages, IFINFOMSG_BYTES)
-  if (!message.nextMessage()) throw malformed('no link')
-  const attributes = new Attributes(message.payload, LITTLE_ENDIAN)
-  const info = attributes.has(IFLA_LINKINFO) ? attributes.nest(IFLA_LINKINFO) : undefined
-  const data = info?.has(IFLA_INFO_DATA) === true ? info.nest(IFLA_INFO_DATA) : undefined
-  const has = (...types: number[]) => types.some((type) => data?.has(type) === true)
-  return {
-    index: message.head.getInt32(INDEX_OFFSET, LITTLE_ENDIAN),
-    kind: info?.has(IFLA_INFO_KIND) === true ? info.text(IFLA_INFO_KIND) : undefined,
-    family: has(Vxlan.group6, Vxlan.local6) ? AF_INET6 : has(Vxlan.group, Vxlan.local) ? AF_INET : undefined,
-    isExternal: has(Vxlan.collectMetadata) && data?.bytes(Vxlan.collectMetadata)[0] === 1,
-  }
+function viewOf({ index, kind, data }: Link): LinkView {
+  if (kind !== VXLAN || data === undefined) return { index, kind, family: undefined, isExternal: false }
+  const { family, external, vniFilter } = readVxlan(data)
+  const families = { 4: AF_INET, 6: AF_INET6 } as const
+  return { index, kind, family: family && families[family], isExternal: external || vniFilter }
 }
 
 const ENODEV = 19
 const EINVAL = 22
 
-/** linux/rtnetlink.h, linux/neighbour.h, linux/if_link.h. */
-const RTM_GETLINK = 18
+/** linux/rtnetlink.h, linux/neighbour.h. */
 const RTM_DELNEIGH = 29
 const NDMSG_BYTES = 12
-const IFLA_IFNAME = 3
-const IFLA_LINKINFO = 18
-const IFLA_INFO_KIND = 1
-const IFLA_INFO_DATA = 2
-const Vxlan = { group: 2, local: 4, group6: 16, local6: 17, collectMetadata: 25 } as const
-/** RTEXT_FILTER_SKIP_STATS: counters are most of what the kernel says of a link. */
-const IFLA_EXT_MASK = 29
-const SKIP_STATISTICS = 8
-/** struct ifinfomsg, and where in it the index is. */
-const IFINFOMSG_BYTES = 16
-const INDEX_OFFSET = 4

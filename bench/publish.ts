@@ -24,7 +24,7 @@ export async function publish(files: readonly string[], directory: string): Prom
     '',
     '## Targets',
     '',
-    'Those of DESIGN.md, Speed.',
+    'Those of DESIGN.md, Speed, and those of nftables in bulk.',
     '',
     '| target | wanted | seen | holds |',
     '| --- | --- | --- | --- |',

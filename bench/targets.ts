@@ -1,5 +1,6 @@
 import { digits, type Line, linesOf } from './harness/report.js'
 import type { Run } from './main.js'
+import { judgeNft } from './nft/targets.js'
 
 /** What a target came to in the runs at hand. */
 export interface Judgement {
@@ -12,7 +13,7 @@ export interface Judgement {
 /** Sizes from which a process's first steps no longer count. */
 const LARGE = 10_000
 
-/** The targets of DESIGN.md, Speed, of which the runs have figures. */
+/** The targets of DESIGN.md, Speed, and those of nftables in bulk, of which the runs have figures. */
 export function judge(runs: readonly Run[]): Judgement[] {
   const lines = runs.flatMap(({ outcomes }) => outcomes.flatMap(linesOf))
   const anatomies = runs.flatMap((run) => run.anatomies)
@@ -109,7 +110,7 @@ export function judge(runs: readonly Run[]): Judgement[] {
       `${digits(heapBytesEach)} bytes, and ${digits(bufferBytesEach)} in buffers beside it`,
     ({ heapBytesEach, bufferBytesEach }) => heapBytesEach + bufferBytesEach < 300,
   )
-  return found
+  return [...found, ...judgeNft(lines)]
 }
 
 function same(line: Line, others: readonly Line[]): Line {

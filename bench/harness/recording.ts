@@ -70,9 +70,9 @@ export async function nftFloor(steps: readonly Step[], contestant: Contestant, s
     const session = await contestant.open(namespace, size)
     const recorded: Record<string, string> = {}
     try {
-      for (const { name, before } of steps) {
-        await before?.(namespace, size)
-        recorded[name] = keepFile(...(await transactionsOf(() => session.step(name))))
+      for (const step of steps) {
+        await step.before?.(namespace, size)
+        recorded[step.name] = keepFile(...(await transactionsOf(() => session.step(step.name))))
       }
     } finally {
       await session.close()
@@ -86,7 +86,7 @@ export async function nftFloor(steps: readonly Step[], contestant: Contestant, s
 async function transactionsOf(work: () => Promise<unknown>): Promise<Uint8Array[]> {
   const transactions: Uint8Array[] = []
   // eslint-disable-next-line @typescript-eslint/unbound-method -- called with the transaction that it is called on
-  const { take } = NftTransaction.prototype
+  const take = NftTransaction.prototype.take
   NftTransaction.prototype.take = function () {
     const records = take.call(this)
     if (records.length > 0) transactions.push(native.encodeTransaction(records, 0))

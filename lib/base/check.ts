@@ -57,7 +57,7 @@ export function object<T extends object>(
       `left out: there is no such option${near === undefined ? `; there are ${known.join(', ')}` : ` (did you mean '${near}'?)`}`,
     )
   }
-  return value as Partial<T>
+  return value
 }
 
 /** The same as a copy, so that each property is read once. */

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import type { Outcome } from '../../bench/harness/contest.js'
 import { linesOf, table } from '../../bench/harness/report.js'
 import { median, quantile, ratios, spread } from '../../bench/harness/statistics.js'
+import { judgeNft } from '../../bench/nft/targets.js'
 
 describe('the statistics of the benchmark', () => {
   test('a median is the middle one, or the mean of the middle two', () => {
@@ -71,5 +72,48 @@ describe('the report of the benchmark', () => {
   test('reads as a table', () => {
     expect(table(outcome)).toContain('  other')
     expect(table(outcome)).toMatch(/of it build {2,}2\.00/)
+  })
+})
+
+describe('the targets of nftables in bulk', () => {
+  const contest = (scenario: string, step: string, times: Record<string, number>): Outcome => ({
+    ...outcome,
+    scenario,
+    size: 10_000,
+    steps: [{ name: step, operations: 10_000 }],
+    contestants: Object.entries(times).map(([name, ms]) => ({
+      name,
+      role: name.startsWith('xfrmesh') ? 'ours' : name.startsWith('floor') ? 'floor' : 'peer',
+      samples: { [step]: [sample(ms), sample(ms), sample(ms)] },
+    })),
+  })
+  const judged = (scenario: string, step: string, times: Record<string, number>) =>
+    judgeNft(linesOf(contest(scenario, step, times))).map(({ seen, holds }) => [seen, holds])
+
+  test('hold a load against the floor, and against the peer', () => {
+    const rules = (ours: number, plugins: number) => ({
+      "xfrmesh, 'rules'": ours,
+      'floor (C)': 100,
+      'CNI plugins (nft)': plugins,
+    })
+    expect(judged('masquerade-rules', 'load', rules(125, 300))).toEqual([
+      ['load: 1.25', true],
+      ['load: 2.4', true],
+    ])
+    expect(judged('masquerade-rules', 'load', rules(140, 270))).toEqual([
+      ['load: 1.40', false],
+      ['load: 1.9', false],
+    ])
+  })
+
+  test('are not judged where nothing was measured', () => {
+    expect(judged('policies', 'load', { xfrmesh: 1, 'floor (C)': 1 })).toEqual([])
+    expect(judgeNft(linesOf({ ...contest('networks', 'add', { xfrmesh: 1, 'nft -f': 9 }), size: 100 }))).toEqual([])
+  })
+
+  test('ask more of one among many where its handle is known', () => {
+    const one = { "xfrmesh, 'rules'": 1, 'CNI plugins (nft)': 50 }
+    expect(judged('masquerade-rules', 'add one', one)).toEqual([['add one: 50.0', false]])
+    expect(judged('masquerade-rules', 'add one, others wrote', one)).toEqual([['add one, others wrote: 50.0', true]])
   })
 })

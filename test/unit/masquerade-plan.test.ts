@@ -49,7 +49,8 @@ class Table {
 
   /** As the kernel would: what is deleted must be there, what is added must not. */
   commit(plan: Plan): MadeHandles {
-    const [mappings, maps]: [number[], Map<Family, number>] = [[], new Map()]
+    const mappings: number[] = []
+    const maps = new Map<Family, number>()
     for (const { handle } of plan.deleteRules) expect(this.rules.delete(handle)).toBe(true)
     for (const { mapping } of plan.deleteElements) expect(this.elements.delete(mapping.text)).toBe(true)
     for (const { text: subnet } of plan.oldSubnets) {

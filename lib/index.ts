@@ -27,6 +27,8 @@ export {
 } from './host/host.js'
 export { type KeyInput, type KeyUpdate, MAX_KEYS } from './overlay/keyring.js'
 export { overlayMtu, type OverlayMtuOptions } from './overlay/mtu.js'
+export type { NatOptions } from './overlay/nat-options.js'
+export type { NatStatus } from './overlay/nat-status.js'
 export type { OverlayOptions } from './overlay/options.js'
 export type { Drops } from './overlay/guard.js'
 export { type CallOptions, Overlay, type OverlayStatus, type Progress, type Reconciliation } from './overlay/overlay.js'

@@ -149,6 +149,28 @@ export interface NativeSocket {
   writeFile(job: number, path: string, text: string): Promise<{ ending: number; errno: number }>
   /** Turns the host's expedited RCU grace periods off (0) or on (1), or puts back what killed processes left (2). */
   expedite(job: number, what: number): Promise<{ ending: number; errno: number }>
+  /**
+   * Opens the UDP socket that ESP in UDP comes to (native/netlink/udp_encap.h), in the socket's namespace, at an address
+   * of that family (16 bytes) and port; or takes a duplicate of a descriptor handed in. It is held until this closes.
+   * Fails with what was wrong in `step`: 'namespace', 'socket', 'bind', 'encap'; of one handed in, with EINVAL, 'kind',
+   * 'family', 'port', 'address', 'place' (its namespace).
+   */
+  openEncap(
+    job: number,
+    family: number,
+    address: Uint8Array,
+    port: number,
+    given: number | undefined,
+  ): Promise<{ ending: number; errno: number; step: string; descriptor: number }>
+  /** Whether that socket is still what it was opened for: else fails with an errno. */
+  checkEncap(job: number): Promise<{ ending: number; errno: number }>
+  /** Sends each of these addresses, 16 bytes each, a keepalive to its port. `errno` is of the last that `failed`. */
+  keepAlive(
+    job: number,
+    addresses: Uint8Array,
+    ports: Uint16Array,
+    timeoutMs: number,
+  ): Promise<{ ending: number; errno: number; sent: number; failed: number }>
   /** Makes a job end at its next chunk, `cancelled`. */
   cancel(job: number): void
   /** Ends after the present chunk; jobs not begun end `closed`. */

@@ -2,6 +2,7 @@ import { Unsupported } from '../base/errors.js'
 import { Ending, NETLINK_XFRM, type NativeDump, type NativeOutcome } from '../native.js'
 import { Channel, type ChannelOptions } from './channel.js'
 import { checkEnding, errnoText } from './netlink-errors.js'
+import { type EncapPlace, UdpEncap } from './udp-encap.js'
 import { EventChannel } from './xfrm-monitor.js'
 import type { EventKind } from './xfrm-types.js'
 
@@ -134,6 +135,11 @@ export class XfrmChannel {
   /** Writes to a file that is there, as this namespace shows it; 0 or an errno. */
   writeFile(path: string, text: string): Promise<number> {
     return this.#channel.writeFile(path, text)
+  }
+
+  /** The UDP socket of ESP in UDP, in this namespace, for as long as this is open. @throws as {@link UdpEncap.open} */
+  encap(place: EncapPlace): Promise<UdpEncap> {
+    return UdpEncap.open(this.#channel, place)
   }
 
   /** A socket beside this one that listens to events. */

@@ -1,5 +1,6 @@
 import { integer, oneOf, options, U16 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
+import { type NatOptions, natOptionNames } from './nat-options.js'
 import { suite, type SuiteName } from './suites.js'
 
 export interface OverlayMtuOptions {
@@ -10,7 +11,7 @@ export interface OverlayMtuOptions {
   /** Default: 'aes-gcm-64'. */
   suite?: SuiteName
   /** Whether ESP travels in UDP; Overlay's own option will do. Default: false. */
-  nat?: boolean | { port?: number }
+  nat?: boolean | NatOptions
   /** 'docker': what Docker gives its encrypted overlays, whatever family, suite and nat. Default: 'exact'. */
   formula?: 'exact' | 'docker'
 }
@@ -42,7 +43,7 @@ export function overlayMtu(given: OverlayMtuOptions = {}): number {
   if ((family as number) === 5) throw new InvalidArgument('family', '4 or 6', family)
   integer(mtu, 'mtu', family === 4 ? 576 : 1280, U16)
   const { icvBits } = suite(name)
-  if (typeof nat !== 'boolean') options(nat, 'nat', ['port'])
+  if (typeof nat !== 'boolean') options<NatOptions>(nat, 'nat', natOptionNames)
   if (oneOf(formula, 'formula', ['exact', 'docker'] as const) === 'docker') return dockerMtu(mtu)
 
   const outerIp = family === 4 ? 20 : 40

@@ -3,6 +3,7 @@ import { boolean, integer, namespace, oneOf, options, U16, U32 } from '../base/c
 import { InvalidArgument } from '../base/errors.js'
 import { WIDEST_WINDOW } from '../kernel/xfrm-replay.js'
 import type { Form } from './form.js'
+import { type NatOptions, type NatSettings, natSettings } from './nat-options.js'
 import { SpiDeriver } from './spi.js'
 import { suite, type SuiteName } from './suites.js'
 
@@ -45,8 +46,12 @@ export interface OverlayOptions {
    * what local processes send through it would be taken for forged. Needs a firewall. Default: false.
    */
   linksElsewhere?: boolean
-  /** ESP in UDP: not in this version. */
-  nat?: false
+  /**
+   * ESP in UDP, for nodes behind NAT: as in { port: 4500 }. It takes eight bytes of each packet: tell `overlayMtu`. Without
+   * it a node may be behind NAT all the same, if that turns its address and nothing else (`advertise`), and its VXLAN links
+   * and its peers' make no UDP checksums: no NAT can adjust what ESP hides. Default: false.
+   */
+  nat?: false | NatOptions
   /**
    * Expedite RCU grace periods on this host (/sys/kernel/rcu_expedited) while a change of a thousand SAs and policies or
    * more is at work, and put back what was found, also after a crash, at the next start: for first loads. It interrupts all
@@ -66,6 +71,8 @@ export interface Settings {
   readonly netns: string | number | undefined
   readonly firewall: 'nftables' | 'none'
   readonly linksElsewhere: boolean
+  /** undefined: ESP without UDP. */
+  readonly nat: NatSettings | undefined
   readonly boost: boolean
   readonly timeoutMs: number
 }
@@ -109,17 +116,18 @@ export function settings(given: unknown): Settings {
   if (linksElsewhere && firewall === 'none') {
     throw new InvalidArgument('linksElsewhere', "false with firewall: 'none': it is the firewall that knows them", true)
   }
-  refuse(o.nat, 'nat')
+  const port = integer(o.port ?? 4789, 'port', 1, U16)
+  const nat = natSettings(o.nat, port)
   return {
     form: {
       local,
       spis: new SpiDeriver(advertise),
-      port: integer(o.port ?? 4789, 'port', 1, U16),
+      port,
       mark: integer(o.mark ?? 0x58464d, 'mark', 1, U32),
       suite: suite(o.suite ?? 'aes-gcm-64'),
       esn,
       replayWindow,
-      natPort: 0,
+      natPort: nat?.port ?? 0,
       policies: oneOf(o.policies ?? 'shared', 'policies', ['shared', 'per-peer']),
       exclusive: boolean(o.exclusive ?? false, 'exclusive'),
     },
@@ -128,12 +136,8 @@ export function settings(given: unknown): Settings {
     netns: namespace(o.netns, 'netns'),
     firewall,
     linksElsewhere,
+    nat,
     boost: boolean(o.boost ?? false, 'boost'),
     timeoutMs: integer(o.timeoutMs ?? 10_000, 'timeoutMs', 1, 0x7fffffff),
   }
-}
-
-function refuse(value: unknown, argument: string): void {
-  if (value !== undefined && value !== false)
-    throw new InvalidArgument(argument, 'false: this version has nothing else', value)
 }

@@ -20,6 +20,8 @@ import { type Drops, drops } from './guard.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
 import { type OverlayOptions, type Settings, settings } from './options.js'
 import { type Peers, PeersView } from './peers-view.js'
+import { type NatStatus, natTroubles } from './nat-status.js'
+import { PortSource } from './peers.js'
 import type { Step } from './plan.js'
 import type { Ports } from './ports.js'
 import { probe } from './probe.js'
@@ -63,6 +65,8 @@ export interface OverlayStatus {
   firewall: { kind: 'nftables' | 'none'; intact: boolean | null; differences: string[] }
   /** Packets that the firewall dropped since its table was made. Mending it keeps the counts of what is still there. */
   drops: Drops
+  /** ESP in UDP; null without it. */
+  nat: NatStatus | null
   /** What is not as it should be, a sentence each; empty if all is well. */
   degraded: string[]
 }
@@ -96,7 +100,8 @@ export class Overlay implements AsyncDisposable {
    * Opens the overlay's sockets and takes its lock. Changes nothing: what an earlier process left stays and works on, and
    * is taken over as networks, keys and peers are added again; what nobody asks for is removed by `reconcile()`.
    *
-   * @throws InvalidArgument; Unsupported; XfrmeshError ERR_XFRMESH_LOCKED if another has this namespace and mark
+   * @throws InvalidArgument; Unsupported; XfrmeshError ERR_XFRMESH_LOCKED if another has this namespace and mark, and
+   *   ERR_XFRMESH_PORT_HELD if another has the UDP port of `nat`
    */
   static async open(options: OverlayOptions): Promise<Overlay> {
     const given = settings(options)
@@ -105,12 +110,13 @@ export class Overlay implements AsyncDisposable {
     try {
       const holder = await xfrm.lock(`xfrmesh/${form.mark.toString(16)}`)
       if (holder !== undefined) throw lockedError(form.mark, holder)
-      if (given.firewall === 'none') return new Overlay(given, { xfrm, close: () => xfrm.close() })
+      const beside = given.nat && { nat: await xfrm.encap({ local: form.local, ...given.nat }) }
+      if (given.firewall === 'none') return new Overlay(given, { xfrm, ...beside, close: () => xfrm.close() })
       const nft = await Nft.open({ timeoutMs, ...(netns !== undefined && { netns }) })
       const { mark, port, exclusive } = form
       const firewall = new Firewall({ nft, mark, port, exclusive, linksElsewhere: given.linksElsewhere })
       // The lock goes last.
-      return new Overlay(given, { xfrm, firewall, close: () => nft.close().then(() => xfrm.close()) })
+      return new Overlay(given, { xfrm, firewall, ...beside, close: () => nft.close().then(() => xfrm.close()) })
     } catch (error) {
       await xfrm.close()
       throw error
@@ -128,6 +134,17 @@ export class Overlay implements AsyncDisposable {
   /** VNIs of the networks that are encrypted: a copy, of those added, not of those that an earlier process left. */
   get networks(): ReadonlySet<number> {
     return new Set(this.#mesh.networks.wanted)
+  }
+
+  /**
+   * The descriptor of the UDP socket that ESP comes to, with `nat` and until `close()`. As long as nobody has it open the
+   * kernel receives none: SAs stay, and nothing comes through them. So that a restart need not close it, hand it to the
+   * process that is to go on (`stdio: ['inherit', 'inherit', 'inherit', overlay.natSocket]` of spawn() makes it that one's
+   * descriptor 3), which opens with `nat: { socket: 3 }` once this one is closed. Against a crash, let somebody hold it who
+   * does not crash: a parent, or systemd (`ListenDatagram=192.0.2.1:4500`). It is the overlay's: do not read or close it.
+   */
+  get natSocket(): number | undefined {
+    return this.#closed ? undefined : this.#ports.nat?.descriptor
   }
 
   /**
@@ -250,8 +267,12 @@ export class Overlay implements AsyncDisposable {
         for (let i = 0; i < count; i++) {
           table.load(bytes, i * ADDRESS_BYTES)
           const slot = table.insert()
-          // It lacks everything until the kernel has it.
-          if (table.retain(slot) === 1) table.degraded[slot] = 1
+          if (table.retain(slot) === 1) {
+            // It lacks everything until the kernel has it.
+            table.degraded[slot] = 1
+            table.port[slot] = this.#settings.form.natPort
+            table.portSource[slot] = PortSource.assumed
+          }
           if (table.degraded[slot] === 1) slots.add(slot)
           if (pace.isDue) await pace.breathe()
         }
@@ -326,6 +347,7 @@ export class Overlay implements AsyncDisposable {
         for (const slot of peers.slots()) {
           if (peers.degraded[slot] === 1 && peers.references[slot]! > 0) degraded.push(peers.text(slot))
         }
+        const nat = await this.#natStatus()
         const lacking = this.#mesh.lacks()
         if (degraded.length > 0) lacking.unshift(`${degraded.length} peers lack SAs or policies`)
         const nothingToHave = firewall === undefined || (networks.wanted.size === 0 && !firewall.exists)
@@ -342,9 +364,13 @@ export class Overlay implements AsyncDisposable {
           networks: [...networks.wanted].sort((a, b) => a - b),
           firewall: { kind, intact: nothingToHave ? null : differences.length === 0, differences },
           drops: firewall?.drops ?? drops([]),
-          degraded: [...lacking, ...differences.map((said) => `firewall: ${said}`)].map(
-            (said) => `${said}; reconcile() mends it`,
-          ),
+          nat,
+          degraded: [
+            ...[...lacking, ...differences.map((said) => `firewall: ${said}`)].map(
+              (said) => `${said}; reconcile() mends it`,
+            ),
+            ...(nat === null ? [] : natTroubles(nat)),
+          ],
         }
       },
     )
@@ -352,7 +378,7 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Closes the sockets, once the calls made before are done, and gives up the lock. What is in the kernel stays there and
-   * works on, unless `flush` asks for all that is ours to go: SAs first, then policies, the firewall last.
+   * works on (but for ESP in UDP, which is received for as long as somebody has its socket: `natSocket`), unless `flush` asks for all that is ours to go: SAs first, then policies, the firewall last.
    *
    * @throws PartialFailure if the kernel would not let something go; it is closed all the same
    */
@@ -375,6 +401,13 @@ export class Overlay implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  async #natStatus(): Promise<NatStatus | null> {
+    const { nat } = this.#settings
+    if (nat === undefined || this.#ports.nat === undefined) return null
+    const isIntact = await this.#ports.nat.isIntact()
+    return { port: nat.port, socket: nat.socket === undefined ? 'own' : 'given', intact: isIntact }
   }
 
   async #flush(call: Call): Promise<void> {

@@ -1,3 +1,4 @@
+import type { UdpEncap } from '../kernel/udp-encap.js'
 import type { XfrmChannel } from '../kernel/xfrm-channel.js'
 import type { Firewall } from './firewall.js'
 
@@ -9,8 +10,13 @@ export type XfrmPort = Pick<XfrmChannel, 'commit' | 'read' | 'close'> & Partial<
 /** The guard of the encrypted networks. */
 export type FirewallPort = Pick<Firewall, 'apply' | 'read' | 'restore'>
 
+/** The UDP socket of ESP in UDP. */
+export type NatPort = Pick<UdpEncap, 'descriptor' | 'isIntact'>
+
 export interface Ports {
   readonly xfrm: XfrmPort
+  /** Left out where ESP goes without UDP. */
+  readonly nat?: NatPort
   /** Left out where somebody else guards. */
   readonly firewall?: FirewallPort
   /** Closes what the ports stand on. */

@@ -3,13 +3,14 @@ import { NetlinkError, Unsupported } from '../base/errors.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
 import { Cipher, NO_ALGORITHM, NO_KEY, Operation, RecordWriter, State } from '../kernel/records.js'
 import { refusals } from '../kernel/xfrm-channel.js'
-import { IPPROTO_ESP } from '../kernel/xfrm-names.js'
+import { IPPROTO_ESP, XFRMA } from '../kernel/xfrm-names.js'
 import type { Form } from './form.js'
 import type { XfrmPort } from './ports.js'
-import { algorithms } from './writer.js'
+import { algorithms, encapTemplate } from './writer.js'
 
 const EPERM = 1
 const ENOENT = 2
+const EINVAL = 22
 const ESRCH = 3
 const ENOSYS = 38
 const EPROTONOSUPPORT = 93
@@ -21,7 +22,7 @@ const EPROTONOSUPPORT = 93
  * @throws Unsupported naming the kernel option, or the capability
  */
 export async function probe(xfrm: XfrmPort, form: Form): Promise<void> {
-  const { suite, local } = form
+  const { suite, local, natPort } = form
   const writer = new RecordWriter(256)
   writer.begin(Operation.updateState)
   writer.u8(State.family, local.family)
@@ -33,11 +34,18 @@ export async function probe(xfrm: XfrmPort, form: Form): Promise<void> {
   writer.u16(State.icvBits, suite.icvBits)
   writer.u16(State.authAlgorithm, NO_ALGORITHM)
   writer.u32(State.authKey, NO_KEY)
+  if (natPort !== 0) writer.attribute(XFRMA.ENCAP, encapTemplate(natPort, natPort))
   const key = new Uint8Array(suite.keyBytes[0]!).fill(1)
   const outcome = await xfrm.commit(writer.take(), { keys: [key], algorithms: algorithms(form) })
   checkEnding('asking the kernel for ESP', outcome)
   const [refusal] = refusals(outcome)
   if (refusal === undefined || refusal.errno === ESRCH) return
+  if (refusal.errno === EINVAL && natPort !== 0 && local.family === AF_INET6) {
+    throw new Unsupported(
+      'Linux 5.8',
+      `this kernel has no ESP in UDP over IPv6 (it says: ${refusal.message}): it needs Linux 5.8; leave nat out otherwise`,
+    )
+  }
   const esp = local.family === AF_INET6 ? ['CONFIG_INET6_ESP', 'esp6'] : ['CONFIG_INET_ESP', 'esp4']
   const gcm = suite.algorithm.startsWith('rfc4106')
   const cipher = gcm ? ['CONFIG_CRYPTO_GCM', 'gcm'] : ['CONFIG_CRYPTO_CHACHA20POLY1305', 'chacha20poly1305']

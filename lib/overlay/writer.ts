@@ -189,10 +189,8 @@ export class OpWriter {
   #stateTail(inbound: boolean): Uint8Array {
     const { natPort } = this.#form
     if (natPort === 0) return this.#replayTail
-    const encap = new DataView(new ArrayBuffer(ENCAP_BYTES))
-    encap.setUint16(0, UDP_ENCAP_ESPINUDP, LITTLE_ENDIAN)
-    encap.setUint16(inbound ? 4 : 2, natPort)
-    const head = joined(attribute(XFRMA.ENCAP, new Uint8Array(encap.buffer)), this.#replayTail)
+    const encap = inbound ? encapTemplate(0, natPort) : encapTemplate(natPort, 0)
+    const head = joined(attribute(XFRMA.ENCAP, encap), this.#replayTail)
     return inbound ? joined(head, attribute(XFRMA.MTIMER_THRESH, words(MAPPING_THRESHOLD))) : head
   }
 
@@ -253,6 +251,15 @@ export class OpWriter {
     into.u8(Policy.protocol, IPPROTO_UDP)
     into.u32(Policy.priority, priority)
   }
+}
+
+/** struct xfrm_encap_tmpl of ESP in UDP. */
+export function encapTemplate(sourcePort: number, destinationPort: number): Uint8Array {
+  const encap = new DataView(new ArrayBuffer(ENCAP_BYTES))
+  encap.setUint16(0, UDP_ENCAP_ESPINUDP, LITTLE_ENDIAN)
+  encap.setUint16(2, sourcePort)
+  encap.setUint16(4, destinationPort)
+  return new Uint8Array(encap.buffer)
 }
 
 /** The same integer with its bytes the other way around. */

@@ -83,7 +83,9 @@ void Engine::workThrough() {
   Socket socket;
   std::vector<Descriptor> held;
   RcuSwitch expedited;
-  Workplace place{.socket = socket, .where = where_, .options = options_, .held = held, .expedited = expedited};
+  UdpEncap encap;
+  Workplace place{
+      .socket = socket, .where = where_, .options = options_, .held = held, .expedited = expedited, .encap = encap};
   std::unique_lock lock(mutex_);
   for (;;) {
     work_.wait(lock, [this] { return closing_ || !queue_.empty(); });

@@ -14,6 +14,7 @@
 #include "netlink/exchange.h"
 #include "netlink/lock.h"
 #include "netlink/rcu_switch.h"
+#include "netlink/udp_encap.h"
 
 namespace xfrmesh {
 
@@ -24,6 +25,7 @@ struct Workplace {
   const Socket::Options& options;
   std::vector<Descriptor>& held;  // names taken, for as long as the socket is open
   RcuSwitch& expedited;           // off when the socket closes
+  UdpEncap& encap;                // closed with the socket
 };
 
 // A piece of work in order. Made on the JavaScript thread, run on the socket's, then read on the JavaScript thread.

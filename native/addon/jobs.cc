@@ -75,6 +75,29 @@ const char* nameOf(Socket::Step step) {
   }
 }
 
+const char* nameOf(UdpEncap::Step step) {
+  switch (step) {
+    case UdpEncap::Step::kNamespace:
+      return "namespace";
+    case UdpEncap::Step::kBind:
+      return "bind";
+    case UdpEncap::Step::kEncap:
+      return "encap";
+    case UdpEncap::Step::kKind:
+      return "kind";
+    case UdpEncap::Step::kFamily:
+      return "family";
+    case UdpEncap::Step::kAddress:
+      return "address";
+    case UdpEncap::Step::kPort:
+      return "port";
+    case UdpEncap::Step::kPlace:
+      return "place";
+    default:
+      return "socket";
+  }
+}
+
 }  // namespace
 
 void OpenJob::run(Workplace& place, const Control& /*control*/) {
@@ -289,6 +312,45 @@ void ExpediteJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred)
   auto value = Napi::Object::New(env);
   value.Set("ending", static_cast<double>(ending_));
   value.Set("errno", error_);
+  deferred.Resolve(value);
+}
+
+void OpenEncapJob::run(Workplace& place, const Control& /*control*/) {
+  error_ = guarded([&] {
+    return given_ < 0 ? place.encap.open(place.where, place_, step_)
+                      : place.encap.adopt(given_, place_, place.socket.namespaceInode(), step_);
+  });
+  if (error_ != 0) ending_ = Ending::kFailed;
+  fd_ = place.encap.fd();
+}
+
+void OpenEncapJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = endingOf(env, ending_, error_);
+  value.Set("step", nameOf(step_));
+  value.Set("descriptor", fd_);
+  deferred.Resolve(value);
+}
+
+void CheckEncapJob::run(Workplace& place, const Control& /*control*/) {
+  error_ = place.encap.check();
+  if (error_ != 0) ending_ = Ending::kFailed;
+}
+
+void CheckEncapJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  deferred.Resolve(endingOf(env, ending_, error_));
+}
+
+void KeepAliveJob::run(Workplace& place, const Control& control) {
+  static_assert(alignof(AddressBytes) == 1);
+  const std::span addresses(reinterpret_cast<const AddressBytes*>(addresses_.data()),
+                            addresses_.size() / sizeof(AddressBytes));
+  sent_ = place.encap.keepAlive(addresses, ports_, control);
+}
+
+void KeepAliveJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = endingOf(env, sent_.ending, sent_.error);
+  value.Set("sent", sent_.sent);
+  value.Set("failed", sent_.failed);
   deferred.Resolve(value);
 }
 

@@ -167,6 +167,50 @@ class ExpediteJob final : public JsJob {
   int error_ = 0;
 };
 
+// Opens the UDP socket of ESP in UDP, or takes a duplicate of one handed in.
+class OpenEncapJob final : public JsJob {
+ public:
+  OpenEncapJob(std::uint32_t id, const UdpEncap::Place& place, int given) : JsJob(id), place_(place), given_(given) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { ending_ = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  UdpEncap::Place place_;
+  int given_;  // a descriptor, or -1
+  int fd_ = -1;
+  UdpEncap::Step step_ = UdpEncap::Step::kNone;
+  Ending ending_ = Ending::kComplete;
+  int error_ = 0;
+};
+
+class CheckEncapJob final : public JsJob {
+ public:
+  using JsJob::JsJob;
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { ending_ = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  Ending ending_ = Ending::kComplete;
+  int error_ = 0;
+};
+
+class KeepAliveJob final : public JsJob {
+ public:
+  // Addresses of sixteen bytes each, and as many ports.
+  KeepAliveJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes addresses, std::span<const std::uint16_t> ports)
+      : JsJob(id, limit), addresses_(addresses), ports_(ports) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { sent_.ending = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  Bytes addresses_;
+  std::span<const std::uint16_t> ports_;
+  UdpEncap::Sent sent_;
+};
+
 // Reads a file, or with a text writes that to it.
 class FileJob final : public JsJob {
  public:

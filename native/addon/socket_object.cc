@@ -38,17 +38,27 @@ Namespace SocketObject::namespaceOf(const Napi::Value& value) {
 }
 
 Napi::Function SocketObject::define(Napi::Env env) {
-  return DefineClass(
-      env, "Socket",
-      {InstanceMethod<&SocketObject::open>("open"), InstanceMethod<&SocketObject::commit>("commit"),
-       InstanceMethod<&SocketObject::read>("read"), InstanceMethod<&SocketObject::readNeighbours>("readNeighbours"),
-       InstanceMethod<&SocketObject::request>("request"), InstanceMethod<&SocketObject::transact>("transact"),
-       InstanceMethod<&SocketObject::join>("join"), InstanceMethod<&SocketObject::hear>("hear"),
-       InstanceMethod<&SocketObject::lock>("lock"), InstanceMethod<&SocketObject::readFile>("readFile"),
-       InstanceMethod<&SocketObject::writeFile>("writeFile"), InstanceMethod<&SocketObject::expedite>("expedite"),
-       InstanceMethod<&SocketObject::cancel>("cancel"), InstanceMethod<&SocketObject::close>("close"),
-       InstanceAccessor<&SocketObject::chunk>("chunk"), InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
-       InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
+  return DefineClass(env, "Socket",
+                     {InstanceMethod<&SocketObject::open>("open"),
+                      InstanceMethod<&SocketObject::commit>("commit"),
+                      InstanceMethod<&SocketObject::read>("read"),
+                      InstanceMethod<&SocketObject::readNeighbours>("readNeighbours"),
+                      InstanceMethod<&SocketObject::request>("request"),
+                      InstanceMethod<&SocketObject::transact>("transact"),
+                      InstanceMethod<&SocketObject::join>("join"),
+                      InstanceMethod<&SocketObject::hear>("hear"),
+                      InstanceMethod<&SocketObject::lock>("lock"),
+                      InstanceMethod<&SocketObject::readFile>("readFile"),
+                      InstanceMethod<&SocketObject::writeFile>("writeFile"),
+                      InstanceMethod<&SocketObject::expedite>("expedite"),
+                      InstanceMethod<&SocketObject::openEncap>("openEncap"),
+                      InstanceMethod<&SocketObject::checkEncap>("checkEncap"),
+                      InstanceMethod<&SocketObject::keepAlive>("keepAlive"),
+                      InstanceMethod<&SocketObject::cancel>("cancel"),
+                      InstanceMethod<&SocketObject::close>("close"),
+                      InstanceAccessor<&SocketObject::chunk>("chunk"),
+                      InstanceAccessor<&SocketObject::sendLimit>("sendLimit"),
+                      InstanceAccessor<&SocketObject::namespaceInode>("namespaceInode")});
 }
 
 SocketObject::SocketObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
@@ -114,7 +124,7 @@ Napi::Promise SocketObject::submit(Napi::Env env, std::unique_ptr<JsJob> job, st
   }
   if (waiting_.empty()) Ref();
   waiting_.emplace(job->id(), std::move(waiting));
-  keepAlive(env);
+  holdLoop(env);
   engine_->submit(std::move(job));
   return promise;
 }
@@ -142,11 +152,11 @@ void SocketObject::settle(Napi::Env env, JsJob& job) {
   } catch (const Napi::Error& error) {
     waiting.deferred.Reject(error.Value());
   }
-  keepAlive(env);
+  holdLoop(env);
   if (waiting_.empty()) Unref();
 }
 
-void SocketObject::keepAlive(Napi::Env env) {
+void SocketObject::holdLoop(Napi::Env env) {
   const bool keep = !closing_.empty() || std::any_of(waiting_.begin(), waiting_.end(),
                                                      [](const auto& entry) { return entry.second.keepsAlive; });
   if (keep == keptAlive_) return;
@@ -236,6 +246,29 @@ Napi::Value SocketObject::expedite(const Napi::CallbackInfo& info) {
   return submit(info.Env(), std::make_unique<ExpediteJob>(number(info[0]), what), {});
 }
 
+Napi::Value SocketObject::openEncap(const Napi::CallbackInfo& info) {
+  UdpEncap::Place place{.family = static_cast<sa_family_t>(number(info[1])),
+                        .address = {},
+                        .port = static_cast<std::uint16_t>(number(info[3]))};
+  const Bytes address = bytesOfArray(info[2]);
+  std::memcpy(place.address, address.data(), std::min(address.size(), sizeof place.address));
+  const int given = info[4].IsUndefined() ? -1 : info[4].As<Napi::Number>().Int32Value();
+  return submit(info.Env(), std::make_unique<OpenEncapJob>(number(info[0]), place, given), {});
+}
+
+Napi::Value SocketObject::checkEncap(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), std::make_unique<CheckEncapJob>(number(info[0])), {});
+}
+
+// Whether the process lives on is no matter of keepalives.
+Napi::Value SocketObject::keepAlive(const Napi::CallbackInfo& info) {
+  const auto ports = info[2].As<Napi::Uint16Array>();
+  return submit(info.Env(),
+                std::make_unique<KeepAliveJob>(number(info[0]), milliseconds(info[3]), bytesOfArray(info[1]),
+                                               std::span<const std::uint16_t>(ports.Data(), ports.ElementLength())),
+                {info[1], info[2]}, false);
+}
+
 void SocketObject::cancel(const Napi::CallbackInfo& info) {
   if (started_ && !ended_) engine_->cancel(number(info[0]));
 }
@@ -251,7 +284,7 @@ Napi::Value SocketObject::close(const Napi::CallbackInfo& info) {
   }
   if (closing_.empty()) Ref();
   closing_.push_back(deferred);
-  keepAlive(env);
+  holdLoop(env);
   engine_->close();
   return deferred.Promise();
 }

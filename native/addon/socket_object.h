@@ -55,6 +55,9 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Value readFile(const Napi::CallbackInfo& info);
   Napi::Value writeFile(const Napi::CallbackInfo& info);
   Napi::Value expedite(const Napi::CallbackInfo& info);
+  Napi::Value openEncap(const Napi::CallbackInfo& info);
+  Napi::Value checkEncap(const Napi::CallbackInfo& info);
+  Napi::Value keepAlive(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
   Napi::Value chunk(const Napi::CallbackInfo& info);
@@ -66,7 +69,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Promise submit(Napi::Env env, std::unique_ptr<JsJob> job, std::initializer_list<Napi::Value> kept,
                        bool keepsAlive = true);
   // Keeps the event loop alive for as long as there is a job, or a close(), that does.
-  void keepAlive(Napi::Env env);
+  void holdLoop(Napi::Env env);
   // Settles what the engine has done since.
   void collect(Napi::Env env);
   void settle(Napi::Env env, JsJob& job);

@@ -35,12 +35,13 @@ std::uint32_t grow(int fd, int force, int plain, std::uint32_t bytes) {
   return static_cast<std::uint32_t>(granted);
 }
 
-std::uint64_t inodeOf(const Descriptor& fd) {
+}  // namespace
+
+std::uint64_t namespaceInodeOf(int socket) {
+  const Descriptor fd(ioctl(socket, SIOCGSKNS));
   struct stat status {};
   return fd && fstat(fd.get(), &status) == 0 ? status.st_ino : 0;
 }
-
-}  // namespace
 
 Socket::Socket() : socket_(nullptr, mnl_socket_close) {}
 Socket::~Socket() { wipe(); }
@@ -60,7 +61,7 @@ int Socket::open(const Namespace& where, const Options& options, Step& step) {
   if (error != 0) return error;
   step = Step::kNone;
   sizeBuffers(options);
-  namespaceInode_ = inodeOf(Descriptor(ioctl(mnl_socket_get_fd(socket_.get()), SIOCGSKNS)));
+  namespaceInode_ = namespaceInodeOf(mnl_socket_get_fd(socket_.get()));
   return 0;
 }
 

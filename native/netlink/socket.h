@@ -97,6 +97,10 @@ class Socket {
   std::uint64_t namespaceInode_ = 0;
 };
 
+// The inode of the network namespace that a socket is in, whatever its kind; 0 if the kernel does not say (SIOCGSKNS
+// takes CAP_NET_ADMIN).
+std::uint64_t namespaceInodeOf(int socket);
+
 // Wipes a socket's buffer when it goes.
 class WipedAfter {
  public:

@@ -31,6 +31,12 @@ async function clear(): Promise<number> {
   return sent.reduce((sum, each) => sum + each.clear, 0)
 }
 
+/** Packets of ESP without UDP. */
+async function bareEsp(): Promise<number> {
+  const sent = await Promise.all(path.fabric.hosts.map((host) => taps.sent(host)))
+  return sent.reduce((sum, each) => sum + each.esp, 0)
+}
+
 /** Two nodes that encrypt a network between them, for as long as the work lasts. */
 async function between(
   nodes: readonly [Node, Node],
@@ -98,6 +104,34 @@ describe.each([4, 6] as const)('one address turned into another, over IPv%i', (f
     })
   })
 })
+
+test.each([
+  { family: 4, policies: 'shared', exclusive: false, port: 4500 },
+  { family: 6, policies: 'per-peer', exclusive: true, port: 14500 },
+] as const)(
+  'in UDP, port $port, all arrives with checksums, during a rotation too, over IPv$family with $policies policies, exclusive: $exclusive',
+  async ({ family, port, ...options }) => {
+    const nodes = [path.node(1, family), path.node(3, family)] as const
+    const [near, far] = nodes
+    await path.oneToOne(1, family)
+    await between(nodes, { checksum: true, nat: { port }, ...options }, async (overlays) => {
+      const [errors, esp] = [await checksumErrors(far), await bareEsp()]
+      expect((await whilePinging(nodes, () => rotate(overlays))).lost).toBe(0)
+      expect([await checksumErrors(far), await bareEsp()]).toEqual([errors, esp])
+      for (const { where } of nodes) expect(await where.xfrmErrors()).toEqual({})
+      for (const overlay of overlays) {
+        expect(await overlay.reconcile({ dryRun: true })).toMatchObject({ plan: [] })
+        expect((await overlay.status()).degraded).toEqual([])
+      }
+      if (!options.exclusive) return
+      // What the SPD enforces alone, it does for what comes in UDP too.
+      for (const { where } of nodes) await where.run('nft', ['flush', 'ruleset'])
+      expect(await ping(near.where, inner(far), few)).toMatchObject({ lost: 0 })
+      await near.where.run('ip', ['xfrm', 'state', 'flush'])
+      expect(await ping(near.where, inner(far), few)).toMatchObject({ lost: few.count })
+    })
+  },
+)
 
 test('nothing of all that crossed the open in the clear', async () => {
   expect(await sniffer.stop()).toEqual({ packets: 0, dropped: 0 })

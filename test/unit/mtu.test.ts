@@ -18,7 +18,7 @@ describe('exact', () => {
     [{ suite: 'aes-gcm-128' }, 1416],
     [{ suite: 'aes-gcm-96' }, 1420],
     [{ suite: 'chacha20-poly1305', family: 6, nat: true }, 1388],
-    [{ nat: { port: 4500 } }, 1416],
+    [{ nat: { port: 4500, socket: 3 } }, 1416],
     [{ mtu: 9001 }, 8924],
   ])('%j gives %i', (options, mtu) => {
     expect(overlayMtu(options)).toBe(mtu)

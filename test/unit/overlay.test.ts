@@ -185,6 +185,19 @@ test('errors come through the promise, whatever was wrong', async () => {
   await expect(overlay.addPeers([A])).rejects.toMatchObject({ code: 'ERR_XFRMESH_CLOSED' })
 })
 
+test('of a UDP socket that somebody uses otherwise it is said that nothing is received', async () => {
+  const { ports, overlay } = await opened({ nat: { port: 4501 } })
+  expect((await overlay.status()).nat).toBe(null)
+  let intact = true
+  ports.nat = { descriptor: 7, isIntact: () => Promise.resolve(intact) }
+  expect(await overlay.status()).toMatchObject({ nat: { port: 4501, socket: 'own', intact: true }, degraded: [] })
+  expect(overlay.natSocket).toBe(7)
+  intact = false
+  const { nat, degraded } = await overlay.status()
+  expect(nat).toMatchObject({ intact: false })
+  expect(degraded).toEqual([expect.stringContaining('nothing is received: the socket of UDP port 4501') as string])
+})
+
 test('the wish cannot be changed from outside', async () => {
   const { overlay } = await opened()
   ;(overlay.networks as Set<number>).add(7)

@@ -1,11 +1,11 @@
 import fc from 'fast-check'
 import { Aborted, InvalidArgument, InvalidState, type Overlay, PartialFailure } from '../../lib/index.js'
-import { Operation, RecordReader } from '../../lib/kernel/records.js'
+import { Operation, RecordReader, State } from '../../lib/kernel/records.js'
 import { Ending } from '../../lib/kernel/xfrm-channel.js'
 import { drops } from '../../lib/overlay/guard.js'
 import type { FirewallState } from '../../lib/overlay/firewall.js'
 import type { KeyInput } from '../../lib/overlay/keyring.js'
-import type { FirewallPort, Ports, XfrmPort } from '../../lib/overlay/ports.js'
+import type { FirewallPort, NatPort, Ports, XfrmPort } from '../../lib/overlay/ports.js'
 import { Kernel, key, LOCAL } from './model.js'
 
 /** Stories: calls on an Overlay one after the other, told to a model of the kernel, or to a real one. */
@@ -22,12 +22,14 @@ export const fair: Weather = { refuses: () => false, breaks: () => undefined }
 const EEXIST = 17
 const ESRCH = 3
 const ENOMEM = 12
+const EINVAL = 22
 const ETIMEDOUT = 110
 
 /** A model of the SAD, the SPD and the firewall's set behind an Overlay's ports. */
 export class ModelPorts implements Ports {
   readonly kernel = new Kernel()
   readonly guarded = new Set<number>()
+  nat?: NatPort
   weather: Weather = fair
   /** Messages taken, dumps read. */
   operations = 0
@@ -89,7 +91,7 @@ export class ModelPorts implements Ports {
     const reader = new RecordReader(records)
     const batch: Uint8Array[] = []
     while (reader.next()) batch.push(reader.record())
-    const isProbe = batch[0]![4] === Operation.updateState
+    const isProbe = isOfNoState(batch[0]!)
     const end = isProbe ? undefined : this.weather.breaks(batch.length)
     for (const record of batch) {
       if (outcome.sent === end)
@@ -104,11 +106,16 @@ export class ModelPorts implements Ports {
 
   #take(record: Uint8Array, keys: readonly Uint8Array[]): number {
     // The kernel changes no SA that is not there: so the Overlay asks it whether it has ESP.
-    if (record[4] === Operation.updateState) return ESRCH
+    if (isOfNoState(record)) return ESRCH
     if (this.weather.refuses()) return ENOMEM
     const said = this.kernel.take(record, keys)
-    return said === undefined ? 0 : said === 'EEXIST' ? EEXIST : ESRCH
+    return said === undefined ? 0 : { EEXIST, ESRCH, EINVAL }[said]
   }
+}
+
+function isOfNoState(record: Uint8Array): boolean {
+  const reader = new RecordReader(record)
+  return reader.next() && reader.u8(State.operation) === Operation.updateState && reader.u32(State.spi) === 0
 }
 
 const answered = { ending: Ending.complete, errno: 0, message: undefined }

@@ -1,0 +1,46 @@
+import { integer, options, U16 } from '../base/check.js'
+import { InvalidArgument } from '../base/errors.js'
+
+/** ESP in UDP (RFC 3948), for nodes behind NAT. All nodes of an overlay have it, or none. */
+export interface NatOptions {
+  /**
+   * UDP port of this node, 1 to 65535, and not VXLAN's: ESP is sent from it and received at it. It is also that of peers
+   * of whom no other is said. Default: 4500.
+   */
+  port?: number
+  /**
+   * An open descriptor of a UDP socket that somebody else holds: an IKE daemon, or whoever started this process. Bound to
+   * that port, at `local` or at all addresses. A duplicate is used, and closed with the overlay; the caller may close its
+   * own. Default: a socket of the overlay's own, see `natSocket`.
+   */
+  socket?: number
+}
+
+export const natOptionNames = ['port', 'socket'] as const
+
+/** Options, checked, with their defaults. */
+export interface NatSettings {
+  readonly port: number
+  readonly socket: number | undefined
+}
+
+/** Checks the option `nat`. @throws InvalidArgument */
+export function natSettings(given: unknown, vxlanPort: number): NatSettings | undefined {
+  if (given === undefined || given === false) return undefined
+  if (typeof given !== 'object') throw new InvalidArgument('nat', 'false or an object, as in { port: 4500 }', given)
+  const { port, socket } = options<NatOptions>(given, 'nat', natOptionNames)
+  return {
+    port: natPort(port ?? 4500, 'nat.port', vxlanPort),
+    socket: socket === undefined ? undefined : integer(socket, 'nat.socket', 0, 0x7fffffff),
+  }
+}
+
+/** A UDP port that ESP may have, ours or a peer's. @throws InvalidArgument */
+export function natPort(value: unknown, argument: string, vxlanPort: number): number {
+  const port = integer(value, argument, 1, U16)
+  if (port !== vxlanPort) return port
+  throw new InvalidArgument(
+    argument,
+    `another port than VXLAN's (${vxlanPort}): what goes there is looked at as VXLAN, and encrypted or dropped`,
+  )
+}

@@ -25,6 +25,7 @@ export {
   tuneHost,
   type TuneOptions,
 } from './host/host.js'
+export type { PeerInput } from './overlay/arguments.js'
 export { type KeyInput, type KeyUpdate, MAX_KEYS } from './overlay/keyring.js'
 export { overlayMtu, type OverlayMtuOptions } from './overlay/mtu.js'
 export type { NatOptions } from './overlay/nat-options.js'

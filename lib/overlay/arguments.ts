@@ -1,9 +1,10 @@
 import { types } from 'node:util'
 import { ADDRESS_BYTES, AF_INET, ONE_FAMILY, parseAddress, unusable, whyNot } from '../base/address.js'
-import { integer } from '../base/check.js'
+import { integer, options } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { isVni, LAST_VNI } from './firewall.js'
+import { natPort } from './nat-options.js'
 import type { Settings } from './options.js'
 
 /**
@@ -14,9 +15,24 @@ import type { Settings } from './options.js'
 /** As deep as keys lie in an argument. */
 const DEPTH = 3
 
-/** Addresses packed, 16 bytes each. */
+/** A peer: its address, as it advertises it; with `nat` also the UDP port at which it receives ESP. */
+export type PeerInput =
+  | string
+  | {
+      address: string
+      /**
+       * 1 to 65535, and not VXLAN's. It stays, whatever port the peer's packets come from. Default: that of `nat`, until the
+       * peer's packets come from another.
+       */
+      port?: number
+    }
+
+/** Peers packed. */
 export interface Packed {
+  /** Addresses, 16 bytes each. */
   readonly bytes: Uint8Array
+  /** UDP ports given; 0 where none was. */
+  readonly ports: Uint16Array
   readonly count: number
 }
 
@@ -53,16 +69,31 @@ export function vnis(list: readonly unknown[]): number[] {
   return list.map((vni, i) => (isVni(vni) ? vni : integer(vni, `networks[${i}]`, 0, LAST_VNI)))
 }
 
-/** Packs the addresses of peers. @throws InvalidArgument naming `peers[2]`, if one can't be a peer of this overlay */
-export async function peerAddresses(
+/** What an iterable of peers holds, copied. @throws InvalidArgument */
+export function takenPeers(peers: unknown): readonly unknown[] {
+  const list = items(peers, 'peers', "an array of addresses, as in ['192.0.2.1']")
+  return list.map((peer) => (typeof peer === 'object' && peer !== null && !Array.isArray(peer) ? { ...peer } : peer))
+}
+
+/** Packs peers. @throws InvalidArgument naming `peers[2]`, if one can't be a peer of this overlay */
+export async function packedPeers(
   list: readonly unknown[],
-  { form, advertise, advertised }: Settings,
+  { form, nat, advertise, advertised }: Settings,
 ): Promise<Packed> {
   const { family, text: own, bytes: ownBytes } = form.local
   const bytes = new Uint8Array(list.length * ADDRESS_BYTES)
+  const ports = new Uint16Array(list.length)
   const pace = new Pace()
   for (let i = 0; i < list.length; i++) {
-    const text = list[i]
+    let text = list[i]
+    if (typeof text === 'object' && text !== null && !Array.isArray(text)) {
+      const { address, port } = options<Exclude<PeerInput, string>>(text, `peers[${i}]`, ['address', 'port'])
+      if (port !== undefined && nat === undefined) {
+        throw new InvalidArgument(`peers[${i}].port`, 'left out: without nat ESP is in no UDP, and has no port', port)
+      }
+      if (port !== undefined) ports[i] = natPort(port, `peers[${i}].port`, form.port)
+      text = address
+    }
     const at = i * ADDRESS_BYTES
     const found = typeof text === 'string' ? parseAddress(text, bytes, at) : 0
     if (found === 0) throw new InvalidArgument(`peers[${i}]`, whyNot(text), text)
@@ -78,7 +109,7 @@ export async function peerAddresses(
     }
     if (pace.isDue) await pace.breathe()
   }
-  return { bytes, count: list.length }
+  return { bytes, ports, count: list.length }
 }
 
 function same(bytes: Uint8Array, at: number, address: Uint8Array): boolean {

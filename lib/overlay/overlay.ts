@@ -12,7 +12,7 @@ import {
 } from '../base/errors.js'
 import { Nft } from '../kernel/nft.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
-import { items, peerAddresses, taken, vnis, wipe } from './arguments.js'
+import { items, packedPeers, type PeerInput, taken, takenPeers, vnis, wipe } from './arguments.js'
 import { Convergence } from './converge.js'
 import { type Execution, type ExecutionOptions, nothingDone } from './executor.js'
 import { Firewall } from './firewall.js'
@@ -21,6 +21,7 @@ import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
 import { type OverlayOptions, type Settings, settings } from './options.js'
 import { type Peers, PeersView } from './peers-view.js'
 import { type NatStatus, natTroubles } from './nat-status.js'
+import { checkPorts } from './peer-ports.js'
 import { PortSource } from './peers.js'
 import type { Step } from './plan.js'
 import type { Ports } from './ports.js'
@@ -247,21 +248,24 @@ export class Overlay implements AsyncDisposable {
    * degraded peer again tries it again. Unsupported if the kernel has no ESP; nothing has changed then.
    *
    * @param peers addresses of this overlay's family, as the peers advertise them: no unspecified, multicast, broadcast,
-   *   loopback, link-local or own ones
-   * @throws InvalidArgument; InvalidState before `setKeys()`; Unsupported; PartialFailure
+   *   loopback, link-local or own ones. With `nat`, `{ address, port }` says at which UDP port a peer receives
+   * @throws InvalidArgument, also for a port while the address is in use with another: two nodes behind one public address
+   *   can't be told apart; InvalidState before `setKeys()`; Unsupported; PartialFailure
    */
-  addPeers(peers: Iterable<string>, options?: CallOptions): Promise<Report> {
+  addPeers(peers: Iterable<PeerInput>, options?: CallOptions): Promise<Report> {
     return this.#call(
       'addPeers',
       options,
-      () => takePeers(peers),
+      () => takenPeers(peers),
       async (call, given) => {
         if (this.#mesh.keyring.size === 0) {
           throw new InvalidState('addPeers: there are no keys yet: call setKeys() first', 'ERR_XFRMESH_NO_KEYS')
         }
-        const { bytes, count } = await peerAddresses(given, this.#settings)
-        await this.#probe()
+        const packed = await packedPeers(given, this.#settings)
+        const { bytes, ports, count } = packed
         const table = this.#mesh.peers
+        await checkPorts(packed, table, this.#settings.form.natPort)
+        await this.#probe()
         const slots = new Set<number>()
         const pace = new Pace()
         for (let i = 0; i < count; i++) {
@@ -272,6 +276,10 @@ export class Overlay implements AsyncDisposable {
             table.degraded[slot] = 1
             table.port[slot] = this.#settings.form.natPort
             table.portSource[slot] = PortSource.assumed
+          }
+          if (ports[i] !== 0) {
+            table.port[slot] = ports[i]!
+            table.portSource[slot] = PortSource.given
           }
           if (table.degraded[slot] === 1) slots.add(slot)
           if (pace.isDue) await pace.breathe()
@@ -285,15 +293,16 @@ export class Overlay implements AsyncDisposable {
    * Takes one reference from each peer, and the SAs from those that have none left. One that is not there, or that others
    * still refer to, is `unchanged`.
    *
+   * @param peers as for `addPeers()`: a peer is told by its address alone
    * @throws InvalidArgument; PartialFailure
    */
-  removePeers(peers: Iterable<string>, options?: CallOptions): Promise<Report> {
+  removePeers(peers: Iterable<PeerInput>, options?: CallOptions): Promise<Report> {
     return this.#call(
       'removePeers',
       options,
-      () => takePeers(peers),
+      () => takenPeers(peers),
       async (call, given) => {
-        const { bytes, count } = await peerAddresses(given, this.#settings)
+        const { bytes, count } = await packedPeers(given, this.#settings)
         const table = this.#mesh.peers
         const slots = new Set<number>()
         const pace = new Pace()
@@ -505,10 +514,6 @@ interface Call {
   readonly started: number
   /** What `onProgress` threw. */
   readonly thrown: unknown[]
-}
-
-function takePeers(peers: unknown): readonly unknown[] {
-  return items(peers, 'peers', "an array of addresses, as in ['192.0.2.1']")
 }
 
 function callOptions(name: string, given: unknown): Pick<Call, 'signal' | 'onProgress'> {

@@ -1,7 +1,12 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import type { Keyring } from './keyring.js'
-import type { PeerTable } from './peers.js'
+import { type PeerTable, PortSource } from './peers.js'
 import type { SpiDeriver } from './spi.js'
+
+export type PortOrigin = keyof typeof PortSource
+
+/** By the number of {@link PortSource}. */
+const origins = Object.keys(PortSource) as PortOrigin[]
 
 /** One peer, as it is now. */
 export interface PeerStatus {
@@ -11,6 +16,8 @@ export interface PeerStatus {
   readonly references: number
   /** 'degraded': it lacks some of what it should have; `reconcile()`, or adding it again, tries again. It fails closed. */
   readonly state: 'active' | 'degraded'
+  /** With `nat`, the UDP port that ESP goes to: assumed to be as our own, given, or learned from the peer's packets. */
+  readonly port?: { readonly number: number; readonly from: PortOrigin }
   /** By key, the primary first: the SPI of the SA that leads to the peer under it, and of the one that comes from it. */
   readonly spis: readonly { readonly tag: number; readonly forward: number; readonly reverse: number }[]
 }
@@ -53,6 +60,7 @@ export class PeersView implements Peers {
       address: peers.text(slot),
       references: peers.references[slot]!,
       state: peers.degraded[slot] === 1 ? 'degraded' : 'active',
+      ...(peers.port[slot] !== 0 && { port: { number: peers.port[slot]!, from: origins[peers.portSource[slot]!]! } }),
       spis: keyring.tags.map((tag) => ({
         tag,
         forward: this.#spis.forward(tag, peers.bytes, at),

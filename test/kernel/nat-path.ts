@@ -116,6 +116,15 @@ export class NatPath implements AsyncDisposable {
     })
   }
 
+  /** UDP of the node behind a router, from one port of its own, and to another of the router's, which it keeps for it. */
+  keepPort(router: 1 | 2, port: number, outside: number): Promise<void> {
+    const { local, advertise } = this.node(router, 4)
+    return this.translate(router, {
+      prerouting: `iifname eth0 udp dport ${outside} dnat ip to ${local}:${port}`,
+      postrouting: `oifname eth0 ip saddr ${local} udp sport ${port} snat ip to ${advertise}:${outside}`,
+    })
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return this.fabric.close()
   }

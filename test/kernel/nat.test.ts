@@ -40,7 +40,7 @@ async function bareEsp(): Promise<number> {
 /** Two nodes that encrypt a network between them, for as long as the work lasts. */
 async function between(
   nodes: readonly [Node, Node],
-  { checksum, ...options }: Partial<OverlayOptions> & { checksum: boolean },
+  { checksum, ports, ...options }: Partial<OverlayOptions> & { checksum: boolean; ports?: readonly [number, number] },
   work: (overlays: readonly [Overlay, Overlay]) => Promise<void>,
 ): Promise<void> {
   await link(...nodes, { checksum })
@@ -52,7 +52,9 @@ async function between(
     for (const [i, overlay] of overlays.entries()) {
       await overlay.addNetworks([VNI])
       await overlay.setKeys([keyOf(2), keyOf(1)])
-      await overlay.addPeers([nodes[1 - i]!.advertise])
+      const address = nodes[1 - i]!.advertise
+      const port = ports?.[1 - i]
+      await overlay.addPeers([port === undefined ? address : { address, port }])
     }
     await work(overlays as [Overlay, Overlay])
   } finally {
@@ -132,6 +134,20 @@ test.each([
     })
   },
 )
+
+test('both behind NAT, each at a port that its router keeps for it, reach each other, during a rotation too', async () => {
+  const nodes = [path.node(1, 4), path.node(2, 4)] as const
+  const ports = [41000, 42000] as const
+  for (const [i, router] of ([1, 2] as const).entries()) await path.keepPort(router, 4500, ports[i]!)
+  await between(nodes, { checksum: true, nat: {}, ports, policies: 'per-peer' }, async (overlays) => {
+    expect((await whilePinging(nodes, () => rotate(overlays))).lost).toBe(0)
+    for (const [i, overlay] of overlays.entries()) {
+      const { where, advertise } = nodes[1 - i]!
+      expect(await where.xfrmErrors()).toEqual({})
+      expect(overlay.peers.get(advertise)?.port).toEqual({ number: ports[1 - i], from: 'given' })
+    }
+  })
+})
 
 test('nothing of all that crossed the open in the clear', async () => {
   expect(await sniffer.stop()).toEqual({ packets: 0, dropped: 0 })

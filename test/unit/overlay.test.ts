@@ -1,6 +1,7 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { deriveSpi, InvalidArgument, NetlinkError, Overlay, PartialFailure, type Report } from '../../lib/index.js'
 import { Operation, State } from '../../lib/kernel/records.js'
+import { portsOf } from './model.js'
 import { fair, LOCAL, ModelPorts, PEERS } from './stories.js'
 
 /** What an Overlay makes of what its ports answer, call by call. */
@@ -196,6 +197,104 @@ test('of a UDP socket that somebody uses otherwise it is said that nothing is re
   const { nat, degraded } = await overlay.status()
   expect(nat).toMatchObject({ intact: false })
   expect(degraded).toEqual([expect.stringContaining('nothing is received: the socket of UDP port 4501') as string])
+})
+
+describe('ports of peers', () => {
+  const ports = (kernel: ModelPorts['kernel'], peer: string) =>
+    kernel.outboundTo(peer).map((state) => portsOf(state)?.[1])
+
+  test('are given, or as our own, and are seen', async () => {
+    const { ports: model, overlay } = await opened({ nat: { port: 4501 } })
+    await overlay.addPeers([A, { address: B, port: 42000 }])
+    expect([ports(model.kernel, A), ports(model.kernel, B)]).toEqual([[4501], [42000]])
+    expect(overlay.peers.get(A)?.port).toEqual({ number: 4501, from: 'assumed' })
+    expect(overlay.peers.get(B)?.port).toEqual({ number: 42000, from: 'given' })
+    // No opinion, the same one, and a word on what was assumed.
+    expect(await overlay.addPeers([B, { address: B, port: 42000 }, { address: A, port: 4501 }])).toMatchObject({
+      unchanged: 3,
+    })
+    expect(overlay.peers.get(A)?.port).toEqual({ number: 4501, from: 'given' })
+    await overlay.removePeers([A, A, { address: B, port: 7 }, B, B])
+    expect(overlay.peers.size).toBe(0)
+    await overlay.addPeers([{ address: B, port: 42001 }])
+    expect(ports(model.kernel, B)).toEqual([42001])
+  })
+
+  test('another one for an address in use is refused, and changes nothing', async () => {
+    const { ports: model, overlay } = await opened({ nat: {} })
+    await overlay.addPeers([A])
+    const { operations } = model
+    for (const peers of [
+      [B, { address: A, port: 4501 }],
+      [
+        { address: B, port: 1 },
+        { address: B, port: 2 },
+      ],
+      [B, { address: B, port: 4501 }],
+    ]) {
+      const refused = overlay.addPeers(peers)
+      await expect(refused).rejects.toThrow(InvalidArgument)
+      await expect(refused).rejects.toThrow("two nodes behind one address can't be told apart")
+    }
+    expect(model.operations).toBe(operations)
+    expect([...overlay.peers].map(({ address, references }) => [address, references])).toEqual([[A, 1]])
+  })
+
+  test.each([
+    [{ address: B, port: 0 }, {}, 'peers[0].port must be an integer from 1 to 65535, not 0'],
+    [{ address: B, port: 4789 }, {}, "peers[0].port must be another port than VXLAN's (4789)"],
+    [{ address: B, port: 4500 }, false, 'peers[0].port must be left out: without nat'],
+    [{ adress: B }, {}, "did you mean 'address'?"],
+    [{ port: 4500 }, {}, 'peers[0] must be an IPv4 or IPv6 address'],
+    [[B], {}, 'peers[0] must be an IPv4 or IPv6 address'],
+  ])('%j with nat %j is refused', async (peer, nat, message) => {
+    const { overlay } = await opened({ nat: nat as never })
+    await expect(overlay.addPeers([peer as never])).rejects.toThrow(message)
+  })
+
+  test('are taken when the call is made', async () => {
+    const { overlay } = await opened({ nat: {} })
+    const peer = { address: A, port: 1234 }
+    const adding = overlay.addPeers([peer])
+    peer.port = 4321
+    await adding
+    expect(overlay.peers.get(A)?.port).toEqual({ number: 1234, from: 'given' })
+  })
+
+  test('of an earlier process are kept if nobody gave them, and made right if somebody does', async () => {
+    const { ports: model, overlay } = await opened({ nat: {} })
+    await overlay.addPeers([
+      { address: A, port: 31234 },
+      { address: B, port: 31235 },
+    ])
+    const { operations } = model
+    const next = Overlay.over({ local: LOCAL, nat: {} }, model)
+    await next.setKeys([{ tag: 1, value }])
+    expect(await next.addPeers([A])).toMatchObject({ applied: 1, operations: 0 })
+    expect(next.peers.get(A)?.port).toEqual({ number: 31234, from: 'learned' })
+    expect(await next.addPeers([{ address: B, port: 4500 }])).toMatchObject({ applied: 1, operations: 2 })
+    expect(model.operations).toBe(operations + 2)
+    expect([ports(model.kernel, A), ports(model.kernel, B)]).toEqual([[31234], [4500]])
+    expect((await next.reconcile()).plan).toEqual([])
+  })
+
+  test('of an earlier process with another port of its own are not kept: theirs was assumed to be that', async () => {
+    const { ports: model, overlay } = await opened({ nat: {} })
+    await overlay.addPeers([A])
+    const next = Overlay.over({ local: LOCAL, nat: { port: 4600 } }, model)
+    await next.setKeys([{ tag: 1, value }])
+    await next.addPeers([A])
+    expect(model.kernel.outboundTo(A).map(portsOf)).toEqual([[4600, 4600]])
+  })
+
+  test('of SAs that were in no UDP come with SAs in their place', async () => {
+    const { ports: model, overlay } = await opened()
+    await overlay.addPeers([A])
+    const next = Overlay.over({ local: LOCAL, nat: {} }, model)
+    await next.setKeys([{ tag: 1, value }])
+    expect(await next.addPeers([A])).toMatchObject({ applied: 1, operations: 4 })
+    expect(ports(model.kernel, A)).toEqual([4500])
+  })
 })
 
 test('the wish cannot be changed from outside', async () => {

@@ -28,6 +28,7 @@ export {
 export type { PeerInput } from './overlay/arguments.js'
 export { type KeyInput, type KeyUpdate, MAX_KEYS } from './overlay/keyring.js'
 export { overlayMtu, type OverlayMtuOptions } from './overlay/mtu.js'
+export type { Mapping } from './overlay/mappings.js'
 export type { NatOptions } from './overlay/nat-options.js'
 export type { NatStatus } from './overlay/nat-status.js'
 export type { OverlayOptions } from './overlay/options.js'

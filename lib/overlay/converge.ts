@@ -5,6 +5,7 @@ import type { FirewallState } from './firewall.js'
 import { sharedPolicies } from './form.js'
 import { Keyring } from './keyring.js'
 import { Leftovers } from './leftovers.js'
+import { type Learned, learn } from './mappings.js'
 import { isBroken, NETWORK, Networks } from './networks.js'
 import type { Settings } from './options.js'
 import { PeerTable } from './peers.js'
@@ -103,6 +104,11 @@ export class Convergence {
     const done = await this.#carryOut({ plan, should, damage }, { slots, looked: look }, options)
     done.failures = concerning(change, done.failures)
     return done
+  }
+
+  /** Takes in what the kernel told of its SAs in UDP. What peers should be is other then, to be followed. */
+  learn(records: Uint8Array): Learned {
+    return learn(records, this.#is, this.#settings.form)
   }
 
   /** Looks at all of the kernel that is ours, and plans how it becomes what should be and nothing else. */

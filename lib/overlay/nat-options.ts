@@ -1,5 +1,6 @@
 import { integer, options, U16 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
+import type { Mapping } from './mappings.js'
 
 /** ESP in UDP (RFC 3948), for nodes behind NAT. All nodes of an overlay have it, or none. */
 export interface NatOptions {
@@ -14,22 +15,32 @@ export interface NatOptions {
    * own. Default: a socket of the overlay's own, see `natSocket`.
    */
   socket?: number
+  /**
+   * Called when a peer's packets come from another port than before, which is followed unless it was given; or from another
+   * address, which is not: remove that peer, and add it by its new address. What it throws is an uncaught exception.
+   */
+  onMapping?: (mapping: Mapping) => void
 }
 
-export const natOptionNames = ['port', 'socket'] as const
+export const natOptionNames = ['port', 'socket', 'onMapping'] as const
 
 /** Options, checked, with their defaults. */
 export interface NatSettings {
   readonly port: number
   readonly socket: number | undefined
+  readonly onMapping: ((mapping: Mapping) => void) | undefined
 }
 
 /** Checks the option `nat`. @throws InvalidArgument */
 export function natSettings(given: unknown, vxlanPort: number): NatSettings | undefined {
   if (given === undefined || given === false) return undefined
   if (typeof given !== 'object') throw new InvalidArgument('nat', 'false or an object, as in { port: 4500 }', given)
-  const { port, socket } = options<NatOptions>(given, 'nat', natOptionNames)
+  const { port, socket, onMapping } = options<NatOptions>(given, 'nat', natOptionNames)
+  if (onMapping !== undefined && typeof onMapping !== 'function') {
+    throw new InvalidArgument('nat.onMapping', 'a function', onMapping)
+  }
   return {
+    onMapping,
     port: natPort(port ?? 4500, 'nat.port', vxlanPort),
     socket: socket === undefined ? undefined : integer(socket, 'nat.socket', 0, 0x7fffffff),
   }

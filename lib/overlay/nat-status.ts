@@ -6,12 +6,33 @@ export interface NatStatus {
   socket: 'own' | 'given'
   /** Whether the kernel takes ESP out of what comes to it. */
   intact: boolean
+  /** Whether ports that change are heard of. */
+  following: boolean
+  /** How many peers' ports are assumed to be as our own, were given, or were learned from their packets. */
+  ports: { assumed: number; given: number; learned: number }
+  /** Peers whose packets came from elsewhere, within the last minute, than where ESP to them goes. */
+  strays: { peer: string; address: string; port: number }[]
 }
 
+/** As many of them as a sentence names. */
+const NAMED = 3
+
 /** What of it is not as it should be, a sentence each. */
-export function natTroubles({ port, intact }: NatStatus): string[] {
-  if (intact) return []
-  return [
-    `nothing is received: the socket of UDP port ${port} is used otherwise by another process that has it (UDP_ENCAP); close the overlay, and open it with a socket of its own`,
-  ]
+export function natTroubles({ port, intact, following, strays }: NatStatus): string[] {
+  const troubles: string[] = []
+  if (!intact) {
+    troubles.push(
+      `nothing is received: the socket of UDP port ${port} is used otherwise by another process that has it (UDP_ENCAP); close the overlay, and open it with a socket of its own`,
+    )
+  }
+  if (!following)
+    troubles.push('ports of peers that change are not followed any more; close the overlay, and open it again')
+  if (strays.length > 0) {
+    const named = strays.slice(0, NAMED).map((stray) => `${stray.peer} from ${stray.address} port ${stray.port}`)
+    const more = strays.length > NAMED ? ', …' : ''
+    troubles.push(
+      `packets of ${strays.length} peers come from elsewhere than ESP to them goes (${named.join(', ')}${more}): add a peer whose address is another by that, and one whose given port is another with that, after removing it`,
+    )
+  }
+  return troubles
 }

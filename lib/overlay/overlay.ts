@@ -1,4 +1,4 @@
-import { ADDRESS_BYTES } from '../base/address.js'
+import { type Address, ADDRESS_BYTES } from '../base/address.js'
 import { boolean, options as checkOptions } from '../base/check.js'
 import { Pace } from '../base/pace.js'
 import {
@@ -12,6 +12,7 @@ import {
 } from '../base/errors.js'
 import { Nft } from '../kernel/nft.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
+import type { EventChannel } from '../kernel/xfrm-monitor.js'
 import { items, packedPeers, type PeerInput, taken, takenPeers, vnis, wipe } from './arguments.js'
 import { Convergence } from './converge.js'
 import { type Execution, type ExecutionOptions, nothingDone } from './executor.js'
@@ -20,11 +21,14 @@ import { type Drops, drops } from './guard.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
 import { type OverlayOptions, type Settings, settings } from './options.js'
 import { type Peers, PeersView } from './peers-view.js'
+import type { Mapping } from './mappings.js'
+import { Nat } from './nat.js'
+import type { NatSettings } from './nat-options.js'
 import { type NatStatus, natTroubles } from './nat-status.js'
 import { checkPorts } from './peer-ports.js'
 import { PortSource } from './peers.js'
 import type { Step } from './plan.js'
-import type { Ports } from './ports.js'
+import type { NatPort, Ports } from './ports.js'
 import { probe } from './probe.js'
 
 /** What a call may be given beside its subject. */
@@ -85,6 +89,7 @@ export class Overlay implements AsyncDisposable {
   readonly #settings: Settings
   readonly #ports: Ports
   readonly #mesh: Convergence
+  readonly #nat: Nat | undefined
   /** Whether the kernel is known to have what SAs need. */
   #probed = false
   #queue: Promise<unknown> = Promise.resolve()
@@ -95,6 +100,9 @@ export class Overlay implements AsyncDisposable {
     this.#ports = ports
     this.#mesh = new Convergence(given, ports)
     this.peers = new PeersView(this.#mesh, given.form.spis)
+    const { nat } = ports
+    if (nat !== undefined && given.nat !== undefined)
+      this.#nat = new Nat(nat, given.nat, (records) => this.#followMappings(records))
   }
 
   /**
@@ -108,18 +116,24 @@ export class Overlay implements AsyncDisposable {
     const given = settings(options)
     const { netns, timeoutMs, boost, form } = given
     const xfrm = await XfrmChannel.open({ netns, timeoutMs, boost })
+    let nat: OpenNat | undefined
+    const closeXfrm = async () => {
+      await nat?.mappings.close()
+      // The lock goes last.
+      await xfrm.close()
+    }
     try {
       const holder = await xfrm.lock(`xfrmesh/${form.mark.toString(16)}`)
       if (holder !== undefined) throw lockedError(form.mark, holder)
-      const beside = given.nat && { nat: await xfrm.encap({ local: form.local, ...given.nat }) }
-      if (given.firewall === 'none') return new Overlay(given, { xfrm, ...beside, close: () => xfrm.close() })
+      if (given.nat !== undefined) nat = await openNat(xfrm, form.local, given.nat)
+      const ports = { xfrm, ...(nat && { nat }) }
+      if (given.firewall === 'none') return new Overlay(given, { ...ports, close: closeXfrm })
       const nft = await Nft.open({ timeoutMs, ...(netns !== undefined && { netns }) })
       const { mark, port, exclusive } = form
       const firewall = new Firewall({ nft, mark, port, exclusive, linksElsewhere: given.linksElsewhere })
-      // The lock goes last.
-      return new Overlay(given, { xfrm, firewall, ...beside, close: () => nft.close().then(() => xfrm.close()) })
+      return new Overlay(given, { ...ports, firewall, close: () => nft.close().then(closeXfrm) })
     } catch (error) {
-      await xfrm.close()
+      await closeXfrm()
       throw error
     }
   }
@@ -145,7 +159,7 @@ export class Overlay implements AsyncDisposable {
    * does not crash: a parent, or systemd (`ListenDatagram=192.0.2.1:4500`). It is the overlay's: do not read or close it.
    */
   get natSocket(): number | undefined {
-    return this.#closed ? undefined : this.#ports.nat?.descriptor
+    return this.#closed ? undefined : this.#nat?.descriptor
   }
 
   /**
@@ -356,7 +370,7 @@ export class Overlay implements AsyncDisposable {
         for (const slot of peers.slots()) {
           if (peers.degraded[slot] === 1 && peers.references[slot]! > 0) degraded.push(peers.text(slot))
         }
-        const nat = await this.#natStatus()
+        const nat = (await this.#nat?.status(peers)) ?? null
         const lacking = this.#mesh.lacks()
         if (degraded.length > 0) lacking.unshift(`${degraded.length} peers lack SAs or policies`)
         const nothingToHave = firewall === undefined || (networks.wanted.size === 0 && !firewall.exists)
@@ -412,11 +426,15 @@ export class Overlay implements AsyncDisposable {
     await this.close()
   }
 
-  async #natStatus(): Promise<NatStatus | null> {
-    const { nat } = this.#settings
-    if (nat === undefined || this.#ports.nat === undefined) return null
-    const isIntact = await this.#ports.nat.isIntact()
-    return { port: nat.port, socket: nat.socket === undefined ? 'own' : 'given', intact: isIntact }
+  /** What the kernel told of where peers' packets come from, followed in its turn. */
+  #followMappings(records: Uint8Array): Promise<readonly Mapping[]> {
+    const take = () => records
+    return this.#call('nat', undefined, take, async (call, told) => {
+      const { slots, mappings } = this.#mesh.learn(told)
+      // What fails leaves the peer degraded, and is told again by the kernel.
+      if (slots.length > 0) await this.#mesh.follow(slots, executionOptions(call)).catch(() => undefined)
+      return mappings
+    })
   }
 
   async #flush(call: Call): Promise<void> {
@@ -504,6 +522,15 @@ export class Overlay implements AsyncDisposable {
     await probe(this.#ports.xfrm, this.#settings.form)
     this.#probed = true
   }
+}
+
+type OpenNat = NatPort & { readonly mappings: EventChannel }
+
+/** The UDP socket of ESP, and what listens beside it. */
+async function openNat(xfrm: XfrmChannel, local: Address, { port, socket }: NatSettings): Promise<OpenNat> {
+  const encap = await xfrm.encap({ local, port, socket })
+  const mappings = await xfrm.monitor(['mapping'])
+  return { descriptor: encap.descriptor, isIntact: () => encap.isIntact(), mappings }
 }
 
 /** A call in its turn. */

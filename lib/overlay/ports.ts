@@ -1,5 +1,6 @@
 import type { UdpEncap } from '../kernel/udp-encap.js'
 import type { XfrmChannel } from '../kernel/xfrm-channel.js'
+import type { EventChannel } from '../kernel/xfrm-monitor.js'
 import type { Firewall } from './firewall.js'
 
 /** What an Overlay needs of the kernel. */
@@ -10,8 +11,10 @@ export type XfrmPort = Pick<XfrmChannel, 'commit' | 'read' | 'close'> & Partial<
 /** The guard of the encrypted networks. */
 export type FirewallPort = Pick<Firewall, 'apply' | 'read' | 'restore'>
 
-/** The UDP socket of ESP in UDP. */
-export type NatPort = Pick<UdpEncap, 'descriptor' | 'isIntact'>
+/** The UDP socket of ESP in UDP, and what the kernel tells of where that comes from. */
+export interface NatPort extends Pick<UdpEncap, 'descriptor' | 'isIntact'> {
+  readonly mappings: Pick<EventChannel, 'hear'>
+}
 
 export interface Ports {
   readonly xfrm: XfrmPort

@@ -26,6 +26,10 @@ export interface Translation {
 const DELETE_CONNECTIONS = (1 << 8) | 2
 const NLM_F_REQUEST_ACK = 5
 
+/** The UDP port of nodes, and those that a router gives in its place. */
+export const NAT_PORT = 4500
+export const MAPPED = [40000, 50000] as const
+
 const addresses = {
   4: { inside: ['10.1.0.2', '10.2.0.2'], outside: ['192.0.2.9', '192.0.2.10', '192.0.2.2'] },
   6: { inside: ['fd01::2', 'fd02::2'], outside: ['2001:db8::9', '2001:db8::10', '2001:db8::2'] },
@@ -71,6 +75,12 @@ export class NatPath implements AsyncDisposable {
   async #putBehind(router: Host): Promise<void> {
     const [four, six] = [addresses[4].inside[router.number - 1]!, addresses[6].inside[router.number - 1]!]
     const gateway = (address: string) => address.replace(/2$/, '1')
+    // What comes to a port that leads nowhere just now.
+    await router.run('nft', ['-f', '-'], {
+      input: `table inet unmapped { counter unmapped { }
+        chain input { type filter hook input priority 0; udp dport { ${[NAT_PORT, ...MAPPED].join(', ')} } counter name unmapped drop; }
+      }`,
+    })
     await router.run('sysctl', ['-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'])
     await router.ip([
       ['link', 'add', 'lan', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', router.container.name],
@@ -95,7 +105,6 @@ export class NatPath implements AsyncDisposable {
       table inet translation
       delete table inet translation
       table inet translation {
-        counter unmapped { }
         chain prerouting { type nat hook prerouting priority dstnat; ${prerouting}
         }
         chain postrouting { type nat hook postrouting priority srcnat; ${postrouting}
@@ -114,6 +123,28 @@ export class NatPath implements AsyncDisposable {
       prerouting: `iifname eth0 ${ip} daddr ${advertise} dnat ${ip} to ${local}`,
       postrouting: `oifname eth0 ${ip} saddr ${local} snat ${ip} to ${advertise}`,
     })
+  }
+
+  /** As {@link keepPort} for what leaves: what comes in finds the way back, and no other. */
+  mapPort(router: 1 | 2, outside: number): Promise<void> {
+    const { local, advertise } = this.node(router, 4)
+    return this.translate(router, {
+      postrouting: `oifname eth0 ip saddr ${local} udp sport ${NAT_PORT} snat ip to ${advertise}:${outside}`,
+    })
+  }
+
+  /** Packets that a router has dropped for want of a mapping. */
+  async unmapped(router: 1 | 2): Promise<number> {
+    const text = await this.fabric.hosts[router - 1]!.run('nft', [
+      '-j',
+      'list',
+      'counters',
+      'table',
+      'inet',
+      'unmapped',
+    ])
+    const { nftables } = JSON.parse(text) as { nftables: { counter?: { packets: number } }[] }
+    return nftables.find(({ counter }) => counter !== undefined)!.counter!.packets
   }
 
   /** UDP of the node behind a router, from one port of its own, and to another of the router's, which it keeps for it. */

@@ -1,12 +1,15 @@
 /** The overlay over NAT of every kind: it works where it should, loses what the NAT itself drops and no more, and leaks nothing. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { ping, RunningPing } from '../../lib/demo/ping.js'
 import { cleartext, Sniffer } from '../../lib/demo/sniffer.js'
-import { Overlay, type OverlayOptions } from '../../lib/index.js'
+import { type Mapping, Overlay, type OverlayOptions } from '../../lib/index.js'
 import { keyOf } from './keys.js'
 import { few, PORT, Taps, VNI } from './mesh.js'
-import { checksumErrors, inner, link, NatPath, type Node, unlink } from './nat-path.js'
+import { checksumErrors, inner, link, MAPPED, NatPath, type Node, unlink } from './nat-path.js'
 
 let path: NatPath
 let taps: Taps
@@ -147,6 +150,133 @@ test('both behind NAT, each at a port that its router keeps for it, reach each o
       expect(overlay.peers.get(advertise)?.port).toEqual({ number: ports[1 - i], from: 'given' })
     }
   })
+})
+
+test('a port that the NAT chooses is learned, and followed when it chooses another: what the NAT drops meanwhile is lost, and no more', async () => {
+  const nodes = [path.node(1, 4), path.node(3, 4)] as const
+  const [near, far] = nodes
+  await path.mapPort(1, MAPPED[0])
+  const told: Mapping[] = []
+  const nat = { onMapping: (mapping: Mapping) => told.push(mapping) }
+  await between(nodes, { checksum: true, nat }, async (overlays) => {
+    const [, overlay] = overlays
+    const port = () => overlay.peers.get(near.advertise)?.port
+    const before = await path.unmapped(1)
+    const { lost } = await whilePinging(nodes, async () => {
+      expect(port()).toEqual({ number: MAPPED[0], from: 'learned' })
+      await path.mapPort(1, MAPPED[1])
+      while (port()?.number !== MAPPED[1]) await sleep(20)
+      await rotate(overlays)
+    })
+    const dropped = (await path.unmapped(1)) - before
+    console.log(`${lost} lost, ${dropped} dropped by the NAT`)
+    expect(dropped).toBeGreaterThan(0)
+    expect(lost).toBeLessThanOrEqual(dropped)
+    expect(await ping(far.where, inner(near), few)).toMatchObject({ lost: 0 })
+    const followed = { peer: near.advertise, address: near.advertise, followed: true }
+    expect(told).toEqual(MAPPED.map((number) => ({ ...followed, port: number })))
+    expect(await overlay.reconcile({ dryRun: true })).toMatchObject({ plan: [] })
+    expect((await overlay.status()).nat).toMatchObject({ ports: { assumed: 0, given: 0, learned: 1 }, strays: [] })
+
+    // Another process takes over the port with the SAs: the path works before a packet has come to it.
+    await overlay.close()
+    await using next = await Overlay.open({ local: far.local, netns: far.where.netns, nat: {} })
+    await next.addNetworks([VNI])
+    await next.setKeys([keyOf(3), keyOf(2)])
+    expect(await next.addPeers([near.advertise])).toMatchObject({ operations: 0 })
+    expect(next.peers.get(near.advertise)?.port).toEqual({ number: MAPPED[1], from: 'learned' })
+    expect(await ping(far.where, inner(near), few)).toMatchObject({ lost: 0 })
+    await next.close({ flush: true })
+  })
+})
+
+/** A process that holds a node's overlay until it is killed; by whose socket, if not its own. */
+async function hold(
+  { where, local }: Node,
+  peer: Node,
+  socket?: number,
+): Promise<{ said: string; kill: () => Promise<void> }> {
+  const nat = socket === undefined ? {} : { socket: 3 }
+  const keys = [keyOf(2), keyOf(1)].map(({ tag, value }) => ({ tag, value: [...value] }))
+  const wish = { options: { local, netns: where.netns, nat }, networks: [VNI], keys, peers: [peer.advertise] }
+  const script = fileURLToPath(new URL('nat-holder.mjs', import.meta.url))
+  const stdio = ['ignore', 'pipe', 'inherit', ...(socket === undefined ? [] : [socket])] as const
+  const child = spawn(process.execPath, [script, JSON.stringify(wish)], { stdio: [...stdio] })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  const ended = once(child, 'exit')
+  const [said] = (await Promise.race([once(child.stdout!, 'data'), ended])) as [unknown]
+  const kill = async () => {
+    child.kill('SIGKILL')
+    await ended
+  }
+  return { said: String(said), kill }
+}
+
+/** When each SA of a node was made. */
+async function made({ where }: Node): Promise<string[]> {
+  const text = await where.run('ip', ['-s', 'xfrm', 'state'])
+  return Array.from(
+    text.matchAll(/ spi (0x[0-9a-f]{8})[^]*? add (\S+ \S+) use/g),
+    ([, spi, time]) => `${spi} ${time}`,
+  ).sort()
+}
+
+test('with its holder killed the path comes back as another takes over, by the same SAs; with the socket in other hands it never ends', async () => {
+  const nodes = [path.node(1, 4), path.node(3, 4)] as const
+  const [near, far] = nodes
+  await path.oneToOne(1, 4)
+  await link(...nodes, { checksum: true })
+  await using overlay = await Overlay.open({
+    local: near.local,
+    advertise: near.advertise,
+    netns: near.where.netns,
+    nat: {},
+  })
+  await overlay.addNetworks([VNI])
+  await overlay.setKeys([keyOf(2), keyOf(1)])
+  await overlay.addPeers([far.advertise])
+  const reached = () => ping(near.where, inner(far), few)
+
+  const first = await hold(far, near)
+  expect(first.said).toContain('after 3 operations')
+  expect(await reached()).toMatchObject({ lost: 0 })
+  const before = await made(far)
+  expect(before).toHaveLength(3)
+  await first.kill()
+  expect(await reached()).toMatchObject({ lost: few.count })
+  const second = await hold(far, near)
+  expect(second.said).toContain('after 0 operations')
+  expect(await reached()).toMatchObject({ lost: 0 })
+  expect(await made(far)).toEqual(before)
+  await second.kill()
+
+  // Somebody who is not killed has the socket: here the overlay of another mark.
+  await using keeper = await Overlay.open({
+    local: far.local,
+    netns: far.where.netns,
+    mark: 5,
+    firewall: 'none',
+    nat: {},
+  })
+  const third = await hold(far, near, keeper.natSocket)
+  const { lost, sent } = await whilePinging(nodes, async () => {
+    await third.kill()
+    const fourth = await hold(far, near, keeper.natSocket)
+    expect(fourth.said).toContain('after 0 operations')
+    await fourth.kill()
+  })
+  expect(sent).toBeGreaterThan(0)
+  expect(lost).toBe(0)
+  expect(await made(far)).toEqual(before)
+
+  await using last = await Overlay.open({
+    local: far.local,
+    netns: far.where.netns,
+    nat: { socket: keeper.natSocket! },
+  })
+  await unlink(...nodes)
+  await last.close({ flush: true })
+  await overlay.close({ flush: true })
 })
 
 test('nothing of all that crossed the open in the clear', async () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { deriveSpi, InvalidArgument, NetlinkError, Overlay, PartialFailure, type Report } from '../../lib/index.js'
 import { Operation, State } from '../../lib/kernel/records.js'
+import { Heard } from './heard.js'
 import { portsOf } from './model.js'
 import { fair, LOCAL, ModelPorts, PEERS } from './stories.js'
 
@@ -187,10 +188,10 @@ test('errors come through the promise, whatever was wrong', async () => {
 })
 
 test('of a UDP socket that somebody uses otherwise it is said that nothing is received', async () => {
-  const { ports, overlay } = await opened({ nat: { port: 4501 } })
-  expect((await overlay.status()).nat).toBe(null)
+  const ports = new ModelPorts()
   let intact = true
-  ports.nat = { descriptor: 7, isIntact: () => Promise.resolve(intact) }
+  ports.nat = { descriptor: 7, isIntact: () => Promise.resolve(intact), mappings: new Heard() }
+  const overlay = Overlay.over({ local: LOCAL, nat: { port: 4501 } }, ports)
   expect(await overlay.status()).toMatchObject({ nat: { port: 4501, socket: 'own', intact: true }, degraded: [] })
   expect(overlay.natSocket).toBe(7)
   intact = false

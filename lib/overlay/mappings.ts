@@ -1,0 +1,103 @@
+import { ADDRESS_BYTES, formatAddress } from '../base/address.js'
+import { Event, LITTLE_ENDIAN, MappingTail, RecordReader, State, Tail } from '../kernel/records.js'
+import type { Form } from './form.js'
+import { PortSource } from './peers.js'
+import type { Is } from './plan.js'
+import { claimant } from './spi-index.js'
+
+/**
+ * Where peers' packets come from, as the kernel tells it (XFRM_MSG_MAPPING) when that is another address or port than the
+ * inbound SA has. It tells so after it has decrypted and authenticated the packet (esp_input_done2), so nobody without the
+ * key can make it. But who has caught a packet can send it again from a port of his choice: without a replay window it is
+ * authentic once more, and what we send goes there, encrypted and in vain, until the peer's next packet. So RFC 7296, 2.23
+ * has ports followed safely only under replay protection. Where ports do not change they can be given, and then stay.
+ *
+ * An address is never followed: an SA's can't be changed in place, and its SPI derives from it.
+ */
+export interface Mapping {
+  /** The address that the peer was added by. */
+  readonly peer: string
+  /** Where its packets come from now. */
+  readonly address: string
+  readonly port: number
+  /** Whether ESP to the peer goes there from now on. If not: another address, a port that was given, or VXLAN's. */
+  readonly followed: boolean
+}
+
+/** What came of some mappings. */
+export interface Learned {
+  /** Slots of the peers whose SAs are to get another port. */
+  readonly slots: readonly number[]
+  /** One a peer, the last that was told. */
+  readonly mappings: readonly Mapping[]
+}
+
+/** Takes in what the kernel told, as a socket's `hear` gives it: peers' ports are then what they should be. */
+export function learn(records: Uint8Array, is: Is, form: Form): Learned {
+  const { peers, claims } = is
+  const slots = new Set<number>()
+  const mappings = new Map<string, Mapping>()
+  const reader = new RecordReader(records)
+  while (reader.next()) {
+    const tail = mappingOf(reader, form)
+    if (tail === undefined) continue
+    const port = new DataView(tail.buffer, tail.byteOffset).getUint16(MappingTail.port, LITTLE_ENDIAN)
+    const owners = claims.claims(reader.u32(State.spi)).map(claimant)
+    peers.load(tail, MappingTail.source)
+    const sender = peers.find()
+    const isKnown = owners.includes(sender)
+    // Whose SA it is, if the address is nobody's: of two who share one it can't be told which.
+    const slot = isKnown ? sender : owners[0]
+    if (slot === undefined || peers.references[slot] === 0) continue
+    const isGiven = peers.portSource[slot] === PortSource.given
+    const isUsable = port !== 0 && port !== form.port
+    if (isKnown && port === peers.port[slot]) {
+      // An SA that two share has the address of one; and what was refused before is told again.
+      if (peers.installedPort[slot] !== port) slots.add(slot)
+      continue
+    }
+    const followed = isKnown && !isGiven && isUsable
+    if (followed) {
+      peers.port[slot] = port
+      peers.portSource[slot] = PortSource.learned
+      slots.add(slot)
+    }
+    const peer = peers.text(slot)
+    mappings.set(peer, { peer, address: formatAddress(tail, MappingTail.source, peers.family), port, followed })
+  }
+  return { slots: [...slots], mappings: [...mappings.values()] }
+}
+
+/** The tail of a mapping of one of our SAs; undefined of whatever else was told. */
+function mappingOf(record: RecordReader, { local, mark }: Form): Uint8Array | undefined {
+  if (record.u8(State.operation) !== Event.mapping || record.u32(State.reqid) !== mark) return undefined
+  if (record.u8(State.family) !== local.family) return undefined
+  const destination = record.address(State.destination)
+  for (let i = 0; i < ADDRESS_BYTES; i++) if (destination[i] !== local.bytes[i]) return undefined
+  for (const [type, payload] of record.attributes()) if (type === Tail.mapping) return payload
+  return undefined
+}
+
+/** How long a peer whose packets come from elsewhere is shown so, in milliseconds: the kernel tells again every few seconds. */
+const SHOWN_MS = 60_000
+
+/** Peers whose packets come from where ESP to them does not go. */
+export class Strays {
+  readonly #byPeer = new Map<string, { mapping: Mapping; at: number }>()
+
+  /** Takes in what was learned, and returns what of it is news. */
+  note(mappings: readonly Mapping[], now: number): Mapping[] {
+    return mappings.filter((mapping) => {
+      const before = this.#byPeer.get(mapping.peer)?.mapping
+      if (mapping.followed) this.#byPeer.delete(mapping.peer)
+      else this.#byPeer.set(mapping.peer, { mapping, at: now })
+      return mapping.followed || before?.address !== mapping.address || before.port !== mapping.port
+    })
+  }
+
+  /** Those of the last minute who are still wanted. */
+  list(isWanted: (peer: string) => boolean, now: number): Mapping[] {
+    for (const [peer, { at }] of this.#byPeer) if (now - at > SHOWN_MS || !isWanted(peer)) this.#byPeer.delete(peer)
+    return [...this.#byPeer.values()].map(({ mapping }) => mapping)
+  }
+}

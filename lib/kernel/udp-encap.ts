@@ -45,6 +45,19 @@ export class UdpEncap {
     return new UdpEncap(channel, opened.descriptor)
   }
 
+  /**
+   * Sends a keepalive (RFC 3948, 2.3) to each of these, addresses of 16 bytes, each with its port. The arrays are the addon's
+   * until this settles. Those that can't be sent to stand in nobody's way; `errno` is of the last of them.
+   */
+  async keepAlive(addresses: Uint8Array, ports: Uint16Array): Promise<{ sent: number; failed: number; errno: number }> {
+    const { timeoutMs } = this.#channel
+    const { ending, sent, failed, errno } = await this.#channel.run('nat', (native, job) =>
+      native.keepAlive(job, addresses, ports, timeoutMs),
+    )
+    checkEnding('nat', { ending, errno })
+    return { sent, failed, errno }
+  }
+
   /** Whether the kernel still takes ESP out of what comes to it: another holder may have made another use of it. */
   async isIntact(): Promise<boolean> {
     const { ending, errno } = await this.#channel.run('nat', (native, job) => native.checkEncap(job))

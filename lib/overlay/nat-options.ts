@@ -16,18 +16,25 @@ export interface NatOptions {
    */
   socket?: number
   /**
+   * Seconds between two keepalives to the same peer, 0 to 3600; 0: none. They keep the mapping of a NAT that this node is
+   * behind, and change none at the peer: of a new one it learns by the next packet of ESP. Default: 20 (RFC 3948, 4).
+   */
+  keepalive?: number
+  /**
    * Called when a peer's packets come from another port than before, which is followed unless it was given; or from another
    * address, which is not: remove that peer, and add it by its new address. What it throws is an uncaught exception.
    */
   onMapping?: (mapping: Mapping) => void
 }
 
-export const natOptionNames = ['port', 'socket', 'onMapping'] as const
+export const natOptionNames = ['port', 'socket', 'keepalive', 'onMapping'] as const
 
 /** Options, checked, with their defaults. */
 export interface NatSettings {
   readonly port: number
   readonly socket: number | undefined
+  /** Seconds; 0: none. */
+  readonly keepalive: number
   readonly onMapping: ((mapping: Mapping) => void) | undefined
 }
 
@@ -35,12 +42,13 @@ export interface NatSettings {
 export function natSettings(given: unknown, vxlanPort: number): NatSettings | undefined {
   if (given === undefined || given === false) return undefined
   if (typeof given !== 'object') throw new InvalidArgument('nat', 'false or an object, as in { port: 4500 }', given)
-  const { port, socket, onMapping } = options<NatOptions>(given, 'nat', natOptionNames)
+  const { port, socket, keepalive, onMapping } = options<NatOptions>(given, 'nat', natOptionNames)
   if (onMapping !== undefined && typeof onMapping !== 'function') {
     throw new InvalidArgument('nat.onMapping', 'a function', onMapping)
   }
   return {
     onMapping,
+    keepalive: integer(keepalive ?? 20, 'nat.keepalive', 0, 3600),
     port: natPort(port ?? 4500, 'nat.port', vxlanPort),
     socket: socket === undefined ? undefined : integer(socket, 'nat.socket', 0, 0x7fffffff),
   }

@@ -1,3 +1,5 @@
+import type { KeepaliveStatus } from './keepalive.js'
+
 /** How ESP in UDP stands: plain JSON. */
 export interface NatStatus {
   /** Of this node. */
@@ -10,6 +12,7 @@ export interface NatStatus {
   following: boolean
   /** How many peers' ports are assumed to be as our own, were given, or were learned from their packets. */
   ports: { assumed: number; given: number; learned: number }
+  keepalives: KeepaliveStatus
   /** Peers whose packets came from elsewhere, within the last minute, than where ESP to them goes. */
   strays: { peer: string; address: string; port: number }[]
 }
@@ -18,7 +21,7 @@ export interface NatStatus {
 const NAMED = 3
 
 /** What of it is not as it should be, a sentence each. */
-export function natTroubles({ port, intact, following, strays }: NatStatus): string[] {
+export function natTroubles({ port, intact, following, keepalives, strays }: NatStatus): string[] {
   const troubles: string[] = []
   if (!intact) {
     troubles.push(
@@ -27,6 +30,9 @@ export function natTroubles({ port, intact, following, strays }: NatStatus): str
   }
   if (!following)
     troubles.push('ports of peers that change are not followed any more; close the overlay, and open it again')
+  if (keepalives.error !== undefined) {
+    troubles.push(`keepalives can't be sent to all peers (${keepalives.error}): NATs may forget this node`)
+  }
   if (strays.length > 0) {
     const named = strays.slice(0, NAMED).map((stray) => `${stray.peer} from ${stray.address} port ${stray.port}`)
     const more = strays.length > NAMED ? ', …' : ''

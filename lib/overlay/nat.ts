@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Mapping } from './mappings.js'
-import { Strays } from './mappings.js'
+import { Keepalive } from './keepalive.js'
+import { type Mapping, Strays } from './mappings.js'
 import type { NatSettings } from './nat-options.js'
 import type { NatStatus } from './nat-status.js'
 import { type PeerTable, PortSource } from './peers.js'
@@ -13,17 +13,27 @@ const REST_MS = 100
 export class Nat {
   readonly #port: NatPort
   readonly #settings: NatSettings
+  readonly #peers: PeerTable
+  readonly #keepalive: Keepalive
   readonly #strays = new Strays()
   #deaf: string | undefined
 
   /**
-   * Listens from here on, until the port is closed.
+   * Listens from here on, until the port is closed, and sends keepalives until {@link stop}.
    *
+   * @param peers read as they are when it is their turn
    * @param follow takes in what was heard, in its turn, and makes the kernel follow
    */
-  constructor(port: NatPort, settings: NatSettings, follow: (records: Uint8Array) => Promise<readonly Mapping[]>) {
+  constructor(
+    port: NatPort,
+    settings: NatSettings,
+    peers: PeerTable,
+    follow: (records: Uint8Array) => Promise<readonly Mapping[]>,
+  ) {
     this.#port = port
     this.#settings = settings
+    this.#peers = peers
+    this.#keepalive = new Keepalive(port, peers, settings.keepalive)
     void this.#listen(follow)
   }
 
@@ -31,8 +41,14 @@ export class Nat {
     return this.#port.descriptor
   }
 
-  async status(peers: PeerTable): Promise<NatStatus> {
+  /** Ends the keepalives. */
+  stop(): void {
+    this.#keepalive.stop()
+  }
+
+  async status(): Promise<NatStatus> {
     const { port, socket } = this.#settings
+    const peers = this.#peers
     const count = { assumed: 0, given: 0, learned: 0 }
     for (const slot of peers.slots()) {
       if (peers.references[slot] === 0) continue
@@ -50,6 +66,7 @@ export class Nat {
       intact: await this.#port.isIntact(),
       following: this.#deaf === undefined,
       ports: count,
+      keepalives: this.#keepalive.status,
       strays: this.#strays
         .list(isWanted, performance.now())
         .map(({ peer, address, port: from }) => ({ peer, address, port: from })),

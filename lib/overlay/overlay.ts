@@ -102,7 +102,7 @@ export class Overlay implements AsyncDisposable {
     this.peers = new PeersView(this.#mesh, given.form.spis)
     const { nat } = ports
     if (nat !== undefined && given.nat !== undefined)
-      this.#nat = new Nat(nat, given.nat, (records) => this.#followMappings(records))
+      this.#nat = new Nat(nat, given.nat, this.#mesh.peers, (records) => this.#followMappings(records))
   }
 
   /**
@@ -370,7 +370,7 @@ export class Overlay implements AsyncDisposable {
         for (const slot of peers.slots()) {
           if (peers.degraded[slot] === 1 && peers.references[slot]! > 0) degraded.push(peers.text(slot))
         }
-        const nat = (await this.#nat?.status(peers)) ?? null
+        const nat = (await this.#nat?.status()) ?? null
         const lacking = this.#mesh.lacks()
         if (degraded.length > 0) lacking.unshift(`${degraded.length} peers lack SAs or policies`)
         const nothingToHave = firewall === undefined || (networks.wanted.size === 0 && !firewall.exists)
@@ -417,6 +417,7 @@ export class Overlay implements AsyncDisposable {
     const before = flush ? this.#call('close', undefined, nothing, (call) => this.#flush(call)) : this.#queue
     this.#closed = before.then(nothing).finally(async () => {
       this.#mesh.keyring.wipe()
+      this.#nat?.stop()
       await this.#ports.close()
     })
     return this.#closed
@@ -530,7 +531,12 @@ type OpenNat = NatPort & { readonly mappings: EventChannel }
 async function openNat(xfrm: XfrmChannel, local: Address, { port, socket }: NatSettings): Promise<OpenNat> {
   const encap = await xfrm.encap({ local, port, socket })
   const mappings = await xfrm.monitor(['mapping'])
-  return { descriptor: encap.descriptor, isIntact: () => encap.isIntact(), mappings }
+  return {
+    descriptor: encap.descriptor,
+    isIntact: () => encap.isIntact(),
+    keepAlive: (addresses, ports) => encap.keepAlive(addresses, ports),
+    mappings,
+  }
 }
 
 /** A call in its turn. */

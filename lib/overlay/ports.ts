@@ -12,7 +12,7 @@ export type XfrmPort = Pick<XfrmChannel, 'commit' | 'read' | 'close'> & Partial<
 export type FirewallPort = Pick<Firewall, 'apply' | 'read' | 'restore'>
 
 /** The UDP socket of ESP in UDP, and what the kernel tells of where that comes from. */
-export interface NatPort extends Pick<UdpEncap, 'descriptor' | 'isIntact'> {
+export interface NatPort extends Pick<UdpEncap, 'descriptor' | 'isIntact' | 'keepAlive'> {
   readonly mappings: Pick<EventChannel, 'hear'>
 }
 

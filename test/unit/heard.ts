@@ -1,6 +1,7 @@
 import { address } from '../../lib/base/address.js'
 import { Event, LITTLE_ENDIAN, MappingTail, RecordWriter, State, Tail } from '../../lib/kernel/records.js'
 import { deriveSpi } from '../../lib/overlay/spi.js'
+import type { NatPort } from '../../lib/overlay/ports.js'
 import { LOCAL } from './model.js'
 
 /** What the kernel tells of packets that come from another address or port than the SA of a peer's has. */
@@ -35,6 +36,31 @@ export function mappings(...all: MappingFields[]): Uint8Array {
   const writer = new RecordWriter()
   for (const fields of all) mappingRecord(writer, fields)
   return writer.take()
+}
+
+/** The UDP socket of an overlay of a model: what is told, and to whom keepalives went. */
+export class ModelNat implements NatPort {
+  readonly descriptor = 7
+  readonly mappings = new Heard()
+  /** By second, the ports in order of peers. */
+  readonly keptAlive: number[][] = []
+  intact = true
+  /** Which are refused. */
+  failing = 0
+
+  isIntact(): Promise<boolean> {
+    return Promise.resolve(this.intact)
+  }
+
+  keepAlive(addresses: Uint8Array, ports: Uint16Array): Promise<{ sent: number; failed: number; errno: number }> {
+    if (addresses.length !== ports.length * 16) throw new Error('an address for each port')
+    this.keptAlive.push([...ports])
+    return Promise.resolve({
+      sent: ports.length - this.failing,
+      failed: this.failing,
+      errno: this.failing === 0 ? 0 : 101,
+    })
+  }
 }
 
 /** A source of events that a test fills. */

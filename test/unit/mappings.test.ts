@@ -3,7 +3,7 @@ import { expect, test, vi } from 'vitest'
 import { type Mapping, type NatOptions, Overlay, type PeerInput } from '../../lib/index.js'
 import { learn, Strays } from '../../lib/overlay/mappings.js'
 import { PortSource } from '../../lib/overlay/peers.js'
-import { Heard, type MappingFields, mappings } from './heard.js'
+import { type MappingFields, mappings, ModelNat } from './heard.js'
 import { converge, form, LOCAL, portsOf, wish, world } from './model.js'
 import { fair, ModelPorts } from './stories.js'
 
@@ -100,8 +100,7 @@ test('a stray is news once, and for as long as it is told, wanted and not follow
 
 async function opened(nat: NatOptions, peers: PeerInput[]) {
   const ports = new ModelPorts()
-  const heard = new Heard()
-  ports.nat = { descriptor: 7, isIntact: () => Promise.resolve(true), mappings: heard }
+  const { mappings: heard } = (ports.nat = new ModelNat())
   const overlay = Overlay.over({ local: LOCAL, nat }, ports)
   await overlay.setKeys([{ tag: 1, value: new Uint8Array(16) }])
   await overlay.addPeers(peers)

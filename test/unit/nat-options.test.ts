@@ -23,6 +23,9 @@ test.each([
   [{ port: 65536 }, 'nat.port must be an integer from 1 to 65535, not 65536'],
   [{ port: '4500' }, 'nat.port must be an integer from 1 to 65535, not "4500"'],
   [{ port: 4790 }, "nat.port must be another port than VXLAN's (4790)"],
+  [{ keepalive: 3601 }, 'nat.keepalive must be an integer from 0 to 3600, not 3601'],
+  [{ keepalive: -1 }, 'nat.keepalive must be an integer from 0 to 3600, not -1'],
+  [{ onMapping: 1 }, 'nat.onMapping must be a function, not 1'],
   [{ socket: -1 }, 'nat.socket must be an integer from 0 to 2147483647, not -1'],
 ])('%j is refused', (nat, message) => {
   const refused = () => settings({ local: LOCAL, port: 4790, nat })

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { deriveSpi, InvalidArgument, NetlinkError, Overlay, PartialFailure, type Report } from '../../lib/index.js'
 import { Operation, State } from '../../lib/kernel/records.js'
-import { Heard } from './heard.js'
+import { ModelNat } from './heard.js'
 import { portsOf } from './model.js'
 import { fair, LOCAL, ModelPorts, PEERS } from './stories.js'
 
@@ -189,12 +189,11 @@ test('errors come through the promise, whatever was wrong', async () => {
 
 test('of a UDP socket that somebody uses otherwise it is said that nothing is received', async () => {
   const ports = new ModelPorts()
-  let intact = true
-  ports.nat = { descriptor: 7, isIntact: () => Promise.resolve(intact), mappings: new Heard() }
+  const socket = (ports.nat = new ModelNat())
   const overlay = Overlay.over({ local: LOCAL, nat: { port: 4501 } }, ports)
   expect(await overlay.status()).toMatchObject({ nat: { port: 4501, socket: 'own', intact: true }, degraded: [] })
   expect(overlay.natSocket).toBe(7)
-  intact = false
+  socket.intact = false
   const { nat, degraded } = await overlay.status()
   expect(nat).toMatchObject({ intact: false })
   expect(degraded).toEqual([expect.stringContaining('nothing is received: the socket of UDP port 4501') as string])

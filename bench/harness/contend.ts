@@ -34,9 +34,10 @@ export async function contend(scenario: Scenario, size: number, rounds: number, 
       for (const [step, sample] of samples) (results[at]!.samples[step] ??= []).push(sample)
     }
   }
-  const { name, title, unit, rate } = scenario
+  const { name, title, unit, rate, shows } = scenario
   const steps = scenario.steps.map((step) => ({ name: step.name, operations: step.operations(size) }))
-  return { scenario: name, title, unit, ...(rate && { rate }), size, place, rounds, steps, contestants: results }
+  const about = { scenario: name, title, unit, size, place, rounds, ...(rate && { rate }), ...(shows && { shows }) }
+  return { ...about, steps, contestants: results }
 }
 
 async function round(

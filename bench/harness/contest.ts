@@ -56,6 +56,8 @@ export interface Scenario {
   readonly sizes: { readonly quick: readonly number[]; readonly full: readonly number[] }
   /** Fewer rounds than asked for, where one takes minutes. */
   mostRounds?(size: number): number
+  /** Figures of its samples that its table has columns for. */
+  readonly shows?: readonly string[]
   /** In order, each on what the one before left. */
   readonly steps: readonly Step[]
   contestants(size: number): Promise<readonly Contestant[]>
@@ -70,6 +72,7 @@ export interface Outcome {
   readonly size: number
   readonly place: string
   readonly rounds: number
+  readonly shows?: readonly string[]
   readonly steps: readonly { readonly name: string; readonly operations: number }[]
   readonly contestants: readonly Results[]
 }

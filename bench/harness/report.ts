@@ -78,15 +78,22 @@ function figuresOf(samples: readonly Sample[]): Record<string, number> {
 
 /** For a terminal: a block for each size and step, a line for each contestant. */
 export function table(outcome: Outcome): string {
-  const { scenario, title, size, unit, place, rounds } = outcome
+  const { scenario, title, size, unit, place, rounds, shows = [] } = outcome
   const blocks = [`${scenario}: ${title}`, `${size.toLocaleString('en')} ${unit}, ${rounds} rounds, ${place}`]
-  const head = ['', 'median ms', 'quartiles', 'µs each', 'to the floor', 'quartiles', 'to ours']
+  const head = ['', 'median ms', 'quartiles', 'µs each', 'to the floor', 'quartiles', 'to ours', ...shows]
   const lines = linesOf(outcome)
   for (const step of outcome.steps) {
-    const rows = lines.filter((line) => line.step === step.name).map(row)
+    const rows = lines
+      .filter((line) => line.step === step.name)
+      .map((line) => [...row(line), ...shows.map((figure) => shown(line, figure))])
     blocks.push(aligned([[step.name, ...head.slice(1)], ...rows]))
   }
   return `${blocks.join('\n')}\n`
+}
+
+function shown({ figures }: Line, figure: string): string {
+  const value = figures[figure]
+  return value === undefined ? '' : digits(value)
 }
 
 function row(line: Line): string[] {

@@ -69,18 +69,17 @@ export class NetlinkError extends XfrmeshError {
   }
 }
 
-/** Part of a call was refused. What was applied stays; the wish is recorded; `reconcile()` completes it. */
+/** Part of a call was refused. What was applied stays. With an Overlay the wish is recorded, and `reconcile()` completes it. */
 export class PartialFailure extends XfrmeshError {
   readonly report: Report
 
-  constructor(report: Report) {
+  /** @param again what to do about it */
+  constructor(report: Report, again = 'reconcile() tries again') {
     const [first] = report.failures
     const many = report.failures.length > 1 ? ` (and ${report.failures.length - 1} more)` : ''
     super(
       'ERR_XFRMESH_PARTIAL_FAILURE',
-      first
-        ? `${first.subject}: ${first.operation}: ${first.message}${many}; reconcile() tries again`
-        : 'not all of it was applied',
+      first ? `${first.subject}: ${first.operation}: ${first.message}${many}; ${again}` : 'not all of it was applied',
     )
     this.report = report
   }

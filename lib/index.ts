@@ -1,7 +1,7 @@
 /**
  * xfrmesh: IPsec between this node and thousands of peers, and the firewall that keeps cleartext out and in.
  *
- * The kernel objects beneath are `xfrmesh/xfrm` and `xfrmesh/nft`; beside it stands `xfrmesh/masquerade`.
+ * The kernel objects beneath are `xfrmesh/xfrm` and `xfrmesh/nft`; beside it stand `xfrmesh/masquerade` and `xfrmesh/vxlan`.
  */
 export {
   Aborted,

@@ -2,6 +2,7 @@ import { address, AF_INET, AF_INET6, hostAddress, unusable, type Address, type F
 import { boolean, integer, namespace, options, U16 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { hostMac } from '../base/mac.js'
+import type { VxlanSettings } from '../kernel/vxlan.js'
 
 /** What a VXLAN link is to be. What is left out and has no default here is the kernel's choice, and is not compared. */
 export interface VxlanOptions {
@@ -54,25 +55,15 @@ export interface VxlanOptions {
 }
 
 /** Options, checked, with their defaults. */
-export interface Wanted {
+export interface Wanted extends Omit<VxlanSettings, 'local' | 'destination' | 'deviceIndex'> {
   /** What the caller knows the options as. */
   readonly argument: string
   readonly name: string
-  readonly vni: number
-  readonly port: number
-  readonly family: Family
   readonly local: Address | undefined
   readonly remote: Address | undefined
   readonly group: Address | undefined
   readonly device: string | undefined
-  readonly ttl: number | undefined
-  readonly tos: number | undefined
-  readonly learning: boolean | undefined
-  readonly proxy: boolean | undefined
-  readonly l2miss: boolean | undefined
-  readonly l3miss: boolean | undefined
   readonly mtu: number | undefined
-  readonly udpChecksum: boolean
   readonly mac: Uint8Array | undefined
   readonly bridge: string | undefined
   readonly up: boolean

@@ -14,7 +14,7 @@ try {
 }
 
 // Any number in one call.
-const links = Array.from({ length: 100 }, (_, i) => ({ ...link, name: `vx${i}`, vni: i }))
+const links = Array.from({ length: 20 }, (_, i) => ({ ...link, name: `vx${i}`, vni: i }))
 await createVxlan(links)
 const listed = await listVxlan()
 console.log(listed.length, listed.filter(({ udpChecksum }) => udpChecksum).length)

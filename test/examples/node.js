@@ -10,7 +10,7 @@ const node = await NodeEncryption.open({
 })
 
 // From here on nothing between pods here and there leaves or enters in the clear.
-const others = Array.from({ length: 1000 }, (_, i) => ({
+const others = Array.from({ length: 250 }, (_, i) => ({
   name: `node${i}`,
   addresses: [`198.18.${i >> 8}.${i & 255}`, `2001:db8:1::${i.toString(16)}`],
   subnets: [`10.${1 + (i >> 8)}.${i & 255}.0/24`, `fd00:1:${i.toString(16)}::/64`],

@@ -184,7 +184,7 @@ export class Firewall {
         .deleteElements(elementsOf(this.table, gone))
     }
     if (state.otherPort !== undefined && networks.size > 0) {
-      throw otherPortError(this.table.table, state.otherPort, this.#port)
+      throw otherPortError(`table ${this.table.table}`, state.otherPort, this.#port)
     }
     for (const vni of gone) networks.delete(vni)
     return replacing(this.table, this.#guard, [...networks, ...fresh], found?.rules ?? [])
@@ -207,9 +207,9 @@ export class Firewall {
 type FoundTable = Found & { keys: readonly Uint8Array[] }
 
 /** To take the table over would leave the networks that are encrypted on the other port without a guard. */
-function otherPortError(table: string, other: number, port: number): InvalidState {
+export function otherPortError(what: string, other: number, port: number): InvalidState {
   return new InvalidState(
-    `table ${table} guards VXLAN on port ${other}, not ${port}, and has networks: open an Overlay with that port and close it with { flush: true }, or reconcile() to give them up, or use another mark`,
+    `${what} guards VXLAN on port ${other}, not ${port}, and has networks: open an Overlay with that port and close it with { flush: true }, or reconcile() to give them up, or use another mark`,
     'ERR_XFRMESH_OTHER_PORT',
   )
 }
@@ -226,7 +226,7 @@ function missingPart(error: NetlinkError): Unsupported {
   )
 }
 
-function vnis(value: unknown, argument: string): ReadonlySet<number> {
+export function vnis(value: unknown, argument: string): ReadonlySet<number> {
   const given = value instanceof Set ? (value as ReadonlySet<unknown>) : array(value, argument)
   let i = 0
   for (const vni of given) {

@@ -1,4 +1,5 @@
 import { NetlinkError } from '../base/errors.js'
+import { IptablesError } from '../kernel/iptables-errors.js'
 import { errnoText } from '../kernel/netlink-errors.js'
 import type { FirewallState } from './firewall.js'
 import type { PlanFailure, Step } from './plan.js'
@@ -116,6 +117,9 @@ export function isBroken(state: FirewallState | undefined): state is FirewallSta
 
 /** What the kernel refused as a failure; anything else is thrown. */
 function failure(subject: string, operation: string, error: unknown): PlanFailure {
+  if (error instanceof IptablesError) {
+    return { peer: NETWORK, subject, operation, errno: 0, code: error.code, message: error.message }
+  }
   if (!(error instanceof NetlinkError)) throw error
   const [code] = errnoText(error.errno)
   return { peer: NETWORK, subject, operation, errno: error.errno, code, message: error.message }

@@ -7,6 +7,9 @@ import { type NatOptions, type NatSettings, natSettings } from './nat-options.js
 import { SpiDeriver } from './spi.js'
 import { suite, type SuiteName } from './suites.js'
 
+/** Who guards the encrypted networks. */
+export type FirewallKind = 'nftables' | 'iptables' | 'none'
+
 /** What an Overlay is opened with. Only `local` is required. */
 export interface OverlayOptions {
   /** Outer address on this node. Its family decides the transport: all peers are of it. */
@@ -38,8 +41,11 @@ export interface OverlayOptions {
    * flushed as well. For the transport's family; VXLAN of the other one is the firewall's alone. Default: false.
    */
   exclusive?: boolean
-  /** Who marks what is to be encrypted, and keeps cleartext out and in. 'none': somebody else does. Default: 'nftables'. */
-  firewall?: 'nftables' | 'none'
+  /**
+   * Who marks what is to be encrypted, and keeps cleartext out and in. 'iptables': on hosts without nf_tables, or where its
+   * rules are the administrator's; it holds a little less. 'none': somebody else does. Default: 'nftables'.
+   */
+  firewall?: FirewallKind
   /**
    * The VXLAN links of encrypted networks live in other namespaces, into which they were moved: what a socket of this one
    * sends as VXLAN of theirs is forged, and dropped. Leave it where a link lives here, or a bridge of one has a port here:
@@ -69,7 +75,7 @@ export interface Settings {
   /** The same address, 16 bytes. */
   readonly advertised: Uint8Array
   readonly netns: string | number | undefined
-  readonly firewall: 'nftables' | 'none'
+  readonly firewall: FirewallKind
   readonly linksElsewhere: boolean
   /** undefined: ESP without UDP. */
   readonly nat: NatSettings | undefined
@@ -111,7 +117,7 @@ export function settings(given: unknown): Settings {
       `an integer from 1 to ${WIDEST_WINDOW} with esn: the kernel needs one for it`,
     )
   }
-  const firewall = oneOf(o.firewall ?? 'nftables', 'firewall', ['nftables', 'none'])
+  const firewall = oneOf(o.firewall ?? 'nftables', 'firewall', ['nftables', 'iptables', 'none'])
   const linksElsewhere = boolean(o.linksElsewhere ?? false, 'linksElsewhere')
   if (linksElsewhere && firewall === 'none') {
     throw new InvalidArgument('linksElsewhere', "false with firewall: 'none': it is the firewall that knows them", true)

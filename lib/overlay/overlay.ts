@@ -10,16 +10,15 @@ import {
   Unsupported,
   XfrmeshError,
 } from '../base/errors.js'
-import { Nft } from '../kernel/nft.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
 import type { EventChannel } from '../kernel/xfrm-monitor.js'
 import { items, packedPeers, type PeerInput, taken, takenPeers, vnis, wipe } from './arguments.js'
 import { Convergence } from './converge.js'
 import { type Execution, type ExecutionOptions, nothingDone } from './executor.js'
-import { Firewall } from './firewall.js'
 import { type Drops, drops } from './guard.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
-import { type OverlayOptions, type Settings, settings } from './options.js'
+import { openFirewall } from './open-firewall.js'
+import { type FirewallKind, type OverlayOptions, type Settings, settings } from './options.js'
 import { type Peers, PeersView } from './peers-view.js'
 import type { Mapping } from './mappings.js'
 import { Nat } from './nat.js'
@@ -67,7 +66,7 @@ export interface OverlayStatus {
   peers: { wanted: number; active: number; degraded: string[] }
   networks: number[]
   /** `intact`: whether the kernel's table is as it should be for all networks; null where there is none to have. */
-  firewall: { kind: 'nftables' | 'none'; intact: boolean | null; differences: string[] }
+  firewall: { kind: FirewallKind; intact: boolean | null; differences: string[] }
   /** Packets that the firewall dropped since its table was made. Mending it keeps the counts of what is still there. */
   drops: Drops
   /** ESP in UDP; null without it. */
@@ -107,7 +106,8 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Opens the overlay's sockets and takes its lock. Changes nothing: what an earlier process left stays and works on, and
-   * is taken over as networks, keys and peers are added again; what nobody asks for is removed by `reconcile()`.
+   * is taken over as networks, keys and peers are added again; what nobody asks for is removed by `reconcile()`. Where it
+   * had another kind of firewall, ours guards its networks before that one's is taken away.
    *
    * @throws InvalidArgument; Unsupported; XfrmeshError ERR_XFRMESH_LOCKED if another has this namespace and mark, and
    *   ERR_XFRMESH_PORT_HELD if another has the UDP port of `nat`
@@ -128,10 +128,8 @@ export class Overlay implements AsyncDisposable {
       if (given.nat !== undefined) nat = await openNat(xfrm, form.local, given.nat)
       const ports = { xfrm, ...(nat && { nat }) }
       if (given.firewall === 'none') return new Overlay(given, { ...ports, close: closeXfrm })
-      const nft = await Nft.open({ timeoutMs, ...(netns !== undefined && { netns }) })
-      const { mark, port, exclusive } = form
-      const firewall = new Firewall({ nft, mark, port, exclusive, linksElsewhere: given.linksElsewhere })
-      return new Overlay(given, { ...ports, firewall, close: () => nft.close().then(closeXfrm) })
+      const guard = await openFirewall(given)
+      return new Overlay(given, { ...ports, firewall: guard.firewall, close: () => guard.close().then(closeXfrm) })
     } catch (error) {
       await closeXfrm()
       throw error
@@ -164,7 +162,7 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Encrypts networks from here on: without an SA of ours nothing of them leaves or enters this namespace. Needs no key,
-   * no peer, and no ESP in the kernel. Unsupported if it lacks nftables; nothing has changed then. Where it fails
+   * no peer, and no ESP in the kernel. Unsupported if it lacks the firewall's parts; nothing has changed then. Where it fails
    * otherwise the network is not encrypted: add it again, or `reconcile()`.
    *
    * @param networks VNIs, integers from 0 to 2^24 - 1

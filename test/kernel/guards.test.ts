@@ -3,10 +3,11 @@
  * Each case is also seen to pass what it should not, with the guard in question away.
  */
 import { afterAll, describe, expect, test } from 'vitest'
-import type { Fabric, Host } from '../../lib/demo/hosts.js'
-import { ping, RunningPing } from '../../lib/demo/ping.js'
+import type { Host } from '../../lib/demo/hosts.js'
+import { ping } from '../../lib/demo/ping.js'
 import {
   arrived,
+  besidePlain,
   COUNT,
   clear,
   encrypt,
@@ -17,6 +18,7 @@ import {
   left,
   linkAll,
   nothing,
+  PLAIN,
   PORT,
   received,
   Taps,
@@ -26,7 +28,6 @@ import {
 import { Probe } from './probe.js'
 import { joinByVpn, throughOtherVpn } from './vpn.js'
 
-const PLAIN = 5000
 const TABLE = ['inet', 'xfrmesh_58464d']
 
 const probe = new Probe()
@@ -39,16 +40,6 @@ async function arrivedInFragments(from: Host, to: Host): Promise<number> {
   const networks = Array.from({ length: COUNT }, () => [PORT, VNI] as const)
   await probe.fire(from.netns, ends, networks, 'tiny: cut at 8')
   return (await received(to)) - before
-}
-
-/** A ping through a network that is not encrypted, from beginning to end of the work: it loses nothing. */
-async function besidePlain(fabric: Fabric, work: () => Promise<void>): Promise<void> {
-  const [one, other] = fabric.hosts as [Host, Host]
-  const pinging = RunningPing.start(one.container, inner(fabric, other, PLAIN), { intervalMs: 50 })
-  await work()
-  const { sent, lost } = await pinging.stop()
-  expect(lost).toBe(0)
-  expect(sent).toBeGreaterThan(0)
 }
 
 /** Selects all VXLAN of a family, for `ip xfrm policy`. */

@@ -1,12 +1,15 @@
+import { expect } from 'vitest'
 import { Fabric, type FabricOptions, type Host, type VxlanLink } from '../../lib/demo/hosts.js'
 import type { Namespace } from '../../lib/demo/namespace.js'
-import { ping } from '../../lib/demo/ping.js'
+import { ping, RunningPing } from '../../lib/demo/ping.js'
 import { deriveSpi, Overlay, type OverlayOptions } from '../../lib/index.js'
 import { keyOf } from './keys.js'
 
 /** VXLAN's port, and the network that the tests encrypt. */
 export const PORT = 4789
 export const VNI = 4096
+/** A network beside it, which they do not. */
+export const PLAIN = 5000
 
 /**
  * Gives every host a link of each network. Who has which inner address is settled: what crosses the links is what was sent
@@ -142,6 +145,16 @@ export async function arrived(fabric: Fabric, from: Host, to: Host): Promise<num
 /** Sends from one host's container to the other's; returns what left. */
 export function left(taps: Taps, fabric: Fabric, from: Host, to: Host): Promise<Sent> {
   return taps.sentDuring(from, () => ping(from.container, inner(fabric, to), few))
+}
+
+/** A ping through a network that is not encrypted, from beginning to end of the work: it loses nothing. */
+export async function besidePlain(fabric: Fabric, work: () => Promise<void>): Promise<void> {
+  const [one, other] = fabric.hosts as [Host, Host]
+  const pinging = RunningPing.start(one.container, inner(fabric, other, PLAIN), { intervalMs: 50 })
+  await work()
+  const { sent, lost } = await pinging.stop()
+  expect(lost).toBe(0)
+  expect(sent).toBeGreaterThan(0)
 }
 
 export const nothing: Sent = { clear: 0, esp: 0 }

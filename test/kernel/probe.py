@@ -4,6 +4,7 @@ Each line of its input is {"do": COMMAND, "netns": PATH, …}, in JSON; it answe
 {"error": …}, in order, and ends with its input. The commands are the functions under COMMANDS. Needs root.
 """
 import ctypes
+import errno
 import json
 import os
 import select
@@ -49,6 +50,10 @@ def attempt(sender, packet, to):
         sender.sendto(packet, to)
         return 1
     except (PermissionError, BlockingIOError, ConnectionRefusedError):
+        return 0
+    except OSError as error:
+        if error.errno != errno.EREMOTE:  # a policy, and no SA
+            raise
         return 0
 
 

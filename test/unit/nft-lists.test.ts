@@ -1,32 +1,19 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { XfrmeshError } from '../../lib/base/errors.js'
 import { readElements, readKeys } from '../../lib/kernel/nft-element-list.js'
 import { goto, jump, verdict, type Expression } from '../../lib/kernel/nft-expressions.js'
-import { readChains, readCounters, readGeneration, readSets, readTables } from '../../lib/kernel/nft-lists.js'
+import { readChains, readCounters, readSets, readTables } from '../../lib/kernel/nft-lists.js'
 import { Message } from '../../lib/kernel/nft-names.js'
 import { readRules } from '../../lib/kernel/nft-rule-list.js'
 import { guardOf } from '../../lib/overlay/guard.js'
-import { capture, captures, receivedBy, sentBy } from './nft-wire.js'
+import { capture, captures, isAnswer, joined, receivedBy, sentBy } from './nft-wire.js'
 
 const table = { family: 'inet', table: 'xfrmesh_58464d' } as const
 const masquerade = { family: 'inet', table: 'cni_plugins_masquerade' } as const
 const LIST = 'masquerade: list in JSON'
-const NFTABLES = 10
-/** Headers of netlink and of netfilter: what has no more has no attributes. */
-const HEADERS = 20
-
-function isAnswer(message: Uint8Array, type: number): boolean {
-  return message[4] === type && message[5] === NFTABLES && message.length > HEADERS
-}
 
 /** What the kernel answered, of one kind. */
 function answers(name: string, type: number): Uint8Array {
   return joined(receivedBy(capture(name)).filter((message) => isAnswer(message, type)))
-}
-
-function joined(messages: readonly Uint8Array[]): Uint8Array {
-  return Uint8Array.from(Buffer.concat(messages.flatMap((message) => [message, new Uint8Array(-message.length & 3)])))
 }
 
 /** A message of nft's with a handle, as the kernel gives it back. */
@@ -199,44 +186,4 @@ describe("the kernel's lists are read back as what was sent", () => {
       },
     ])
   })
-})
-
-describe('whatever the kernel answers, reading it ends in a value or in an error of ours', () => {
-  const readers: [type: number, read: (messages: Uint8Array) => unknown][] = [
-    [Message.newTable, readTables],
-    [Message.newChain, readChains],
-    [Message.newRule, (messages) => readRules(messages, table, { expressions: true, counters: true })],
-    [Message.newSet, readSets],
-    [Message.newElements, readElements],
-    [Message.newElements, readKeys],
-    [Message.newObject, readCounters],
-    [Message.newGeneration, readGeneration],
-  ]
-  const all = captures.flatMap(receivedBy)
-  const damage = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 })
-
-  for (const [type, read] of readers) {
-    const known = all.filter((message) => isAnswer(message, type))
-    const messages = fc.array(fc.constantFrom(...known), { minLength: 1, maxLength: 3 })
-    // A message of another kind now and then.
-    const any = fc.oneof(
-      { weight: 4, arbitrary: messages },
-      { weight: 1, arbitrary: fc.array(fc.constantFrom(...all)) },
-    )
-    test(`message ${type}, ${read.name}`, () => {
-      fc.assert(
-        fc.property(any, damage, fc.nat(), (whole, changed, cut) => {
-          const damaged = Uint8Array.from(joined(whole))
-          for (const [at, value] of changed) if (damaged.length > 0) damaged[at % damaged.length] = value
-          try {
-            read(cut % 3 === 0 ? damaged.subarray(0, cut % (damaged.length + 1)) : damaged)
-          } catch (error) {
-            expect(error).toBeInstanceOf(XfrmeshError)
-            expect(error).toHaveProperty('code', 'ERR_XFRMESH_MALFORMED')
-          }
-        }),
-        { numRuns: 4_000 },
-      )
-    })
-  }
 })

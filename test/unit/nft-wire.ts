@@ -72,6 +72,20 @@ export function receivedBy({ received }: Capture): Uint8Array[] {
   return received.flatMap((hex) => wholeMessages(Buffer.from(hex, 'hex')))
 }
 
+const NFTABLES = 10
+/** Headers of netlink and of netfilter: what has no more has no attributes. */
+const HEADERS = 20
+
+/** Whether a message is one that the kernel describes something with, of that kind. */
+export function isAnswer(message: Uint8Array, type: number): boolean {
+  return message[4] === type && message[5] === NFTABLES && message.length > HEADERS
+}
+
+/** Messages as they come in one buffer, each from a multiple of four bytes on. */
+export function joined(messages: readonly Uint8Array[]): Uint8Array {
+  return Uint8Array.from(Buffer.concat(messages.flatMap((message) => [message, new Uint8Array(-message.length & 3)])))
+}
+
 function wholeMessages(bytes: Uint8Array): Uint8Array[] {
   const messages: Uint8Array[] = []
   for (let at = 0; at < bytes.length;) {

@@ -64,7 +64,7 @@ function listsOf(nodes: Node[]): Node[][] {
 const changes: ((list: Node[], at: number, by: number) => void)[] = [
   (list, at) => void list.splice(at, 1),
   (list, at) => void list.push(list[at]!),
-  (list, at) => void list.reverse(),
+  (list) => void list.reverse(),
   (list, at, by) => void (list[at] = { ...list[at]!, type: by % 48 }),
   (list, at, by) => {
     const { type, payload } = list[at]!

@@ -21,4 +21,5 @@ async function attempt() {
 }
 
 await attempt()
-for await (const _ of createInterface({ input: process.stdin })) await attempt()
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+while (!(await lines.next()).done) await attempt()

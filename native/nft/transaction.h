@@ -55,8 +55,8 @@ std::optional<std::uint32_t> elementAt(const EncodedTransaction& transaction, st
 // Sequence numbers ascend from firstSequence, which is BATCH_BEGIN's: under that one the kernel reports a commit that
 // failed. Only the last message before BATCH_END asks for an acknowledgement (Linux 6.1 ignores that on BATCH_END).
 // With `echo`, what messages make is told of, with its handle; of a run of rules only the first and the last are, since
-// to tell of all costs the kernel a third of what it takes to make them. With a generation other than 0 the kernel refuses the
-// whole with ERESTART if the ruleset's is another by then.
+// to tell of all costs the kernel a third of what it takes to make them. With a generation other than 0 the kernel
+// refuses the whole with ERESTART if the ruleset's is another by then.
 //
 // nullopt: the records are malformed, or there are none. Attributes are checked as far as the top level goes, so that
 // messages are always well formed; what the nested ones say is between the caller and the kernel.

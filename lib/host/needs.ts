@@ -90,7 +90,7 @@ function receiveBuffer({ messages }: Granted): Need {
 
 /** Of an nftables transaction: what a network takes, and all else in the guard's table at most. */
 export const NETWORK_BYTES = 16
-export const TABLE_BYTES = 20_480
+export const TABLE_BYTES = 32_768
 /** What the kernel keeps back of a send buffer (netlink_sendmsg). */
 const SEND_OVERHEAD = 32
 

@@ -5,7 +5,7 @@ import { type Form, mayShare, sharedPolicies, SharedPolicy } from './form.js'
 import type { Keyring } from './keyring.js'
 import type { PeerTable } from './peers.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
-import { LIKE_VXLAN, RESERVED_SPIS } from './spi.js'
+import { RESERVED_SPIS } from './spi.js'
 
 /**
  * What makes what is what should be: a value, made without touching anything.
@@ -349,8 +349,7 @@ export class Planner {
     const key = this.#primary
     const at = slot * ADDRESS_BYTES
     const spi = form.spis.forward(keyring.tag(key), peers.bytes, at)
-    const isTaken = form.natPort !== 0 && spi === LIKE_VXLAN
-    if (spi <= RESERVED_SPIS || isTaken) return this.#reserved(slot, Op.addOutbound, key, spi)
+    if (spi <= RESERVED_SPIS) return this.#reserved(slot, Op.addOutbound, key, spi)
     for (let left = outbound; left !== 0; left &= left - 1) {
       const other = keyring.tag(lowest(left))
       if (form.spis.forward(other, peers.bytes, at) !== spi) continue

@@ -6,12 +6,6 @@ import { integer, U32 } from '../base/check.js'
 /** SPIs from 0 to this are reserved (RFC 4303, 2.1). A peer and a tag that derive one of them cannot be used together. */
 export const RESERVED_SPIS = 255
 
-/**
- * In UDP an ESP packet starts with its SPI, where a VXLAN packet has its flags: with this one it would pass for VXLAN (RFC
- * 7348, 5) on the way out, and be dropped.
- */
-export const LIKE_VXLAN = 0x08000000
-
 /** FNV-1a, 32 bits. */
 const BASIS = 0x811c9dc5
 const PRIME = 0x01000193

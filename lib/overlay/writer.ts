@@ -47,6 +47,13 @@ const UDP_ENCAP_ESPINUDP = 2
  */
 const MAPPING_THRESHOLD = 5
 
+/**
+ * What goes into UDP loses our mark as it is encrypted (the kernel's output mark, of no bits): to the guard, UDP that bears it
+ * on another port than VXLAN's is VXLAN that a rule has turned there, and the first byte of an SPI may look like its flags.
+ * What was not encrypted keeps the mark, and is caught.
+ */
+const UNMARKED = attribute(XFRMA.SET_MARK, words(0))
+
 /** SAs to add and to delete, as records that lack what differs from peer to peer. */
 interface CommonState {
   readonly add: Uint8Array
@@ -191,7 +198,7 @@ export class OpWriter {
     if (natPort === 0) return this.#replayTail
     const encap = inbound ? encapTemplate(0, natPort) : encapTemplate(natPort, 0)
     const head = joined(attribute(XFRMA.ENCAP, encap), this.#replayTail)
-    return inbound ? joined(head, attribute(XFRMA.MTIMER_THRESH, words(MAPPING_THRESHOLD))) : head
+    return joined(head, inbound ? attribute(XFRMA.MTIMER_THRESH, words(MAPPING_THRESHOLD)) : UNMARKED)
   }
 
   #stateIdentity(into: RecordWriter, operation: number): void {

@@ -12,6 +12,7 @@ const XFRMA_ENCAP = 4
 const XFRMA_TMPL = 5
 const XFRMA_MARK = 21
 const XFRMA_REPLAY_ESN_VAL = 23
+const XFRMA_SET_MARK = 29
 const XFRMA_MTIMER_THRESH = 32
 
 function record(w: World, head: number, subject: number): RecordReader {
@@ -157,7 +158,7 @@ describe.each([
     [Op.updateInbound, Operation.updateState, true],
     [Op.updateOutbound, Operation.updateState, false],
   ])(
-    'in UDP an SA (%i) has the ports of both ends, and an inbound one a limit on what is told of others',
+    'in UDP an SA (%i) has the ports of both ends, an inbound one a limit on what is told of others, an outbound one no mark for what it makes',
     (code, operation, inbound) => {
       const { w, slot } = one({ natPort: 4500, replayWindow: 64 })
       w.is.peers.port[slot] = 31234
@@ -168,7 +169,7 @@ describe.each([
       expect([...attributes.keys()]).toEqual([
         XFRMA_ENCAP,
         XFRMA_REPLAY_ESN_VAL,
-        ...(inbound ? [XFRMA_MTIMER_THRESH] : []),
+        inbound ? XFRMA_MTIMER_THRESH : XFRMA_SET_MARK,
       ])
       const encap = Buffer.from(attributes.get(XFRMA_ENCAP)!)
       // struct xfrm_encap_tmpl: a type of the host's, ports of the network's, an address that the kernel does not use.

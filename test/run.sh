@@ -89,7 +89,7 @@ vitest_suite package --project package
 if [[ -d test/kernel/anywhere && $(id -u) == 0 ]]; then
   vitest_suite kernel-here --project kernel --project here test/kernel/anywhere test/kernel/here -- test/lab/lab --native
 fi
-vitest_suite kernel --project kernel -- test/lab/lab --limit 1800 --writable "$results"
+vitest_suite kernel --project kernel -- test/lab/lab --limit 3600 --writable "$results"
 # A rotation is told by the kernel's choice among SAs, which later kernels cache: it is tried on one of those too.
 vitest_suite kernel-later --project kernel test/kernel/rotation.test.ts -- test/lab/lab --kernel trixie --limit 900 --writable "$results"
 vitest_suite lab --project lab

@@ -263,13 +263,24 @@ test("a policy of another's in the place of ours is named, and left as it is", (
     expect(await node.reconcile()).toMatchObject({ added: 1, updated: 0, removed: 0 })
   }))
 
+/** Makes an SA to an address, and removes it, until a monitor has told of that: what came before it was told before it. */
+async function heardOf(netns: string, address: string, heard: () => string): Promise<void> {
+  while (!heard().includes(`dst ${address}`)) {
+    const place = `src 198.51.100.9 dst ${address} proto esp spi 0x1000`
+    await ipBatch(netns, [`xfrm state add ${place} reqid 9 mode tunnel ${key}`, `xfrm state delete ${place}`])
+    await sleep(50)
+  }
+}
+
 describe('an SA that is there', () => {
   test('stays as it is under the same key; is changed in place where only its output mark differs; else is swapped', () =>
     withNode({ marks: 'cilium' }, async (node, netns) => {
       expect(await node.upsert(numbered(OTHERS))).toMatchObject({ operations: 0, unchanged: 2 })
       await node.close()
       const monitor = startInNetns(netns, 'stdbuf', '-oL', 'ip', '-o', 'xfrm', 'monitor', 'SA')
-      await sleep(500)
+      let heard = ''
+      monitor.child.stdout!.on('data', (chunk: Buffer) => (heard += chunk.toString()))
+      await heardOf(netns, '198.51.100.1', () => heard)
       await using zero = await NodeEncryption.open({
         netns,
         local,
@@ -280,8 +291,8 @@ describe('an SA that is there', () => {
       expect(await zero.upsert(numbered(OTHERS))).toMatchObject({ applied: 2, operations: 4 })
       const rebooted = numbered([remoteOf(2, { bootId: bootIdOf(2, 2) })])
       expect(await zero.upsert(rebooted)).toMatchObject({ applied: 1, operations: 8 })
-      await sleep(500)
-      const events = (await monitor.stop()).split('\n').filter((line) => line !== '')
+      await heardOf(netns, '198.51.100.2', () => heard)
+      const events = (await monitor.stop()).split('\n').filter((line) => line !== '' && !line.includes(' 198.51.100.'))
       const kinds = events.map((line) => /^(Updated|Deleted|)/.exec(line)![1])
       expect(kinds).toEqual([...Array<string>(4).fill('Updated'), ...Array<string[]>(4).fill(['Deleted', '']).flat()])
       // ip shows an output mark of nought by its mask alone, or not at all.

@@ -83,7 +83,10 @@ test.each([
       expect(await leaves()).toEqual(esp)
       await on('mangle', `-D OUTPUT -j ${PREFIX}mark`)
       expect(await leaves()).toEqual(nothing)
+      // The guard out stands twice.
       await on('mangle', '-F')
+      expect(await leaves()).toEqual(nothing)
+      await on('filter', '-F OUTPUT')
       expect(await leaves()).toEqual(clear)
       await mended()
       expect(await leaves()).toEqual(esp)

@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 
-from packets import checksum
+from shapes import checksum
 
 CLONE_NEWNET = 0x40000000
 SIOCSIFMTU = 0x8922

@@ -15,7 +15,7 @@ export class PackedIndex {
   /** Takes a column with room for so many rows in place of the one before, and the rows that are in it. */
   rebuild(keys: Uint32Array, capacity: number, rows: Iterable<number>): void {
     this.#keys = keys
-    this.#table = new Uint32Array(1 << (33 - Math.clz32(capacity - 1)))
+    this.#table = new Uint32Array(powerOfTwo(capacity * 2))
     for (const row of rows) this.add(row)
   }
 
@@ -73,4 +73,9 @@ export class PackedIndex {
     }
     return h
   }
+}
+
+/** The least power of two that is not below `least`, 1 to 2^30. */
+export function powerOfTwo(least: number): number {
+  return 1 << (32 - Math.clz32(least - 1))
 }

@@ -3,23 +3,22 @@ import { Pace } from '../base/pace.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
 import { RecordWriter } from '../kernel/records.js'
 import { Ending, type NativeOutcome, refusals, type SideTables } from '../kernel/xfrm-channel.js'
+import { describeOp } from './describe.js'
 import {
   codeOf,
   concernsPeer,
-  type Damage,
-  describeOp,
   hasMessage,
-  type Is,
+  isDeletion,
+  isUpdate,
   NO_PEER,
-  Op,
+  type OpCode,
+  OP_WORDS,
   type Phase,
-  type Plan,
-  type PlanFailure,
-  settle,
-  type Should,
-  without,
-} from './plan.js'
+} from './ops.js'
+import type { Plan, PlanFailure } from './plan.js'
 import type { XfrmPort } from './ports.js'
+import { settle, without } from './settle.js'
+import type { Damage, Is, Should } from './state.js'
 import { algorithms, OpWriter } from './writer.js'
 
 /** Operations handed to the kernel's thread at a time: some sends, so that it has work while the next are encoded. */
@@ -50,6 +49,8 @@ export interface ExecutionOptions {
   /** Called with the operations carried out so far and their sum. */
   onProgress?: ((done: number, total: number) => void) | undefined
 }
+
+type Refusal = Pick<Failure, 'errno' | 'code' | 'message'>
 
 export function nothingDone(): Execution {
   return { operations: 0, added: 0, updated: 0, removed: 0, failures: [], failed: new Set(), aborted: false }
@@ -102,7 +103,7 @@ class Executor {
 
   /** False if nothing may follow. */
   async phase(planned: Phase): Promise<boolean> {
-    const phase = without(planned, this.result.failed, this.#is, this.#should)
+    const phase = without(planned, this.result.failed, this.#is)
     const { failures } = this.result
     const before = failures.length
     const tables = { keys: this.#should.keyring.sideTable(), algorithms: algorithms(this.#should.form) }
@@ -110,10 +111,12 @@ class Executor {
     const waiting: Promise<boolean>[] = []
     const pace = new Pace()
     let going = true
-    for (let at = 0; at < phase.ops.length && going; at += SLICE * 2) {
-      const end = Math.min(phase.ops.length, at + SLICE * 2)
-      for (let i = at; i < end; i += 2) {
-        this.#writer.write(writer, phase.ops[i]!, phase.ops[i + 1]!, this.#is, this.#should, this.#damage)
+    const { ops } = phase
+    if (phase.name === 'decrypt') this.#is.claims.reserve(ops.length / OP_WORDS)
+    for (let at = 0; at < ops.length && going; at += SLICE * OP_WORDS) {
+      const end = Math.min(ops.length, at + SLICE * OP_WORDS)
+      for (let i = at; i < end; i += OP_WORDS) {
+        this.#writer.write(writer, ops[i]!, ops[i + 1]!, ops[i + 2]!, this.#is, this.#should, this.#damage)
         if (pace.isDue) await pace.breathe()
       }
       const outcome = writer.count > 0 ? this.#commit(writer, tables) : undefined
@@ -150,23 +153,24 @@ class Executor {
     let refusal = refused?.next().value
     let message = 0
     const pace = new Pace()
-    for (let i = at; i < end; i += 2) {
+    for (let i = at; i < end; i += OP_WORDS) {
       if (pace.isDue) await pace.breathe()
       const head = phase.ops[i]!
       const subject = phase.ops[i + 1]!
+      const spi = phase.ops[i + 2]!
       const code = codeOf(head)
       if (hasMessage(code)) {
         if (message === outcome!.sent) break
         if (refusal?.index === message++) {
-          this.#refused(phase, head, subject, refusal)
+          this.#refused(phase, head, subject, spi, refusal)
           refusal = refused!.next().value
           continue
         }
         this.#count(code)
       }
-      if (!settle(this.#is, this.#should, head, subject, true)) {
+      if (!settle(this.#is, head, subject, spi, true)) {
         const message = 'the SA of the same SPI and key that it was to share could not be added'
-        this.#fail(phase, head, subject, { errno: 0, code: 'ERR_XFRMESH_SPI_COLLISION', message })
+        this.#fail(phase, head, subject, spi, { errno: 0, code: 'ERR_XFRMESH_SPI_COLLISION', message })
       }
     }
     this.#done += message
@@ -176,39 +180,24 @@ class Executor {
     return false
   }
 
-  #refused(phase: Phase, head: number, subject: number, refusal: Pick<Failure, 'errno' | 'code' | 'message'>): void {
+  #refused(phase: Phase, head: number, subject: number, spi: number, refusal: Refusal): void {
     const gone = refusal.errno === ESRCH || refusal.errno === ENOENT
-    if (isDeletion(codeOf(head)) && gone) settle(this.#is, this.#should, head, subject, true)
-    else this.#fail(phase, head, subject, refusal)
+    if (isDeletion(codeOf(head)) && gone) settle(this.#is, head, subject, spi, true)
+    else this.#fail(phase, head, subject, spi, refusal)
   }
 
-  #fail(phase: Phase, head: number, subject: number, why: Pick<Failure, 'errno' | 'code' | 'message'>): void {
-    const step = describeOp(phase.name, head, subject, this.#is, this.#should, this.#damage)
+  #fail(phase: Phase, head: number, subject: number, spi: number, why: Refusal): void {
+    const step = describeOp(phase.name, head, subject, spi, this.#is, this.#should, this.#damage)
     const { errno, code, message } = why
     const peer = concernsPeer(codeOf(head)) ? subject : NO_PEER
     this.result.failures.push({ peer, subject: step.subject, operation: step.operation, errno, code, message })
     this.result.failed.add(peer)
   }
 
-  #count(code: number): void {
+  #count(code: OpCode): void {
     this.result.operations++
     if (isDeletion(code)) this.result.removed++
-    else if (updates.has(code)) this.result.updated++
+    else if (isUpdate(code)) this.result.updated++
     else this.result.added++
   }
-}
-
-const deletions: ReadonlySet<number> = new Set([
-  Op.deleteInbound,
-  Op.deleteOutbound,
-  Op.deletePolicy,
-  Op.deleteShared,
-  Op.deleteStaleState,
-  Op.deleteStalePolicy,
-])
-
-const updates: ReadonlySet<number> = new Set([Op.updateInbound, Op.updateOutbound, Op.updatePolicy, Op.updateShared])
-
-function isDeletion(code: number): boolean {
-  return deletions.has(code)
 }

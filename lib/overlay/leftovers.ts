@@ -1,7 +1,7 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { Pace } from '../base/pace.js'
 import { Policy, RecordReader, RecordWriter, State } from '../kernel/records.js'
-import type { RecordList } from './plan.js'
+import type { RecordList } from './state.js'
 
 /** Records of one remote address: where they start in their dumps. */
 interface Found {

@@ -2,7 +2,7 @@ import { ADDRESS_BYTES, formatAddress } from '../base/address.js'
 import { Event, LITTLE_ENDIAN, MappingTail, RecordReader, State, Tail } from '../kernel/records.js'
 import type { Form } from './form.js'
 import { PortSource } from './peers.js'
-import type { Is } from './plan.js'
+import type { Is } from './state.js'
 import { claimant } from './spi-index.js'
 
 /**

@@ -2,7 +2,8 @@ import { NetlinkError } from '../base/errors.js'
 import { IptablesError } from '../kernel/iptables-errors.js'
 import { errnoText } from '../kernel/netlink-errors.js'
 import type { FirewallState } from './firewall.js'
-import type { PlanFailure, Step } from './plan.js'
+import type { Step } from './describe.js'
+import type { PlanFailure } from './plan.js'
 import type { FirewallPort } from './ports.js'
 
 /** In a failure, for a peer's slot: it is about a network. */

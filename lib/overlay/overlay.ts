@@ -26,7 +26,7 @@ import type { NatSettings } from './nat-options.js'
 import { type NatStatus, natTroubles } from './nat-status.js'
 import { checkPorts } from './peer-ports.js'
 import { PortSource } from './peers.js'
-import type { Step } from './plan.js'
+import type { Step } from './describe.js'
 import type { NatPort, Ports } from './ports.js'
 import { probe } from './probe.js'
 
@@ -278,6 +278,7 @@ export class Overlay implements AsyncDisposable {
         const table = this.#mesh.peers
         await checkPorts(packed, table, this.#settings.form.natPort)
         await this.#probe()
+        table.reserve(count)
         const slots = new Set<number>()
         const pace = new Pace()
         for (let i = 0; i < count; i++) {
@@ -316,6 +317,7 @@ export class Overlay implements AsyncDisposable {
       async (call, given) => {
         const { bytes, count } = await packedPeers(given, this.#settings)
         const table = this.#mesh.peers
+        table.reserve(count)
         const slots = new Set<number>()
         const pace = new Pace()
         for (let i = 0; i < count; i++) {

@@ -1,4 +1,5 @@
 import { ADDRESS_BYTES, type Family, formatAddress, parseAddress } from '../base/address.js'
+import { PackedIndex, powerOfTwo } from '../base/packed-index.js'
 
 /** `policy` of a peer whose own policy is installed, but not as it should be. */
 export const POLICY_DIFFERS = 255
@@ -48,8 +49,8 @@ export class PeerTable {
 
   /** 1 where a slot is in use. A free slot's first word is the next free slot + 1. */
   #live!: Uint8Array
-  /** Open addressing, linear probing: slot + 1, 0 for none. Never more than half full. */
-  #table!: Uint32Array
+  /** Slots by address. */
+  readonly #index = new PackedIndex(WORDS)
   #end = 0
   #free = 0
   #size = 0
@@ -111,25 +112,17 @@ export class PeerTable {
 
   /** Slot of the address last parsed or loaded, or -1. */
   find(): number {
-    const words = this.words
-    const table = this.#table
-    const mask = table.length - 1
-    const scratch = this.#scratch
-    const a = scratch[0]!
-    const b = scratch[1]!
-    const c = scratch[2]!
-    const d = scratch[3]!
-    for (let i = hash(a, b, c, d) & mask; ; i = (i + 1) & mask) {
-      const slot = table[i]! - 1
-      if (slot < 0) return -1
-      const at = slot * WORDS
-      if (words[at] === a && words[at + 1] === b && words[at + 2] === c && words[at + 3] === d) return slot
-    }
+    return this.#index.find(this.#scratch)
   }
 
   /** Slot of the peer of that address; -1 if there is none, or it is no address of this table's family. */
   lookup(text: string): number {
     return this.parse(text) === this.family ? this.find() : -1
+  }
+
+  /** Makes room for that many peers in all. */
+  reserve(peers: number): void {
+    if (peers > this.#live.length) this.#grow(powerOfTwo(peers))
   }
 
   /** Slot of the address last parsed or loaded; a new one, with no references and nothing installed, if it had none. */
@@ -143,7 +136,7 @@ export class PeerTable {
     this.words.set(this.#scratch, slot * WORDS)
     this.#live[slot] = 1
     this.#size++
-    this.#link(slot)
+    this.#index.add(slot)
     return slot
   }
 
@@ -187,7 +180,7 @@ export class PeerTable {
 
   /** Frees a slot in use, whatever is in it. */
   release(slot: number): void {
-    this.#unlink(slot)
+    this.#index.remove(slot)
     if (this.references[slot]! > 0) this.#wanted--
     this.references[slot] = this.inbound[slot] = this.outbound[slot] = 0
     this.policy[slot] = this.degraded[slot] = this.#live[slot] = 0
@@ -208,34 +201,6 @@ export class PeerTable {
     return mask >>> 0
   }
 
-  #link(slot: number): void {
-    const mask = this.#table.length - 1
-    let i = this.#home(slot)
-    while (this.#table[i] !== 0) i = (i + 1) & mask
-    this.#table[i] = slot + 1
-  }
-
-  /** Takes a slot out of the table and moves up those that a probe would no longer reach. */
-  #unlink(slot: number): void {
-    const table = this.#table
-    const mask = table.length - 1
-    let gap = this.#home(slot)
-    while (table[gap] !== slot + 1) gap = (gap + 1) & mask
-    for (let i = (gap + 1) & mask; table[i] !== 0; i = (i + 1) & mask) {
-      const home = this.#home(table[i]! - 1)
-      if (((i - home) & mask) < ((i - gap) & mask)) continue
-      table[gap] = table[i]!
-      gap = i
-    }
-    table[gap] = 0
-  }
-
-  #home(slot: number): number {
-    const at = slot * WORDS
-    const words = this.words
-    return hash(words[at]!, words[at + 1]!, words[at + 2]!, words[at + 3]!) & (this.#table.length - 1)
-  }
-
   #grow(capacity: number): void {
     this.words = wider(this.words, new Uint32Array(capacity * WORDS))
     this.bytes = new Uint8Array(this.words.buffer)
@@ -248,27 +213,11 @@ export class PeerTable {
     this.installedPort = wider(this.installedPort, new Uint16Array(capacity))
     this.degraded = wider(this.degraded, new Uint8Array(capacity))
     this.#live = wider(this.#live, new Uint8Array(capacity))
-    this.#table = new Uint32Array(capacity * 2)
-    for (const slot of this.slots()) this.#link(slot)
+    this.#index.rebuild(this.words, capacity, this.slots())
   }
 }
 
 function wider<T extends Uint8Array | Uint16Array | Uint32Array>(old: T | undefined, fresh: T): T {
   if (old) fresh.set(old)
   return fresh
-}
-
-/** Mixes four words so that addresses that differ in any one bit part, whichever the byte order. */
-function hash(a: number, b: number, c: number, d: number): number {
-  let h = mix(a)
-  h = mix(h ^ b)
-  h = mix(h ^ c)
-  return mix(h ^ d)
-}
-
-/** The finalizer of MurmurHash3. */
-function mix(h: number): number {
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
-  return h ^ (h >>> 16)
 }

@@ -1,3 +1,5 @@
+import { powerOfTwo } from '../base/packed-index.js'
+
 /** Who claims an SPI, in one integer: the peer's slot and the key's. Peers' slots are below 2^27. */
 export function claim(peer: number, key: number): number {
   return ((peer << 5) | key) >>> 0
@@ -92,6 +94,12 @@ export class SpiIndex {
     } else if (this.#first[at] === packed) {
       this.#vacate(at)
     }
+  }
+
+  /** Makes room for that many claims more. */
+  reserve(more: number): void {
+    const capacity = powerOfTwo((this.#size + more) * 2)
+    if (capacity > this.#spis.length) this.#grow(capacity)
   }
 
   clear(): void {

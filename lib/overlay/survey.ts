@@ -5,7 +5,8 @@ import { attributeAt } from '../kernel/record-identity.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
 import { type Form, mayShare, SharedPolicy, sharedPolicies } from './form.js'
 import { POLICY_DIFFERS, PortSource } from './peers.js'
-import { type Damage, type Is, Op, opHead, type RecordList, type Should } from './plan.js'
+import { Op, opHead } from './ops.js'
+import type { Damage, Is, RecordList, Should } from './state.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
 import { Encap, OpWriter } from './writer.js'
 
@@ -195,7 +196,8 @@ export class Survey {
     const slot = this.#form.policies === 'per-peer' ? this.#peerAt(policy, Policy.destination) : -1
     if (slot < 0) return false
     for (const key of this.#keys) {
-      this.#writer.write(this.#scratch, opHead(Op.addPolicy, key), slot, this.#is, this.#should)
+      const spi = this.#form.spis.forward(this.#should.keyring.tag(key), peers.bytes, slot * ADDRESS_BYTES)
+      this.#writer.write(this.#scratch, opHead(Op.addPolicy, key), slot, spi, this.#is, this.#should)
       const wanted = this.#scratch.take()
       if (!samePolicyId(policy.record(), wanted)) return false
       if (equal(policy.record(), wanted)) {
@@ -231,7 +233,7 @@ export class Survey {
    * taken for right.
    */
   #isRight(state: RecordReader, head: number, subject: number, anySource: boolean): boolean {
-    this.#writer.write(this.#scratch, head, subject, this.#is, this.#should)
+    this.#writer.write(this.#scratch, head, subject, state.u32(State.spi), this.#is, this.#should)
     let wanted = this.#scratch.take()
     let found = state.record()
     const inUdp = this.#form.natPort !== 0

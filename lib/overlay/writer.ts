@@ -1,4 +1,4 @@
-import { ADDRESS_BYTES, AF_INET } from '../base/address.js'
+import { AF_INET } from '../base/address.js'
 import { U16 } from '../base/check.js'
 import { attribute, ATTRIBUTE_HEAD, espTemplate, joined, words } from '../kernel/record-parts.js'
 import {
@@ -25,7 +25,8 @@ import {
 import { TemplateLayout } from '../kernel/xfrm-parts.js'
 import { OLD_WINDOW, replayState } from '../kernel/xfrm-replay.js'
 import { type Form, SharedPolicy } from './form.js'
-import { codeOf, type Damage, type Is, keyOf, Op, type RecordList, type Should } from './plan.js'
+import { codeOf, keyOf, Op } from './ops.js'
+import type { Damage, Is, RecordList, Should } from './state.js'
 
 /** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
 const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
@@ -99,35 +100,43 @@ export class OpWriter {
   }
 
   /** Appends the record of one operation; false if the operation takes no message. */
-  write(into: RecordWriter, head: number, subject: number, is: Is, should: Should, damage: Damage = {}): boolean {
+  write(
+    into: RecordWriter,
+    head: number,
+    subject: number,
+    spi: number,
+    is: Is,
+    should: Should,
+    damage: Damage = {},
+  ): boolean {
     const code = codeOf(head)
     switch (code) {
       case Op.addInbound:
-        this.#state(into, Operation.addState, true, keyOf(head), subject, is, should)
+        this.#state(into, Operation.addState, true, keyOf(head), subject, spi, is, should)
         return true
       case Op.addOutbound:
-        this.#state(into, Operation.addState, false, keyOf(head), subject, is, should)
+        this.#state(into, Operation.addState, false, keyOf(head), subject, spi, is, should)
         return true
       case Op.updateInbound:
-        this.#state(into, Operation.updateState, true, keyOf(head), subject, is, should)
+        this.#state(into, Operation.updateState, true, keyOf(head), subject, spi, is, should)
         return true
       case Op.updateOutbound:
-        this.#state(into, Operation.updateState, false, keyOf(head), subject, is, should)
+        this.#state(into, Operation.updateState, false, keyOf(head), subject, spi, is, should)
         return true
       case Op.deleteInbound:
-        this.#state(into, Operation.deleteState, true, keyOf(head), subject, is, should)
+        this.#state(into, Operation.deleteState, true, keyOf(head), subject, spi, is, should)
         return true
       case Op.deleteOutbound:
-        this.#state(into, Operation.deleteState, false, keyOf(head), subject, is, should)
+        this.#state(into, Operation.deleteState, false, keyOf(head), subject, spi, is, should)
         return true
       case Op.addPolicy:
-        this.ownPolicy(into, Operation.addPolicy, keyOf(head), subject, is, should)
+        this.#ownPolicy(into, Operation.addPolicy, subject, spi, is)
         return true
       case Op.updatePolicy:
-        this.ownPolicy(into, Operation.updatePolicy, keyOf(head), subject, is, should)
+        this.#ownPolicy(into, Operation.updatePolicy, subject, spi, is)
         return true
       case Op.deletePolicy:
-        this.ownPolicy(into, Operation.deletePolicy, -1, subject, is, should)
+        this.#ownPolicy(into, Operation.deletePolicy, subject, spi, is)
         return true
       case Op.addShared:
         this.sharedPolicy(into, Operation.addPolicy, subject)
@@ -156,16 +165,15 @@ export class OpWriter {
     inbound: boolean,
     key: number,
     peer: number,
+    spi: number,
     { peers }: Is,
     { form, keyring }: Should,
   ): void {
     const common = inbound ? this.#inbound : this.#outbound
-    const tag = keyring.tag(key)
-    const at = peer * ADDRESS_BYTES
     const isDeletion = operation === Operation.deleteState
     into.record(isDeletion ? common.delete : common.add, operation)
     into.address(inbound ? State.source : State.destination, peers.words, peer * 4)
-    into.u32(State.spi, inbound ? form.spis.reverse(tag, peers.bytes, at) : form.spis.forward(tag, peers.bytes, at))
+    into.u32(State.spi, spi)
     if (isDeletion) return
     into.u32(State.cipherKey, keyring.index(key))
     if (form.natPort !== 0) {
@@ -213,14 +221,7 @@ export class OpWriter {
   }
 
   /** A peer's own policy: to its address alone, the template naming addresses and SPI, as Docker does. */
-  ownPolicy(
-    into: RecordWriter,
-    operation: number,
-    key: number,
-    peer: number,
-    { peers }: Is,
-    { form, keyring }: Should,
-  ): void {
+  #ownPolicy(into: RecordWriter, operation: number, peer: number, spi: number, { peers }: Is): void {
     this.#policy(into, operation, DIRECTION_OUT, 0)
     into.address(Policy.source, this.#local, 0)
     into.u8(Policy.sourcePrefix, this.#prefix)
@@ -230,7 +231,6 @@ export class OpWriter {
       into.tail(this.#identityTail)
       return
     }
-    const spi = form.spis.forward(keyring.tag(key), peers.bytes, peer * ADDRESS_BYTES)
     into.tail(this.#ownTail)
     into.address(OWN_TEMPLATE + TemplateLayout.destination, peers.words, peer * 4)
     into.u32(OWN_TEMPLATE + TemplateLayout.spi, LITTLE_ENDIAN ? swapped(spi) : spi)

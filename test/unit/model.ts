@@ -9,20 +9,18 @@ import {
   codeOf,
   concernsPeer,
   hasMessage,
-  type Is,
   NO_PEER,
   Op,
+  OP_WORDS,
   opName,
+  type Phase,
   type PhaseName,
-  plan,
-  type Plan,
-  type Scope,
-  settle,
-  type Should,
-  without,
-} from '../../lib/overlay/plan.js'
+} from '../../lib/overlay/ops.js'
+import { plan, type Plan, type Scope } from '../../lib/overlay/plan.js'
+import { settle, without } from '../../lib/overlay/settle.js'
 import { SpiDeriver } from '../../lib/overlay/spi.js'
 import { SpiIndex } from '../../lib/overlay/spi-index.js'
+import type { Is, Should } from '../../lib/overlay/state.js'
 import { suites } from '../../lib/overlay/suites.js'
 import { Encap, OpWriter } from '../../lib/overlay/writer.js'
 
@@ -245,18 +243,17 @@ export function converge(
   const failed = new Set<number>()
   const steps: Step[] = []
   for (const planned of made.phases) {
-    const phase = without(planned, failed, is, should)
+    const phase = without(planned, failed, is)
     let refused = false
-    for (let i = 0; i < phase.ops.length; i += 2) {
-      const [head, subject] = [phase.ops[i]!, phase.ops[i + 1]!]
+    for (const { head, subject, spi } of operationsOf(phase)) {
       const code = codeOf(head)
       const records = new RecordWriter()
-      const written = writer.write(records, head, subject, is, should, scope.damage)
+      const written = writer.write(records, head, subject, spi, is, should, scope.damage)
       if (written !== hasMessage(code)) throw new Error(`${opName(code)}: a message or none?`)
       let result: string | undefined
       if (written) result = refuse() ? 'refused' : (kernel.take(records.take(), should.keyring.sideTable()) ?? 'ok')
       const ok = result === undefined || result === 'ok' || result === 'ESRCH'
-      if (!settle(is, should, head, subject, ok)) {
+      if (!settle(is, head, subject, spi, ok)) {
         failed.add(concernsPeer(code) ? subject : NO_PEER)
         refused = true
       }
@@ -280,11 +277,15 @@ export function told({ is, should }: World, steps: readonly { head: number; subj
   })
 }
 
+export function operationsOf({ ops }: Phase): { head: number; subject: number; spi: number }[] {
+  return Array.from({ length: ops.length / OP_WORDS }, (_, i) => {
+    const [head, subject, spi] = ops.subarray(i * OP_WORDS)
+    return { head: head!, subject: subject!, spi: spi! }
+  })
+}
+
 /** Operations of a plan by phase, without the phases that have none. */
 export function phasesOf(of: World, made: Plan): Record<string, string[]> {
-  const entries = made.phases.map(({ name, ops }): [string, string[]] => {
-    const steps = Array.from({ length: ops.length / 2 }, (_, i) => ({ head: ops[i * 2]!, subject: ops[i * 2 + 1]! }))
-    return [name, told(of, steps)]
-  })
+  const entries = made.phases.map((phase): [string, string[]] => [phase.name, told(of, operationsOf(phase))])
   return Object.fromEntries(entries.filter(([, steps]) => steps.length > 0))
 }

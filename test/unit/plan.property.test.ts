@@ -4,10 +4,11 @@ import { InvalidArgument, InvalidState } from '../../lib/base/errors.js'
 import { Operation, Policy, RecordWriter, State } from '../../lib/kernel/records.js'
 import { sharedPolicies, SharedPolicy } from '../../lib/overlay/form.js'
 import type { Keyring } from '../../lib/overlay/keyring.js'
-import { codeOf, type Damage, Op } from '../../lib/overlay/plan.js'
+import { codeOf, Op } from '../../lib/overlay/ops.js'
 import { deriveSpi } from '../../lib/overlay/spi.js'
 import { Survey } from '../../lib/overlay/survey.js'
 import { PortSource } from '../../lib/overlay/peers.js'
+import type { Damage } from '../../lib/overlay/state.js'
 import { Encap, OpWriter } from '../../lib/overlay/writer.js'
 import { converge, form, key, LOCAL, policyId, portsOf, type Run, type Step, type World, wish, world } from './model.js'
 
@@ -351,7 +352,8 @@ function expectPolicies({ is, should, kernel }: World, wanted: readonly string[]
   if (of.policies === 'per-peer' && keyring.size > 0) {
     for (const peer of wanted) {
       if (without.has(peer)) continue
-      writer.write(records, Op.addPolicy | (keyring.primary << 8), is.peers.lookup(peer), is, should)
+      const spi = deriveSpi(LOCAL, peer, keyring.tag(keyring.primary))
+      writer.write(records, Op.addPolicy | (keyring.primary << 8), is.peers.lookup(peer), spi, is, should)
       const record = records.take()
       expected.set(policyId(record), bare(record))
     }

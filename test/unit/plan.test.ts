@@ -2,19 +2,12 @@ import { describe, expect, test } from 'vitest'
 import { Operation, RecordWriter, State } from '../../lib/kernel/records.js'
 import { SharedPolicy } from '../../lib/overlay/form.js'
 import { POLICY_DIFFERS } from '../../lib/overlay/peers.js'
-import {
-  describe as describePlan,
-  NO_PEER,
-  Op,
-  opHead,
-  type Phase,
-  Planner,
-  plan,
-  settle,
-  without,
-} from '../../lib/overlay/plan.js'
+import { describe as describePlan } from '../../lib/overlay/describe.js'
+import { NO_PEER, Op, opHead, Ops, type Phase } from '../../lib/overlay/ops.js'
+import { plan, Planner } from '../../lib/overlay/plan.js'
+import { settle, without } from '../../lib/overlay/settle.js'
 import { deriveSpi } from '../../lib/overlay/spi.js'
-import { converge, form, key, LOCAL, phasesOf, portsOf, told, type World, wish, world } from './model.js'
+import { converge, form, key, LOCAL, operationsOf, phasesOf, portsOf, told, type World, wish, world } from './model.js'
 
 // Peers whose inbound SPIs at 10.0.0.1 collide, found by search.
 const TWINS = ['47.214.176.99', '3.143.180.106'] as const
@@ -442,29 +435,24 @@ describe('ports', () => {
 describe('without', () => {
   const w = world(form(), [1])
   const [first, second] = wish(w, PEER, '10.0.0.3')
-  const ops = Uint32Array.of(
-    opHead(Op.deletePolicy, 0),
-    first!,
-    opHead(Op.deletePolicy, 0),
-    second!,
-    Op.deleteShared,
-    1,
-    Op.deleteStalePolicy,
-    0,
-  )
-  const phase: Phase = { name: 'retire policies', ops }
+  const ops = new Ops()
+  ops.push(opHead(Op.deletePolicy, 0), first!, 0)
+  ops.push(opHead(Op.deletePolicy, 0), second!, 0)
+  ops.push(Op.deleteShared, 1, 0)
+  ops.push(Op.deleteStalePolicy, 0, 0)
+  const phase: Phase = { name: 'retire policies', ops: ops.ops() }
 
   test('nobody is the same phase', () => {
-    expect(without(phase, new Set(), w.is, w.should)).toBe(phase)
+    expect(without(phase, new Set(), w.is)).toBe(phase)
   })
   test('a peer keeps what is its own and what is shared', () => {
-    expect(told(w, steps(without(phase, new Set([first!]), w.is, w.should)))).toEqual([
+    expect(told(w, operationsOf(without(phase, new Set([first!]), w.is)))).toEqual([
       'delete policy 10.0.0.3',
       'delete stale policy 0',
     ])
   })
   test('a failure that is about no peer keeps what is shared', () => {
-    expect(told(w, steps(without(phase, new Set([NO_PEER]), w.is, w.should)))).toEqual([
+    expect(told(w, operationsOf(without(phase, new Set([NO_PEER]), w.is)))).toEqual([
       `delete policy ${PEER}`,
       'delete policy 10.0.0.3',
       'delete stale policy 0',
@@ -475,7 +463,7 @@ describe('without', () => {
 test('settle notes nothing of what failed', () => {
   const w = world(form(), [1])
   const [slot] = wish(w, PEER)
-  for (const code of Object.values(Op)) expect(settle(w.is, w.should, opHead(code, 0), slot!, false)).toBe(false)
+  for (const code of Object.values(Op)) expect(settle(w.is, opHead(code, 0), slot!, 4711, false)).toBe(false)
   expect([w.is.peers.inbound[slot!], w.is.peers.outbound[slot!], w.is.peers.policy[slot!]]).toEqual([0, 0, 0])
   expect([w.is.sharedPolicies, w.is.claims.size]).toEqual([0, 0])
 })
@@ -511,8 +499,4 @@ test('a plan is told as plain JSON', () => {
 
 function both(w: ReturnType<typeof world>): [typeof w.is, typeof w.should] {
   return [w.is, w.should]
-}
-
-function steps({ ops }: Phase): { head: number; subject: number }[] {
-  return Array.from({ length: ops.length / 2 }, (_, i) => ({ head: ops[i * 2]!, subject: ops[i * 2 + 1]! }))
 }

@@ -2,8 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { address } from '../../lib/base/address.js'
 import { Operation, Policy, RecordReader, RecordWriter, State } from '../../lib/kernel/records.js'
 import { type Form, SharedPolicy } from '../../lib/overlay/form.js'
-import { Op, opHead } from '../../lib/overlay/plan.js'
-import { deriveSpi } from '../../lib/overlay/spi.js'
+import { Op, opHead } from '../../lib/overlay/ops.js'
 import { suites } from '../../lib/overlay/suites.js'
 import { algorithms, OpWriter } from '../../lib/overlay/writer.js'
 import { form, key, type World, wish, world } from './model.js'
@@ -15,9 +14,12 @@ const XFRMA_REPLAY_ESN_VAL = 23
 const XFRMA_SET_MARK = 29
 const XFRMA_MTIMER_THRESH = 32
 
+/** Whichever: the plan's, and how it is derived is the plan's affair. */
+const SPI = 0xcafe1234
+
 function record(w: World, head: number, subject: number): RecordReader {
   const records = new RecordWriter()
-  expect(new OpWriter(w.should.form).write(records, head, subject, w.is, w.should)).toBe(true)
+  expect(new OpWriter(w.should.form).write(records, head, subject, SPI, w.is, w.should)).toBe(true)
   const reader = new RecordReader(records.take())
   reader.next()
   expect(reader.length).toBe(reader.buffer.length)
@@ -99,7 +101,7 @@ describe.each([
       family,
       protocol: 50,
       mode: 0,
-      spi: deriveSpi(peer, local, 7),
+      spi: SPI,
       reqid: 0x58464d,
       flags: 0,
       replayWindow: 0,
@@ -122,7 +124,7 @@ describe.each([
     const { w, slot } = one({ suite: suites['aes-gcm-128'], mark: 0xffffffff })
     const state = record(w, opHead(Op.addOutbound, 0), slot)
     expect(fields(state, stateWidths, State)).toMatchObject({
-      spi: deriveSpi(local, peer, 1),
+      spi: SPI,
       reqid: 0xffffffff,
       icvBits: 128,
       cipherKey: 0,
@@ -137,12 +139,11 @@ describe.each([
   ])('a deletion (%i) names the SA and no key', (code, inbound) => {
     const { w, slot } = one({ replayWindow: 64 })
     const state = record(w, opHead(code, 1), slot)
-    const spi = inbound ? deriveSpi(peer, local, 7) : deriveSpi(local, peer, 7)
     expect(fields(state, stateWidths, State)).toMatchObject({
       operation: Operation.deleteState,
       family,
       protocol: 50,
-      spi,
+      spi: SPI,
       cipher: 0,
       salted: 0,
       cipherKey: 0xffffffff,
@@ -260,7 +261,7 @@ describe.each([
       expect([...attributes.keys()]).toEqual([XFRMA_TMPL, XFRMA_MARK])
       expect(template(attributes.get(XFRMA_TMPL)!)).toEqual({
         destination: there,
-        spi: deriveSpi(local, peer, 7),
+        spi: SPI,
         protocol: 50,
         family,
         source: here,
@@ -296,13 +297,13 @@ describe.each([
     // What was written for a peer before must not shine through.
     const records = new RecordWriter()
     const writer = new OpWriter(w.should.form)
-    writer.write(records, opHead(Op.addPolicy, 0), slot, w.is, w.should)
+    writer.write(records, opHead(Op.addPolicy, 0), slot, SPI, w.is, w.should)
     records.take()
     for (const [code, operation] of [
       [Op.addShared, Operation.addPolicy],
       [Op.updateShared, Operation.updatePolicy],
     ] as const) {
-      writer.write(records, code, which, w.is, w.should)
+      writer.write(records, code, which, 0, w.is, w.should)
       const policy = new RecordReader(records.take())
       policy.next()
       expect(fields(policy, policyWidths, Policy)).toMatchObject({
@@ -344,8 +345,8 @@ test('sharing takes no message', () => {
   const [slot] = wish(w, '10.0.0.2')
   const records = new RecordWriter()
   const writer = new OpWriter(w.should.form)
-  expect(writer.write(records, opHead(Op.shareInbound, 0), slot!, w.is, w.should)).toBe(false)
-  expect(writer.write(records, opHead(Op.unshareInbound, 0), slot!, w.is, w.should)).toBe(false)
+  expect(writer.write(records, opHead(Op.shareInbound, 0), slot!, SPI, w.is, w.should)).toBe(false)
+  expect(writer.write(records, opHead(Op.unshareInbound, 0), slot!, SPI, w.is, w.should)).toBe(false)
   expect(records.count).toBe(0)
 })
 
@@ -368,7 +369,7 @@ test('what is stale is deleted as it was found', () => {
     [Op.deleteStalePolicy, Operation.deletePolicy],
   ] as const) {
     const out = new RecordWriter()
-    writer.write(out, code, 72, w.is, w.should, damage)
+    writer.write(out, code, 72, 0, w.is, w.should, damage)
     const taken = out.take()
     expect(taken[State.operation]).toBe(operation)
     expect(taken.slice(State.family)).toEqual(dump.slice(72 + State.family))

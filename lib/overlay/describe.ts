@@ -1,0 +1,80 @@
+import { formatAddress } from '../base/address.js'
+import { LITTLE_ENDIAN, Policy, State } from '../kernel/records.js'
+import { SharedPolicy } from './form.js'
+import { codeOf, keyOf, Op, opName, OP_WORDS, type PhaseName } from './ops.js'
+import type { Plan } from './plan.js'
+import type { Damage, Is, Should } from './state.js'
+
+/** One step of a plan, as a dry run shows it: plain JSON. */
+export interface Step {
+  phase: PhaseName | 'unguard'
+  operation: string
+  /** A peer's address, `vni 4096`, or the addresses of an object that no peer accounts for. */
+  subject: string
+  spi?: number
+  tag?: number
+  /** UDP port of the peer's that an updated SA gets. */
+  port?: number
+  network?: number
+}
+
+/** The steps of a plan, in order, one by one: there may be a great many. */
+export function* describe(made: Plan, is: Is, should: Should, damage: Damage = {}): Generator<Step> {
+  for (const network of made.networks.add) {
+    yield { phase: 'guard', operation: 'add network', subject: `vni ${network}`, network }
+  }
+  for (const { name, ops } of made.phases) {
+    for (let i = 0; i < ops.length; i += OP_WORDS) {
+      yield describeOp(name, ops[i]!, ops[i + 1]!, ops[i + 2]!, is, should, damage)
+    }
+  }
+  for (const network of made.networks.remove) {
+    yield { phase: 'unguard', operation: 'remove network', subject: `vni ${network}`, network }
+  }
+}
+
+/** One operation of a phase. */
+export function describeOp(
+  phase: PhaseName,
+  head: number,
+  subject: number,
+  spi: number,
+  is: Is,
+  should: Should,
+  damage: Damage = {},
+): Step {
+  const { form, keyring } = should
+  const code = codeOf(head)
+  const step = { phase, operation: opName(code) }
+  switch (code) {
+    case Op.addShared:
+    case Op.updateShared:
+    case Op.deleteShared: {
+      const from = form.exclusive ? 'any' : form.local.text
+      const isOut = subject === SharedPolicy.out || subject === SharedPolicy.rest
+      const direction = isOut ? `out, ${from}` : subject === SharedPolicy.in ? 'in, any' : 'through, any'
+      return { ...step, subject: `${direction} to any` }
+    }
+    case Op.deleteStaleState: {
+      const { records } = damage.stale!.states
+      const spi = new DataView(records.buffer, records.byteOffset).getUint32(subject + State.spi, LITTLE_ENDIAN)
+      return { ...step, subject: addressesOf(records, subject), spi }
+    }
+    case Op.deleteStalePolicy:
+      return { ...step, subject: addressesOf(damage.stale!.policies.records, subject) }
+    case Op.deletePolicy:
+      return { ...step, subject: is.peers.text(subject) }
+    default: {
+      const tag = keyring.tag(keyOf(head))
+      const isUpdate = code === Op.updateInbound || code === Op.updateOutbound
+      return { ...step, subject: is.peers.text(subject), spi, tag, ...(isUpdate && { port: is.peers.port[subject]! }) }
+    }
+  }
+}
+
+/** `source to destination` of a state or policy; they are at the same offsets in both. */
+function addressesOf(records: Uint8Array, at: number): string {
+  const family = records[at + Policy.family]!
+  const text = (offset: number) => formatAddress(records, at + offset, family)
+  return `${text(Policy.source)} to ${text(Policy.destination)}`
+}

@@ -11,7 +11,9 @@ test/setup.sh build lab test
 bench/peers/build.sh build/peers
 
 results=$(mktemp -d)
-trap 'rm -rf "$results"' EXIT
+beside=''
+trap '[[ -z $beside ]] || kill "$beside" 2>/dev/null || true; wait; rm -rf "$results"' EXIT
+trap 'exit 130' INT TERM HUP
 passed=0 failed=0 skipped=0 summary=() broken=()
 
 # Whether suite $1 was asked for.
@@ -46,19 +48,42 @@ closing_suite() {
   count "$name" "$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$results/$name.log" | tail -n 1)" "$status"
 }
 
-# Runs suite $1 with vitest and the arguments before '--', by way of the command after it, if any.
-vitest_suite() {
-  local name=$1 arguments=() status=0
-  chosen "$name" || return 0
+# Becomes vitest with the arguments before '--', by way of the command after it, if any; $1 is the suite.
+vitest() {
+  local name=$1 arguments=()
   shift
   while [[ $# -gt 0 && $1 != -- ]]; do
     arguments+=("$1")
     shift
   done
-  printf '\n== %s\n' "$name"
-  "${@:2}" node node_modules/vitest/vitest.mjs run "${arguments[@]}" \
-    --reporter=default --reporter=json --outputFile.json="$results/$name.json" || status=$?
-  count "$name" "$(vitest_closing "$results/$name.json")" "$status"
+  exec "${@:2}" node node_modules/vitest/vitest.mjs run "${arguments[@]}" \
+    --reporter=default --reporter=json --outputFile.json="$results/$name.json"
+}
+
+# Runs suite $1 with vitest, which takes the rest of the arguments.
+vitest_suite() {
+  local status=0
+  chosen "$1" || return 0
+  printf '\n== %s\n' "$1"
+  (vitest "$@") || status=$?
+  count "$1" "$(vitest_closing "$results/$1.json")" "$status"
+}
+
+# Starts a suite as vitest_suite runs it, but beside those that come before finish_suite tells what it said.
+start_suite() {
+  chosen "$1" || return 0
+  (vitest "$@") >"$results/$1.log" 2>&1 &
+  beside=$!
+}
+
+finish_suite() {
+  local status=0
+  chosen "$1" || return 0
+  wait "$beside" || status=$?
+  beside=''
+  printf '\n== %s\n' "$1"
+  cat "$results/$1.log"
+  count "$1" "$(vitest_closing "$results/$1.json")" "$status"
 }
 
 # shellcheck disable=SC2016 # the dollars are JavaScript's
@@ -81,6 +106,8 @@ vitest_failures() {
     }' "$1"
 }
 
+# The longest, and most of it one processor's work: the others run meanwhile.
+start_suite kernel --project kernel -- test/lab/lab --limit 3600 --writable "$results"
 closing_suite native native/test/run.sh
 closing_suite fuzz native/test/fuzz.sh 10
 vitest_suite unit --project unit
@@ -89,10 +116,10 @@ vitest_suite package --project package
 if [[ -d test/kernel/anywhere && $(id -u) == 0 ]]; then
   vitest_suite kernel-here --project kernel --project here test/kernel/anywhere test/kernel/here -- test/lab/lab --native
 fi
-vitest_suite kernel --project kernel -- test/lab/lab --limit 3600 --writable "$results"
 # A rotation is told by the kernel's choice among SAs, which later kernels cache: it is tried on one of those too.
 vitest_suite kernel-later --project kernel test/kernel/rotation.test.ts -- test/lab/lab --kernel trixie --limit 900 --writable "$results"
 vitest_suite lab --project lab
+finish_suite kernel
 
 # What went wrong is said again where a reader looks first: whoever sees only the end of a log sees it too.
 for name in ${broken[@]+"${broken[@]}"}; do

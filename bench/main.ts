@@ -43,7 +43,7 @@ const program = new Command('npm run bench --')
   .description('Measures xfrmesh against the floor and against its peers, on the same work.')
   .option('--quick', 'small sizes, few rounds: under two minutes')
   .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`, words)
-  .option('--contestant <name,name…>', 'only these of each scenario, by the names in its table', words)
+  .option('--contestant <name...>', 'only these of each scenario, by the names in its table')
   .option(
     '--place <place,place…>',
     'here: this kernel, for what takes no ESP; lab; counted: the lab, by instructions, the same twice (default: here,lab,counted; with --quick here,counted)',
@@ -120,8 +120,13 @@ async function measure(
 
 function only(scenario: Scenario, { contestant: names }: Options): Scenario {
   if (names === undefined) return scenario
-  const contestants = async (size: number) =>
-    (await scenario.contestants(size)).filter(({ name }) => names.includes(name))
+  const contestants = async (size: number) => {
+    const all = await scenario.contestants(size)
+    const chosen = all.filter(({ name }) => names.includes(name))
+    if (chosen.length > 0) return chosen
+    const there = all.map(({ name }) => `'${name}'`).join(', ')
+    return program.error(`${scenario.name} has no such contestant; it has ${there}`)
+  }
   return { ...scenario, contestants }
 }
 
@@ -137,7 +142,7 @@ function roundsOf(scenario: Scenario, size: number, place: Place, quick: boolean
 
 function passedOn({ quick, sizes, rounds, contestant }: Options): string[] {
   return [
-    ...(contestant ? ['--contestant', contestant.join()] : []),
+    ...(contestant ? ['--contestant', ...contestant] : []),
     ...(quick ? ['--quick'] : []),
     ...(sizes ? ['--sizes', sizes.join()] : []),
     ...(rounds === undefined ? [] : ['--rounds', String(rounds)]),

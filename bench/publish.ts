@@ -40,7 +40,7 @@ export async function publish(files: readonly string[], directory: string): Prom
 function section(run: Run, pictures: readonly string[]): string {
   const { command, machine, outcomes, anatomies } = run
   return [
-    `## \`npm run bench -- ${command}\``,
+    `## \`npm run bench -- ${withoutPlaceOfResults(command)}\``,
     '',
     ...about(machine),
     '',
@@ -48,6 +48,11 @@ function section(run: Run, pictures: readonly string[]): string {
     ...anatomies.flatMap((anatomy) => ['```text', anatomyText(anatomy).trimEnd(), '```', '']),
     ...pictures.flatMap((picture) => [`![${picture.replace('.svg', '')}](pictures/${picture})`, '']),
   ].join('\n')
+}
+
+/** Where its results went says nothing of how they came about. */
+function withoutPlaceOfResults(command: string): string {
+  return command.replace(/ ?--out[ =]\S+/, '').trim()
 }
 
 function about({ kernel, processors, memoryGiB, node, commit, versions, load, date }: Machine): string[] {

@@ -1,20 +1,12 @@
-import { type Address, ADDRESS_BYTES } from '../base/address.js'
+import type { Address } from '../base/address.js'
 import { boolean, options as checkOptions } from '../base/check.js'
-import { Pace } from '../base/pace.js'
-import {
-  Aborted,
-  InvalidArgument,
-  InvalidState,
-  PartialFailure,
-  type Report,
-  Unsupported,
-  XfrmeshError,
-} from '../base/errors.js'
+import { InvalidState, type Report, Unsupported, XfrmeshError } from '../base/errors.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
 import type { EventChannel } from '../kernel/xfrm-monitor.js'
 import { items, packedPeers, type PeerInput, taken, takenPeers, vnis, wipe } from './arguments.js'
+import { abortedError, type Call, callOptions, type CallOptions, executionOptions, reportOf } from './calls.js'
 import { Convergence } from './converge.js'
-import { type Execution, type ExecutionOptions, nothingDone } from './executor.js'
+import { nothingDone } from './executor.js'
 import { type Drops, drops } from './guard.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
 import { openFirewall } from './open-firewall.js'
@@ -25,24 +17,10 @@ import { Nat } from './nat.js'
 import type { NatSettings } from './nat-options.js'
 import { type NatStatus, natTroubles } from './nat-status.js'
 import { checkPorts } from './peer-ports.js'
-import { PortSource } from './peers.js'
 import type { Step } from './describe.js'
 import type { NatPort, Ports } from './ports.js'
 import { probe } from './probe.js'
-
-/** What a call may be given beside its subject. */
-export interface CallOptions {
-  /** Ends the call between two sends to the kernel; it rejects with Aborted, whose report says what was applied. */
-  signal?: AbortSignal
-  /** Called as the kernel answers. */
-  onProgress?: (progress: Progress) => void
-}
-
-export interface Progress {
-  /** Netlink operations that the kernel has answered, and all that this call takes. */
-  done: number
-  total: number
-}
+import { drop, retain } from './references.js'
 
 /** What `reconcile()` changed, or would change: how many SAs, policies and networks, and the steps in order. */
 export interface Reconciliation {
@@ -190,7 +168,7 @@ export class Overlay implements AsyncDisposable {
         const done = fresh.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
         let applied = 0
         for (const vni of fresh) if (mesh.networks.guarded.has(vni)) applied++
-        return this.#report(call, done, list.length, fresh.size, done.failed.size > 0 ? 0 : applied)
+        return reportOf(call, done, list.length, fresh.size, done.failed.size > 0 ? 0 : applied)
       } catch (error) {
         const refused = error instanceof Unsupported || error instanceof InvalidState
         if (refused) for (const vni of unwanted) wanted.delete(vni)
@@ -215,7 +193,7 @@ export class Overlay implements AsyncDisposable {
       for (const vni of gone) releasing.add(vni)
       const done = gone.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
       for (const vni of gone) if (!mesh.networks.guarded.has(vni)) releasing.delete(vni)
-      return this.#report(call, done, list.length, gone.size, [...gone].filter((vni) => !releasing.has(vni)).length)
+      return reportOf(call, done, list.length, gone.size, [...gone].filter((vni) => !releasing.has(vni)).length)
     })
   }
 
@@ -274,30 +252,12 @@ export class Overlay implements AsyncDisposable {
           throw new InvalidState('addPeers: there are no keys yet: call setKeys() first', 'ERR_XFRMESH_NO_KEYS')
         }
         const packed = await packedPeers(given, this.#settings)
-        const { bytes, ports, count } = packed
         const table = this.#mesh.peers
         await checkPorts(packed, table, this.#settings.form.natPort)
         await this.#probe()
-        table.reserve(count)
-        const slots = new Set<number>()
-        const pace = new Pace()
-        for (let i = 0; i < count; i++) {
-          table.load(bytes, i * ADDRESS_BYTES)
-          const slot = table.insert()
-          if (table.retain(slot) === 1) {
-            // It lacks everything until the kernel has it.
-            table.degraded[slot] = 1
-            table.port[slot] = this.#settings.form.natPort
-            table.portSource[slot] = PortSource.assumed
-          }
-          if (ports[i] !== 0) {
-            table.port[slot] = ports[i]!
-            table.portSource[slot] = PortSource.given
-          }
-          if (table.degraded[slot] === 1) slots.add(slot)
-          if (pace.isDue) await pace.breathe()
-        }
-        return this.#changePeers(call, count, [...slots])
+        table.reserve(packed.count)
+        const slots = await retain(table, packed, this.#settings.form.natPort)
+        return this.#changePeers(call, packed.count, slots)
       },
     )
   }
@@ -315,19 +275,9 @@ export class Overlay implements AsyncDisposable {
       options,
       () => takenPeers(peers),
       async (call, given) => {
-        const { bytes, count } = await packedPeers(given, this.#settings)
-        const table = this.#mesh.peers
-        table.reserve(count)
-        const slots = new Set<number>()
-        const pace = new Pace()
-        for (let i = 0; i < count; i++) {
-          table.load(bytes, i * ADDRESS_BYTES)
-          const slot = table.find()
-          // One without references is there because not all of it could be removed.
-          if (slot >= 0 && table.drop(slot) <= 1) slots.add(slot)
-          if (pace.isDue) await pace.breathe()
-        }
-        return this.#changePeers(call, count, [...slots])
+        const packed = await packedPeers(given, this.#settings)
+        const slots = await drop(this.#mesh.peers, packed)
+        return this.#changePeers(call, packed.count, slots)
       },
     )
   }
@@ -349,7 +299,7 @@ export class Overlay implements AsyncDisposable {
         const plan = await this.#mesh.steps(look)
         if (given.dryRun === true) return { ...counted(plan), plan }
         const done = await this.#mesh.repair(look, executionOptions(call))
-        this.#report(call, done, plan.length, plan.length, done.added + done.updated + done.removed)
+        reportOf(call, done, plan.length, plan.length, done.added + done.updated + done.removed)
         return { added: done.added, updated: done.updated, removed: done.removed, plan }
       },
     )
@@ -442,7 +392,7 @@ export class Overlay implements AsyncDisposable {
     this.#mesh.clear()
     const look = await this.#mesh.look()
     const done = await this.#mesh.repair(look, executionOptions(call))
-    this.#report(call, done, look.plan.operations, look.plan.operations, done.operations)
+    reportOf(call, done, look.plan.operations, look.plan.operations, done.operations)
   }
 
   /**
@@ -492,30 +442,16 @@ export class Overlay implements AsyncDisposable {
   async #turn(call: Call, next: Keyring, requested: number, changes: number): Promise<Report> {
     this.#mesh.keyring = next
     const done = await this.#mesh.follow('keys', executionOptions(call))
-    return this.#report(call, done, requested, changes, done.failures.length > 0 || done.aborted ? 0 : changes)
+    return reportOf(call, done, requested, changes, done.failures.length > 0 || done.aborted ? 0 : changes)
   }
 
   /** Follows a change of these peers. In the report, those that are not all as they should be are not applied. */
   async #changePeers(call: Call, requested: number, slots: readonly number[]): Promise<Report> {
-    if (slots.length === 0) return this.#report(call, nothingDone(), requested, 0, 0)
+    if (slots.length === 0) return reportOf(call, nothingDone(), requested, 0, 0)
     const done = await this.#mesh.follow(slots, executionOptions(call))
     const { peers } = this.#mesh
     const lacking = slots.filter((slot) => peers.has(slot) && peers.degraded[slot] === 1).length
-    return this.#report(call, done, requested, slots.length, slots.length - lacking)
-  }
-
-  /**
-   * The report of a call of whose `requested` items `changes` took doing, and `applied` are done.
-   * @throws PartialFailure or Aborted, with it, if it was not all done
-   */
-  #report(call: Call, done: Execution, requested: number, changes: number, applied: number): Report {
-    const { operations, aborted } = done
-    const failures = done.failures.map(({ peer: _peer, ...failure }) => failure)
-    const elapsedMs = performance.now() - call.started
-    const report = { requested, applied, unchanged: requested - changes, failures, operations, elapsedMs }
-    if (aborted) throw abortedError(call, report)
-    if (failures.length > 0) throw new PartialFailure(report)
-    return report
+    return reportOf(call, done, requested, slots.length, slots.length - lacking)
   }
 
   async #probe(): Promise<void> {
@@ -539,55 +475,9 @@ async function openNat(xfrm: XfrmChannel, local: Address, { port, socket }: NatS
   }
 }
 
-/** A call in its turn. */
-interface Call {
-  readonly name: string
-  readonly signal: AbortSignal | undefined
-  readonly onProgress: ((progress: Progress) => void) | undefined
-  readonly started: number
-  /** What `onProgress` threw. */
-  readonly thrown: unknown[]
-}
-
-function callOptions(name: string, given: unknown): Pick<Call, 'signal' | 'onProgress'> {
-  type Given = CallOptions & { dryRun?: boolean }
-  const known =
-    name === 'reconcile' ? (['signal', 'onProgress', 'dryRun'] as const) : (['signal', 'onProgress'] as const)
-  const { signal, onProgress, dryRun } = checkOptions<Given>(given ?? {}, 'options', known)
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new InvalidArgument('options.signal', 'an AbortSignal', signal)
-  }
-  if (onProgress !== undefined && typeof onProgress !== 'function') {
-    throw new InvalidArgument('options.onProgress', 'a function', onProgress)
-  }
-  boolean(dryRun ?? false, 'options.dryRun')
-  return { signal, onProgress }
-}
-
-/** What a caller's function throws must not stop the work: the call rejects with it when all is done. */
-function executionOptions({ signal, onProgress, thrown }: Call): ExecutionOptions {
-  if (onProgress === undefined) return { signal }
-  return {
-    signal,
-    onProgress: (done, total) => {
-      try {
-        onProgress({ done, total })
-      } catch (error) {
-        thrown.push(error)
-      }
-    },
-  }
-}
-
 function counted(steps: readonly Step[]): { added: number; updated: number; removed: number } {
   const count = (pattern: RegExp) => steps.filter(({ operation }) => pattern.test(operation)).length
   return { added: count(/^add /), updated: count(/^update /), removed: count(/^(delete|remove) /) }
-}
-
-function abortedError(call: Call, report?: Report): Aborted {
-  const far =
-    report === undefined ? 'before it began' : `after ${report.operations} operations; reconcile() completes it`
-  return new Aborted(`${call.name}: aborted ${far}`, report, { cause: call.signal?.reason })
 }
 
 function lockedError(mark: number, { pid, uid }: { pid: number; uid: number }): XfrmeshError {

@@ -17,6 +17,10 @@ export interface LinkView {
   readonly family: Family | undefined
   /** Of a VXLAN link: packets bring the network themselves (`external`, IFLA_VXLAN_COLLECT_METADATA). */
   readonly isExternal: boolean
+  /** Of a VXLAN link: 0 of one that is external. */
+  readonly vni: number
+  /** Of a VXLAN link: the UDP port that it receives at, and sends to. */
+  readonly port: number
 }
 
 export class NeighbourChannel {
@@ -87,10 +91,11 @@ export class NeighbourChannel {
 }
 
 function viewOf({ index, kind, data }: Link): LinkView {
-  if (kind !== VXLAN || data === undefined) return { index, kind, family: undefined, isExternal: false }
-  const { family, external, vniFilter } = readVxlan(data)
+  if (kind !== VXLAN || data === undefined)
+    return { index, kind, family: undefined, isExternal: false, vni: 0, port: 0 }
+  const { family, external, vniFilter, vni, port } = readVxlan(data)
   const families = { 4: AF_INET, 6: AF_INET6 } as const
-  return { index, kind, family: family && families[family], isExternal: external || vniFilter }
+  return { index, kind, family: family && families[family], isExternal: external || vniFilter, vni, port }
 }
 
 const ENODEV = 19

@@ -28,11 +28,16 @@ export interface Call {
   readonly thrown: unknown[]
 }
 
+const known: Readonly<Record<string, readonly (keyof CallOptions | 'dryRun')[]>> = {
+  reconcile: ['signal', 'onProgress', 'dryRun'],
+  addEndpoints: ['signal'],
+  removeEndpoints: ['signal'],
+  other: ['signal', 'onProgress'],
+}
+
 export function callOptions(name: string, given: unknown): Pick<Call, 'signal' | 'onProgress'> {
   type Given = CallOptions & { dryRun?: boolean }
-  const known =
-    name === 'reconcile' ? (['signal', 'onProgress', 'dryRun'] as const) : (['signal', 'onProgress'] as const)
-  const { signal, onProgress, dryRun } = checkOptions<Given>(given ?? {}, 'options', known)
+  const { signal, onProgress, dryRun } = checkOptions<Given>(given ?? {}, 'options', known[name] ?? known['other']!)
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new InvalidArgument('options.signal', 'an AbortSignal', signal)
   }

@@ -7,9 +7,12 @@ import type { Damage, Is, Should } from './state.js'
 
 /** One step of a plan, as a dry run shows it: plain JSON. */
 export interface Step {
-  phase: PhaseName | 'unguard'
+  phase: PhaseName | 'unguard' | 'endpoints'
   operation: string
-  /** A peer's address, `vni 4096`, or the addresses of an object that no peer accounts for. */
+  /**
+   * A peer's address, `vni 4096`, the addresses of an object that no peer accounts for, or an entry of a link with endpoints:
+   * `vx4096: 02:42:0a:00:00:05 to 192.0.2.9`.
+   */
   subject: string
   spi?: number
   tag?: number

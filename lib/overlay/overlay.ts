@@ -1,12 +1,14 @@
 import type { Address } from '../base/address.js'
 import { boolean, options as checkOptions } from '../base/check.js'
 import { InvalidState, type Report, Unsupported, XfrmeshError } from '../base/errors.js'
+import type { Endpoint, Endpoints } from '../vxlan/endpoints.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
 import type { EventChannel } from '../kernel/xfrm-monitor.js'
 import { items, packedPeers, type PeerInput, taken, takenPeers, vnis, wipe } from './arguments.js'
 import { abortedError, type Call, callOptions, type CallOptions, executionOptions, reportOf } from './calls.js'
 import { Convergence } from './converge.js'
 import { nothingDone } from './executor.js'
+import { CountedEndpoints, takenEndpoints } from './endpoints.js'
 import { type Drops, drops } from './guard.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
 import { openFirewall } from './open-firewall.js'
@@ -67,6 +69,7 @@ export class Overlay implements AsyncDisposable {
   readonly #ports: Ports
   readonly #mesh: Convergence
   readonly #nat: Nat | undefined
+  readonly #endpoints: CountedEndpoints
   /** Whether the kernel is known to have what SAs need. */
   #probed = false
   #queue: Promise<unknown> = Promise.resolve()
@@ -77,6 +80,7 @@ export class Overlay implements AsyncDisposable {
     this.#ports = ports
     this.#mesh = new Convergence(given, ports)
     this.peers = new PeersView(this.#mesh, given.form.spis)
+    this.#endpoints = new CountedEndpoints(this.#mesh, given, () => this.#probe())
     const { nat } = ports
     if (nat !== undefined && given.nat !== undefined)
       this.#nat = new Nat(nat, given.nat, this.#mesh.peers, (records) => this.#followMappings(records))
@@ -283,8 +287,61 @@ export class Overlay implements AsyncDisposable {
   }
 
   /**
+   * Adds endpoints of an encrypted network, or moves those whose address is there with another MAC or VTEP: for each one
+   * reference to the peer at its VTEP, and the entries of its link as {@link Endpoints.add} makes them. Those that are there
+   * as they are given take no system call.
+   *
+   * Where FDB entries lead, there are SAs: those of a VTEP come before them. A reference goes after the last entry that needs
+   * it. While a peer can't be had, the FDB entries to it are held back, each of them a failure with
+   * ERR_XFRMESH_HELD_BACK; `reconcile()`, or adding the endpoints again, makes them once it can. An endpoint that moves to
+   * such a VTEP leaves the old one all the same: it is there no more. Until then the kernel has no FDB entry for its MAC.
+   *
+   * The link's endpoints are this overlay's from then on, as long as both are open: its own `add()`, `remove()` and
+   * `replace()` refuse. Leave their references to `removeEndpoints()`.
+   *
+   * @param link a link of one of this overlay's networks, at its UDP port. It may live in another namespace
+   * @param endpoints `vtep`: an address that `addPeers()` takes. Read in the call's turn: leave them as they are until then
+   * @throws InvalidArgument for any of them that is wrong, and a link that is not there or is another's; InvalidState before
+   *   `setKeys()`, before `addNetworks()` with the link's network, and for endpoints that were added otherwise; Unsupported: in
+   *   all of these nothing has changed
+   * @throws PartialFailure, also if the link vanished half way; XfrmeshError ERR_XFRMESH_TIMEOUT and the like
+   */
+  addEndpoints(
+    link: Endpoints,
+    endpoints: readonly Endpoint[],
+    options?: Pick<CallOptions, 'signal'>,
+  ): Promise<Report> {
+    const take = () => takenEndpoints(link, endpoints)
+    return this.#call('addEndpoints', options, take, async (call, given) => {
+      const { done, changed, applied } = await this.#endpoints.add(given, executionOptions(call))
+      return reportOf(call, done, given.list.length, changed, applied)
+    })
+  }
+
+  /**
+   * Removes endpoints: the entries of their link, then their references to peers, and the SAs of those that have none left.
+   * One that is not there, or is with another MAC or at another VTEP by now, is `unchanged`. The link may be gone.
+   *
+   * @throws InvalidArgument, InvalidState: nothing has changed; PartialFailure: what entries could not be removed from
+   *   keeps its references until `reconcile()` has seen to it
+   */
+  removeEndpoints(
+    link: Endpoints,
+    endpoints: readonly Endpoint[],
+    options?: Pick<CallOptions, 'signal'>,
+  ): Promise<Report> {
+    const take = () => takenEndpoints(link, endpoints)
+    return this.#call('removeEndpoints', options, take, async (call, given) => {
+      const { done, changed, applied } = await this.#endpoints.remove(given, executionOptions(call))
+      return reportOf(call, done, given.list.length, changed, applied)
+    })
+  }
+
+  /**
    * Makes the kernel what it should be, whatever happened to it: reads all that is ours, and changes only what differs.
-   * What bears our mark and nobody asked for goes last.
+   * What bears our mark and nobody asked for goes last. So it does for the entries of links that have endpoints of this
+   * overlay, as {@link Endpoints.reconcile} says what is theirs: what leads to no endpoint goes before SAs do, and what is
+   * missing comes after them.
    *
    * @param options `dryRun`: only say what would be done; default false
    * @throws InvalidArgument; PartialFailure
@@ -294,14 +351,17 @@ export class Overlay implements AsyncDisposable {
       'reconcile',
       options,
       () => options,
-      async (call, given) => {
-        const look = await this.#mesh.look()
-        const plan = await this.#mesh.steps(look)
-        if (given.dryRun === true) return { ...counted(plan), plan }
-        const done = await this.#mesh.repair(look, executionOptions(call))
-        reportOf(call, done, plan.length, plan.length, done.added + done.updated + done.removed)
-        return { added: done.added, updated: done.updated, removed: done.removed, plan }
-      },
+      (call, given) =>
+        this.#endpoints.hold(async (links) => {
+          const look = await this.#mesh.look()
+          await links.look()
+          const plan = [...(await this.#mesh.steps(look)), ...(await links.steps())]
+          if (given.dryRun === true) return { ...counted(plan), plan }
+          const options = executionOptions(call)
+          const done = await links.around(() => this.#mesh.repair(look, options), options)
+          reportOf(call, done, plan.length, plan.length, done.added + done.updated + done.removed)
+          return { added: done.added, updated: done.updated, removed: done.removed, plan }
+        }),
     )
   }
 
@@ -339,7 +399,7 @@ export class Overlay implements AsyncDisposable {
           drops: firewall?.drops ?? drops([]),
           nat,
           degraded: [
-            ...[...lacking, ...differences.map((said) => `firewall: ${said}`)].map(
+            ...[...lacking, ...(await this.#endpoints.lacks()), ...differences.map((said) => `firewall: ${said}`)].map(
               (said) => `${said}; reconcile() mends it`,
             ),
             ...(nat === null ? [] : natTroubles(nat)),
@@ -388,11 +448,16 @@ export class Overlay implements AsyncDisposable {
     })
   }
 
-  async #flush(call: Call): Promise<void> {
-    this.#mesh.clear()
-    const look = await this.#mesh.look()
-    const done = await this.#mesh.repair(look, executionOptions(call))
-    reportOf(call, done, look.plan.operations, look.plan.operations, done.operations)
+  #flush(call: Call): Promise<void> {
+    return this.#endpoints.hold(async (links) => {
+      await links.wantNothing()
+      this.#mesh.clear()
+      const look = await this.#mesh.look()
+      await links.look()
+      const options = executionOptions(call)
+      const done = await links.around(() => this.#mesh.repair(look, options), options)
+      reportOf(call, done, look.plan.operations, look.plan.operations, done.operations)
+    })
   }
 
   /**

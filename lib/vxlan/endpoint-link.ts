@@ -9,6 +9,9 @@ export interface OpenLink {
   readonly index: number
   /** Of its outer addresses, if it says. */
   readonly family: Family | undefined
+  readonly vni: number
+  /** UDP port at which VTEPs receive. */
+  readonly port: number
 }
 
 /** Opened when it is first asked for. One caller at a time. */
@@ -63,7 +66,8 @@ export class EndpointLink {
       if (holder !== undefined) throw this.#lockedError(holder)
       this.#locked.add(found.index)
     }
-    return (this.#link = { channel, index: found.index, family: found.family })
+    const { index, family, vni, port } = found
+    return (this.#link = { channel, index, family, vni, port })
   }
 
   /** The link is gone, or not known to be what it was. */

@@ -2,7 +2,7 @@ import { KEY_WORDS, parseKey } from '../base/address-key.js'
 import { array, boolean, integer, namespace, options as checkOptions } from '../base/check.js'
 import { InvalidArgument, InvalidState, PartialFailure, type Failure, type Report } from '../base/errors.js'
 import { EndpointLink } from './endpoint-link.js'
-import { Entries } from './entries.js'
+import { Entries, type Readiness } from './entries.js'
 import type { Step } from './phases.js'
 import { addressAt, macAt } from './texts.js'
 
@@ -38,6 +38,11 @@ export interface EndpointsReconciliation {
   plan: Step[]
 }
 
+/** Whose the endpoints are, if not the caller's. */
+export interface Holder {
+  readonly isReady: Readiness
+}
+
 /**
  * The endpoints of a network on one link: for each a neighbour entry (from its address to its MAC) and an FDB entry (from
  * its MAC to its VTEP), thousands in one call. Both are permanent, the FDB's is `self`.
@@ -53,6 +58,9 @@ export interface EndpointsReconciliation {
  * by a lock that dies with it. `close()` lets go of both. Entries stay: a new process adds its endpoints again, which takes
  * over what is there, and `reconcile()` removes what nobody wants any more.
  *
+ * On an encrypted network changes are made by an Overlay's `addEndpoints()` and `removeEndpoints()`, which has SAs to the
+ * VTEPs in step.
+ *
  * Calls run in the order made. What the kernel refuses does not stop the rest: the call rejects with PartialFailure, whose
  * report names each entry, and what was asked for is what `reconcile()` makes then. A link that is set down loses its
  * neighbours, one that is deleted loses all: set it up, or make it, again, and `reconcile()`.
@@ -62,17 +70,22 @@ export class Endpoints implements AsyncDisposable {
   readonly link: string
   readonly #link: EndpointLink
   readonly #entries: Entries
-  #holder: object | undefined
+  #holder: Holder | undefined
   #queue: Promise<unknown> = Promise.resolve()
   #closed: Promise<void> | undefined
 
-  /** Touches nothing yet. @throws InvalidArgument */
-  constructor(options: EndpointsOptions) {
+  /**
+   * Touches nothing yet.
+   *
+   * @param over what stands for the kernel's link, in tests
+   * @throws InvalidArgument
+   */
+  constructor(options: EndpointsOptions, over?: EndpointLink) {
     const given = checkOptions<EndpointsOptions>(options, 'options', ['link', 'netns', 'timeoutMs'])
     this.link = linkName(given.link, 'options.link')
     const netns = namespace(given.netns, 'options.netns')
     const timeoutMs = integer(given.timeoutMs ?? 10_000, 'options.timeoutMs', 1, 0x7fffffff)
-    this.#link = new EndpointLink(this.link, { netns, timeoutMs })
+    this.#link = over ?? new EndpointLink(this.link, { netns, timeoutMs })
     this.#entries = new Entries(this.#link)
   }
 
@@ -171,19 +184,30 @@ export class Endpoints implements AsyncDisposable {
     })
   }
 
+  /** Whether it takes calls no more. @internal */
+  get isClosed(): boolean {
+    return this.#closed !== undefined
+  }
+
   /**
    * Does work of somebody else's on the entries in its turn. From then on changes are its alone to make: it holds something
-   * for each endpoint.
+   * for each endpoint, and says which VTEPs are ready.
    * @internal
    */
-  held<T>(holder: object, work: (entries: Entries) => Promise<T>): Promise<T> {
-    return this.#call(() => {
-      if (this.#holder !== undefined ? this.#holder !== holder : this.size > 0) {
-        const whose = this.#holder === undefined ? 'endpoints that were added directly' : 'those of another overlay'
+  held<T>(holder: Holder, work: (entries: Entries) => Promise<T>): Promise<T> {
+    return this.#call(async () => {
+      const before = this.#holder
+      if (before !== undefined ? before !== holder : this.size > 0) {
+        const whose = before === undefined ? 'endpoints that were added directly' : 'those of another overlay'
         throw new InvalidState(`endpoints: ${this.link} has ${whose}: an overlay could not count them`)
       }
-      this.#holder = holder
-      return work(this.#entries)
+      this.#hold(holder)
+      try {
+        return await work(this.#entries)
+      } catch (error) {
+        if (this.size === 0) this.#hold(before)
+        throw error
+      }
     })
   }
 
@@ -195,6 +219,11 @@ export class Endpoints implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  #hold(holder: Holder | undefined): void {
+    this.#holder = holder
+    this.#entries.isReady = (vteps, at) => holder?.isReady(vteps, at) ?? true
   }
 
   #change(

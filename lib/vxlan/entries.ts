@@ -1,23 +1,31 @@
 import { KEY_WORDS } from '../base/address-key.js'
-import { AF_INET, AF_INET6 } from '../base/address.js'
+import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { Pace } from '../base/pace.js'
 import type { EndpointLink } from './endpoint-link.js'
 import { EndpointList } from './endpoint-list.js'
 import { EndpointTable, noChanges, type Changes } from './endpoint-table.js'
-import { carryOut, nothingDone, type Execution } from './execution.js'
-import { deleteFdb, deleteFound, deleteNeighbours, setFdb, setNeighbours, type Phase, type Step } from './phases.js'
+import { carryOut, merged, nothingDone, type Execution } from './execution.js'
+import {
+  deleteFdb,
+  deleteFound,
+  deleteNeighbours,
+  heldBack,
+  holdFdb,
+  setFdb,
+  setNeighbours,
+  type Phase,
+  type Step,
+} from './phases.js'
 import { Standing } from './rows.js'
-import { survey } from './survey.js'
+import { survey, type Found } from './survey.js'
 
 /** What following changes came to: how many endpoints have all that they should, or nothing of what they should not. */
 export interface Followed extends Execution {
   readonly applied: number
 }
 
-/** What a look at the link found is to be done. */
-export interface Look {
-  readonly phases: readonly Phase[]
-}
+/** Whether frames may be sent to the VTEP at that word: not before there is what encrypts them. */
+export type Readiness = (vteps: Uint32Array, at: number) => boolean
 
 /**
  * The entries of a link: knows which there should be and how the kernel's stand to them, and makes those so. What it does
@@ -25,21 +33,33 @@ export interface Look {
  */
 export class Entries {
   readonly table = new EndpointTable()
+  /** FDB entries to what is not ready are held back: the kernel has none for their MACs. */
+  isReady: Readiness = () => true
   readonly #link: EndpointLink
 
   constructor(link: EndpointLink) {
     this.#link = link
   }
 
-  /** Checks endpoints that are to be wanted. @throws InvalidArgument; what {@link EndpointLink.open} does */
-  async check(given: readonly unknown[]): Promise<EndpointList> {
+  /** The link's network and its port, once the link is known. */
+  get network(): { readonly vni: number; readonly port: number } | undefined {
+    return this.#link.known
+  }
+
+  /**
+   * Checks endpoints that are to be wanted.
+   *
+   * @param assumed the family of VTEPs, where the link names none
+   * @throws InvalidArgument; what {@link EndpointLink.open} does
+   */
+  async check(given: readonly unknown[], assumed?: Family): Promise<EndpointList> {
     const { family } = given.length === 0 ? {} : await this.#link.open()
-    return EndpointList.of(given, family)
+    return EndpointList.of(given, family ?? assumed)
   }
 
   /** Checks endpoints that are to be wanted no more. Their link may be gone by now. @throws InvalidArgument */
-  checkGone(given: readonly unknown[]): Promise<EndpointList> {
-    return EndpointList.of(given, this.#link.known?.family)
+  checkGone(given: readonly unknown[], assumed?: Family): Promise<EndpointList> {
+    return EndpointList.of(given, this.#link.known?.family ?? assumed)
   }
 
   /** Wants these, beside those that it wants. What that changes is to be followed. */
@@ -75,27 +95,26 @@ export class Entries {
     this.forgo()
   }
 
-  /**
-   * Makes the kernel follow changes.
-   * @param isReady whether what its entries lead to is ready, by rows of pairs
-   */
-  async follow({ set, gone }: Changes, isReady: (pair: number) => boolean = () => true): Promise<Followed> {
+  /** Makes the kernel follow changes. What is held back is among the failures. */
+  async follow({ set, gone }: Changes): Promise<Followed> {
     const { table } = this
     const due = table.fdb.due()
+    const [ready, held] = await this.#sorted(due.set, this.isReady)
     const lacking = await gather(set, (row) => table.standing[row] !== Standing.right)
     const goneNeighbours = deleteNeighbours(table, gone)
     const goneFdb = deleteFdb(table, due.gone)
     try {
       const done = await this.#carryOut([
-        setFdb(table, due.set),
+        setFdb(table, ready),
         setNeighbours(table, lacking),
         goneNeighbours,
         goneFdb,
+        holdFdb(table, await gather(held, (row) => table.fdb.standing[row] !== Standing.held)),
       ])
       const left = { neighbours: done.failed.get(goneNeighbours), pairs: done.failed.get(goneFdb) }
       const isGone = (row: number) => left.neighbours?.has(row) !== true && left.pairs?.has(table.pairs[row]!) !== true
-      const came = await gather(set, (row) => table.isRight(row) && isReady(table.pairs[row]!))
-      return { ...done, applied: came.length + (await gather(gone, isGone)).length }
+      const came = await gather(set, (row) => table.isRight(row))
+      return { ...this.#holding(done, held), applied: came.length + (await gather(gone, isGone)).length }
     } finally {
       table.sweep()
       if (this.#link.known === undefined) table.forget()
@@ -108,30 +127,20 @@ export class Entries {
     this.table.sweep()
   }
 
-  /** Reads the link's entries and finds what is to be done. */
-  async look(): Promise<Look> {
-    const { table } = this
+  /** Reads the link's entries: the table knows then how they stand. Returns what else was found. */
+  async look(): Promise<Found> {
     const { channel, index } = await this.#link.look()
     const fdb = await channel.readFdb(index)
     const neighbours = [await channel.readNeighbours(index, AF_INET), await channel.readNeighbours(index, AF_INET6)]
-    const found = await survey(table, { fdb, neighbours })
-    const pairs = await gather(table.fdb.heads(), (row) => table.fdb.standing[row] !== Standing.right)
-    const rows = await gather(table.rows(), (row) => table.standing[row] !== Standing.right)
-    const phases = [
-      deleteFound('FDB', found.inTheWay),
-      setFdb(table, pairs),
-      setNeighbours(table, rows),
-      deleteFound('neighbour', found.neighbours),
-      deleteFound('FDB', found.fdb),
-    ]
-    return { phases }
+    return survey(this.table, { fdb, neighbours })
   }
 
-  /** The steps of a look, in order. */
-  async steps({ phases }: Look): Promise<Step[]> {
+  /** What a repair after a look would do, in order. */
+  async steps(found: Found, isReady = this.isReady): Promise<Step[]> {
+    const { phases } = await this.#wanted(found, isReady)
     const steps: Step[] = []
     const pace = new Pace()
-    for (const phase of phases) {
+    for (const phase of [...phases, ...unwanted(found)]) {
       for (const subject of phase.subjects) {
         steps.push(phase.describe(subject))
         if (pace.isDue) await pace.breathe()
@@ -140,18 +149,64 @@ export class Entries {
     return steps
   }
 
-  /** Does what a look found. Nothing may have happened since. */
-  async repair({ phases }: Look): Promise<Execution> {
-    try {
-      return await this.#carryOut(phases)
-    } finally {
-      if (this.#link.known === undefined) this.table.forget()
-    }
+  /** Does what a look found is to be done: {@link mend}, then {@link clear}. Nothing may have happened since. */
+  async repair(found: Found): Promise<Execution> {
+    const done = await this.mend(found)
+    return merged(done, await this.clear(found))
+  }
+
+  /** Makes what is wanted, and what stands in its place go. What is held back is among the failures. */
+  async mend(found: Found): Promise<Execution> {
+    const { phases, held } = await this.#wanted(found, this.isReady)
+    const { standing } = this.table.fdb
+    // The look found none.
+    for (const row of held) if (standing[row] === Standing.unknown) standing[row] = Standing.held
+    return this.#holding(await this.#repair(phases), held)
+  }
+
+  /** Makes what a look found, and nobody wants, go. */
+  clear(found: Found): Promise<Execution> {
+    return this.#repair(unwanted(found))
   }
 
   /** How many endpoints the kernel is known to have as they should be. */
   async right(): Promise<number> {
     return (await gather(this.table.rows(), (row) => this.table.isRight(row))).length
+  }
+
+  /** After a look. */
+  async #wanted({ inTheWay }: Found, isReady: Readiness): Promise<{ phases: Phase[]; held: readonly number[] }> {
+    const { table } = this
+    const { fdb } = table
+    const [ready, held] = await this.#sorted(fdb.heads(), isReady)
+    const phases = [
+      deleteFound('FDB', inTheWay),
+      setFdb(table, await gather(ready, (row) => fdb.standing[row] !== Standing.right)),
+      setNeighbours(table, await gather(table.rows(), (row) => table.standing[row] !== Standing.right)),
+      holdFdb(table, await gather(held, (row) => isThere(fdb.standing[row]!))),
+    ]
+    return { phases, held }
+  }
+
+  /** Heads that are ready, and those that are held back. */
+  async #sorted(heads: Iterable<number>, isReady: Readiness): Promise<[ready: number[], held: number[]]> {
+    const { vteps } = this.table.fdb
+    const held: number[] = []
+    const ready = await gather(heads, (row) => isReady(vteps, row * KEY_WORDS) || held.push(row) < 0)
+    return [ready, held]
+  }
+
+  #holding(done: Execution, held: readonly number[]): Execution {
+    if (held.length === 0) return done
+    return { ...done, failures: [...done.failures, ...held.map((row) => heldBack(this.table, row))] }
+  }
+
+  async #repair(phases: readonly Phase[]): Promise<Execution> {
+    try {
+      return await this.#carryOut(phases)
+    } finally {
+      if (this.#link.known === undefined) this.table.forget()
+    }
   }
 
   async #carryOut(phases: readonly Phase[]): Promise<Execution> {
@@ -164,6 +219,15 @@ export class Entries {
     if (done.isLinkGone) this.#link.forget()
     return done
   }
+}
+
+function unwanted({ neighbours, fdb }: Found): Phase[] {
+  return [deleteFound('neighbour', neighbours), deleteFound('FDB', fdb)]
+}
+
+/** Whether a look found an entry. */
+function isThere(standing: number): boolean {
+  return standing === Standing.right || standing === Standing.differs
 }
 
 /** Those of some rows, while others have their turn. */

@@ -34,6 +34,18 @@ export function nothingDone(): Execution {
   return { operations: 0, added: 0, updated: 0, removed: 0, failures: [], failed: new Map(), isLinkGone: false }
 }
 
+export function merged(one: Execution, other: Execution): Execution {
+  return {
+    operations: one.operations + other.operations,
+    added: one.added + other.added,
+    updated: one.updated + other.updated,
+    removed: one.removed + other.removed,
+    failures: [...one.failures, ...other.failures],
+    failed: new Map([...one.failed, ...other.failed]),
+    isLinkGone: one.isLinkGone || other.isLinkGone,
+  }
+}
+
 /** Subjects of a phase, from one on and up to another. */
 interface Range {
   readonly phase: Phase
@@ -139,7 +151,10 @@ class Executor {
     const isLinkGone = refusal.errno === ENODEV
     if (isLinkGone) this.result.isLinkGone = true
     // What is not there any more need not be deleted.
-    if (phase.isDeletion && (isLinkGone || refusal.errno === ENOENT)) return
+    if (phase.isDeletion && (isLinkGone || refusal.errno === ENOENT)) {
+      phase.settle(subject)
+      return
+    }
     const { errno, code, message } = refusal
     this.result.failures.push({ ...phase.describe(subject), errno, code, message })
     const { failed } = this.result

@@ -1,4 +1,5 @@
 import { KEY_WORDS } from '../base/address-key.js'
+import type { Failure } from '../base/errors.js'
 import { MAC_WORDS, NeighbourOperation, NeighbourReader, type NeighbourWriter } from '../kernel/neighbour-records.js'
 import type { EndpointTable } from './endpoint-table.js'
 import { Standing } from './rows.js'
@@ -41,6 +42,29 @@ export function setFdb({ fdb }: EndpointTable, subjects: readonly number[]): Pha
       operation: isUpdate(row) ? 'update FDB entry' : 'add FDB entry',
       subject: fdbText(macAt(fdb.macs, row), addressAt(fdb.vteps, row)),
     }),
+  }
+}
+
+/** Whatever may stand in the place of FDB entries that are held back, by rows of heads. */
+export function holdFdb({ fdb }: EndpointTable, subjects: readonly number[]): Phase<number> {
+  return {
+    ...deletion,
+    subjects,
+    write: (writer, row) => writer.wholeFdb(remove, fdb.macs, row * MAC_WORDS),
+    settle: (row) => (fdb.standing[row] = Standing.held),
+    describe: (row) => ({ operation: 'delete FDB entry', subject: `${macAt(fdb.macs, row)} to any VTEP` }),
+  }
+}
+
+/** Why an FDB entry is not made: by the row of a head. */
+export function heldBack({ fdb }: EndpointTable, row: number): Failure {
+  const vtep = addressAt(fdb.vteps, row)
+  return {
+    subject: fdbText(macAt(fdb.macs, row), vtep),
+    operation: 'add FDB entry',
+    errno: 0,
+    code: 'ERR_XFRMESH_HELD_BACK',
+    message: `it is held back: there is no SA to ${vtep}`,
   }
 }
 

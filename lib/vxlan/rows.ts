@@ -7,6 +7,8 @@ export const Standing = {
   right: 1,
   /** A look found another in its place. */
   differs: 2,
+  /** There is none: it is held back until its VTEP is ready. */
+  held: 3,
 } as const
 
 /** Which rows of a table of columns are in use. A row keeps its number; a freed one is used again. */

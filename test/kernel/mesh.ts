@@ -29,7 +29,7 @@ export async function linkAll(fabric: Fabric, vnis: readonly number[], port = PO
   }
 }
 
-async function hardwareAddress(where: Namespace, { device }: VxlanLink): Promise<string> {
+export async function hardwareAddress(where: Namespace, { device }: VxlanLink): Promise<string> {
   const [link] = JSON.parse(await where.run('ip', ['-j', 'link', 'show', device])) as { address: string }[]
   return link!.address
 }

@@ -4,6 +4,7 @@ import { networks } from './nft/networks.js'
 import { nodesScenario } from './node/nodes.js'
 import { packets } from './packets/packets.js'
 import { throughput } from './throughput/throughput.js'
+import { endpoints } from './vxlan/endpoints.js'
 import { peers } from './xfrm/peers.js'
 import { policies } from './xfrm/policies.js'
 import { records } from './xfrm/records.js'
@@ -12,5 +13,5 @@ import { stale } from './xfrm/stale.js'
 /** All that `npm run bench` runs, in this order. */
 export const scenarios: readonly Scenario[] = [
   ...[policies, records, ...peers, stale, nodesScenario],
-  ...[networks, ...masquerading, packets, ...throughput],
+  ...[networks, endpoints, ...masquerading, packets, ...throughput],
 ]

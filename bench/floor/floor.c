@@ -1,7 +1,7 @@
 // The floor: the least time in which this kernel takes given netlink messages.
 //
 //   floor xfrm|route|nft [--chunk B] [--no-yield]     serves: see below
-//   floor xfrm|route --find-chunk FILE…               prints the best chunk for these files: {"chunk":B}
+//   floor xfrm|route --find-chunk [--prepare C] FILE… prints the best chunk for these files: {"chunk":B}
 //
 // It reads names of files from stdin, one a line, and answers each with a line of JSON once the kernel has taken the
 // messages in it: {"messages":N,"sends":S,"chunk":B,"elapsedMs":T}, or {"error":"…"}, which ends it with status 1. A
@@ -11,7 +11,8 @@
 // xfrm, route: B messages a send, the last of which asks for an ack, since the kernel answers a failed message whether
 // asked or not. Between sends the CPU is given up (unless --no-yield), so that the kernel's work items can grow the
 // hash tables. nft: a send is a transaction, from NFNL_MSG_BATCH_BEGIN to NFNL_MSG_BATCH_END.
-// --find-chunk tries chunks of 16 to 1024 messages, each in network namespaces of its own, and takes the fastest.
+// --find-chunk tries chunks of 16 to 1024 messages, each in network namespaces of its own, and takes the fastest. What
+// the messages are about and do not make themselves, a link, is made there before by the shell command C.
 //
 // needs: CAP_NET_ADMIN, and CAP_SYS_ADMIN for --find-chunk; for SAs a kernel with ESP and GCM
 #define _GNU_SOURCE
@@ -210,13 +211,14 @@ static void serve(const Options* o) {
 
 // Rounds are interleaved, so that a slow moment of the machine does not fall on one chunk alone; the best round of each
 // counts.
-static int find_chunk(Options o, char** paths, int count) {
+static int find_chunk(Options o, const char* prepare, char** paths, int count) {
   double best[kChunkCount];
   int fastest = 0;
   for (int round = 0; round < kRoundsPerChunk; round++)
     for (int c = 0; c < kChunkCount; c++) {
       o.chunk = kChunks[c];
       if (unshare(CLONE_NEWNET)) die("a network namespace: %s", strerror(errno));
+      if (prepare && system(prepare)) die("it could not be prepared");
       const int fd = open_socket(o.protocol);
       double total = 0;
       for (int i = 0; i < count; i++) {
@@ -237,7 +239,7 @@ static int find_chunk(Options o, char** paths, int count) {
 static _Noreturn void usage(void) {
   fprintf(stderr,
           "usage: floor xfrm|route|nft [--chunk B] [--no-yield]\n"
-          "       floor xfrm|route --find-chunk FILE…\n"
+          "       floor xfrm|route --find-chunk [--prepare COMMAND] FILE…\n"
           "  B from 1 to %d (%d if not given)\n",
           kLargestChunk, kDefaultChunk);
   exit(2);
@@ -254,9 +256,11 @@ static int number(const char* text, long most) {
 int main(int argc, char** argv) {
   Options o = {.yield = true, .chunk = kDefaultChunk};
   bool find = false;
+  const char* prepare = NULL;
   const struct option options[] = {{"chunk", required_argument, NULL, 'c'},
                                    {"no-yield", no_argument, NULL, 'n'},
                                    {"find-chunk", no_argument, NULL, 'f'},
+                                   {"prepare", required_argument, NULL, 'p'},
                                    {0}};
   for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
     if (option == 'c')
@@ -265,6 +269,8 @@ int main(int argc, char** argv) {
       o.yield = false;
     else if (option == 'f')
       find = true;
+    else if (option == 'p')
+      prepare = optarg;
     else
       usage();
   }
@@ -278,9 +284,9 @@ int main(int argc, char** argv) {
     o.protocol = NETLINK_NETFILTER;
   else
     usage();
-  if (find != (optind < argc) || (find && o.protocol == NETLINK_NETFILTER)) usage();
+  if (find != (optind < argc) || (prepare && !find) || (find && o.protocol == NETLINK_NETFILTER)) usage();
   if (find)
-    printf("{\"chunk\":%d}\n", find_chunk(o, argv + optind, argc - optind));
+    printf("{\"chunk\":%d}\n", find_chunk(o, prepare, argv + optind, argc - optind));
   else
     serve(&o);
   return 0;

@@ -1,3 +1,4 @@
+import { NeighbourChannel } from '#dist/kernel/neighbours.js'
 import { NftTransaction } from '#dist/kernel/nft-transaction.js'
 import type { SideTables } from '#dist/kernel/xfrm-channel.js'
 import { Ending, native, type NativeDump, type NativeOutcome } from '#dist/native.js'
@@ -66,20 +67,39 @@ const nothing: NativeDump = {
  * that, and replays what it committed. In a namespace that the same was done to before, handles are the same.
  */
 export async function nftFloor(steps: readonly Step[], contestant: Contestant, size: number): Promise<Contestant> {
-  const files = await inNamespace(async (namespace) => {
+  return floorOf(await recorded(steps, contestant, size, transactionsOf), 'nft')
+}
+
+/** Goes through the steps, and keeps a file of messages for each. */
+function recorded(
+  steps: readonly Step[],
+  contestant: Contestant,
+  size: number,
+  messagesOf: (work: () => Promise<unknown>) => Promise<Uint8Array[]>,
+): Promise<Record<string, string>> {
+  return inNamespace(async (namespace) => {
     const session = await contestant.open(namespace, size)
-    const recorded: Record<string, string> = {}
+    const files: Record<string, string> = {}
     try {
       for (const step of steps) {
         await step.before?.(namespace, size)
-        recorded[step.name] = keepFile(...(await transactionsOf(() => session.step(step.name))))
+        files[step.name] = keepFile(...(await messagesOf(() => session.step(step.name))))
       }
     } finally {
       await session.close()
     }
-    return recorded
+    return files
   })
-  return floorOf(files, 'nft')
+}
+
+/** The floor of a contestant that commits neighbour entries of a link: as {@link nftFloor}. */
+export async function neighbourFloor(
+  steps: readonly Step[],
+  contestant: Contestant,
+  size: number,
+  link: readonly string[],
+): Promise<Contestant> {
+  return floorOf(await recorded(steps, contestant, size, neighboursOf), 'route', { link })
 }
 
 /** The transactions that `work` commits, each as the bytes of one send, whatever the ruleset's generation. */
@@ -98,4 +118,21 @@ async function transactionsOf(work: () => Promise<unknown>): Promise<Uint8Array[
     NftTransaction.prototype.take = take
   }
   return transactions
+}
+
+/** The messages of neighbour entries that `work` sends. */
+async function neighboursOf(work: () => Promise<unknown>): Promise<Uint8Array[]> {
+  const messages: Uint8Array[] = []
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with the channel that it is called on
+  const commit = NeighbourChannel.prototype.commit
+  NeighbourChannel.prototype.commit = function (records) {
+    messages.push(native.encodeNeighbours(records))
+    return commit.call(this, records)
+  }
+  try {
+    await work()
+  } finally {
+    NeighbourChannel.prototype.commit = commit
+  }
+  return messages
 }

@@ -7,5 +7,5 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$out"
 # Debian ships Go libraries as sources under a GOPATH, so modules and the network stay out of it.
 for peer in docker neighbours nftables node; do
-  GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS='' go build -o "$out/$peer" "$here/$peer.go"
+  GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS='' go build -o "$out/$peer" "$here/$peer.go" "$here/lines.go"
 done

@@ -11,13 +11,10 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
-	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -77,31 +74,13 @@ func run(handle *netlink.Handle, line command) error {
 }
 
 func main() {
-	out := json.NewEncoder(os.Stdout)
-	refuse := func(op string, err error) {
-		out.Encode(map[string]any{"op": op, "error": err.Error()})
-		os.Exit(1)
-	}
 	handle, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
 	if err != nil {
 		refuse("open", err)
 	}
-	input := bufio.NewScanner(os.Stdin)
-	input.Buffer(nil, 256<<20)
-	for input.Scan() {
+	serve(func(text []byte) (string, func() error, error) {
 		var line command
-		if err := json.Unmarshal(input.Bytes(), &line); err != nil {
-			refuse("read", err)
-		}
-		start := time.Now()
-		err := run(handle, line)
-		elapsed := float64(time.Since(start).Microseconds()) / 1000
-		if err != nil {
-			refuse(line.Op, err)
-		}
-		out.Encode(map[string]any{"op": line.Op, "elapsedMs": elapsed})
-	}
-	if err := input.Err(); err != nil {
-		refuse("read", err)
-	}
+		err := json.Unmarshal(text, &line)
+		return line.Op, func() error { return run(handle, line) }, err
+	})
 }

@@ -19,7 +19,7 @@ export function joined(...parts: Uint8Array[]): Uint8Array {
 
 /** Integers in host byte order. */
 export function words(...values: number[]): Uint8Array {
-  return new Uint8Array(Uint32Array.from(values).buffer)
+  return new Uint8Array(new Uint32Array(values).buffer)
 }
 
 /** A template's fields, where they are not zero. Addresses are 16 bytes. */

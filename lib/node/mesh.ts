@@ -105,7 +105,8 @@ export class NodeMesh {
 
   /** How long, in milliseconds, until the present key has encrypted for `after`. */
   async reclaimableIn(after: number): Promise<number> {
-    await this.look()
+    // A look reads all SAs, and derives their keys anew.
+    if (!this.#known || !this.#tenure.isOwn) await this.look()
     return this.#tenure.left(after, this.#since)
   }
 

@@ -1,8 +1,17 @@
 import type { Address, Family } from '../base/address.js'
 import { U16 } from '../base/check.js'
 import { type Prefix, widthOf } from '../base/prefix.js'
-import { attribute, espTemplate, joined, words } from '../kernel/record-parts.js'
-import { Cipher, NO_ALGORITHM, NO_KEY, Operation, Policy, type RecordWriter, State } from '../kernel/records.js'
+import { attribute, ATTRIBUTE_HEAD, espTemplate, joined, words } from '../kernel/record-parts.js'
+import {
+  Cipher,
+  HEAD_BYTES,
+  NO_ALGORITHM,
+  NO_KEY,
+  Operation,
+  Policy,
+  type RecordWriter,
+  State,
+} from '../kernel/records.js'
 import {
   ACTION_BLOCK,
   DIRECTION_FWD,
@@ -50,6 +59,18 @@ interface Selection {
 
 const replay = attribute(XFRMA.REPLAY_ESN_VAL, replayState(REPLAY_WINDOW))
 
+/** A state's attributes with marks, encoded once: its own mark, the first of them, is filled in state by state. */
+function markedTail(output: Mark): Uint8Array {
+  return joined(
+    attribute(XFRMA.MARK, words(0, 0)),
+    replay,
+    attribute(XFRMA.SET_MARK, words(output.value)),
+    attribute(XFRMA.SET_MARK_MASK, words(output.mask)),
+  )
+}
+
+const MARK_AT = HEAD_BYTES + ATTRIBUTE_HEAD
+
 /**
  * Writes what should be in the kernel as records, as they are in a dump without details, but that a key is named by its
  * token ({@link NodeKeyring.token}).
@@ -58,12 +79,18 @@ export class ObjectWriter {
   readonly #settings: Settings
   readonly #keyring: NodeKeyring
   readonly #families: readonly Family[]
+  readonly #outboundTail: Uint8Array
+  readonly #inboundTails: ReadonlyMap<Purpose, Uint8Array>
 
   constructor(settings: Settings, keyring: NodeKeyring) {
     const { addresses, overlay } = settings.local
     this.#settings = settings
     this.#keyring = keyring
     this.#families = FAMILIES.filter((family) => addresses.has(family) || overlay.has(family))
+    const tail = (inbound: boolean, purpose: Purpose) =>
+      markedTail(outputMark(inbound, purpose, settings.zeroOutputMark))
+    this.#outboundTail = tail(false, Purpose.pods)
+    this.#inboundTails = new Map(Object.values(Purpose).map((purpose) => [purpose, tail(true, purpose)]))
   }
 
   /** With marks: drops what is to be encrypted and has no policy of its own. One policy a family. */
@@ -116,7 +143,7 @@ export class ObjectWriter {
   }
 
   #state(into: RecordWriter, tunnel: Tunnel, node: Remote, inbound: boolean, id: number, boots: number): void {
-    const { marks, zeroOutputMark } = this.#settings
+    const { marks } = this.#settings
     const [source, destination] = inbound ? [tunnel.remote, tunnel.local] : [tunnel.local, tunnel.remote]
     const { aead, auth, encryption } = this.#keyring.key(id, source.text)!
     const cipher = aead ?? encryption!
@@ -141,15 +168,9 @@ export class ObjectWriter {
       return
     }
     const mark = inbound ? inboundMark(node.id) : outboundMark(node.id, id)
-    const output = outputMark(inbound, tunnel.purpose, zeroOutputMark)
-    into.tail(
-      joined(
-        attribute(XFRMA.MARK, words(mark.value, mark.mask)),
-        replay,
-        attribute(XFRMA.SET_MARK, words(output.value)),
-        attribute(XFRMA.SET_MARK_MASK, words(output.mask)),
-      ),
-    )
+    into.tail(inbound ? this.#inboundTails.get(tunnel.purpose)! : this.#outboundTail)
+    into.u32(MARK_AT, mark.value)
+    into.u32(MARK_AT + 4, mark.mask)
   }
 
   #policies(into: RecordWriter, tunnel: Tunnel, node: Remote, id: number, isFirst: boolean): void {

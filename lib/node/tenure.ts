@@ -3,7 +3,7 @@ export class Tenure {
   readonly #monotonic: () => number
   /** When this process turned to it, or first saw that an earlier one had, by the monotonic clock in milliseconds. */
   #from: number | undefined
-  #isWhole = false
+  #isOwn = false
 
   constructor(monotonic = () => performance.now()) {
     this.#monotonic = monotonic
@@ -12,7 +12,12 @@ export class Tenure {
   /** From now on it encrypts. */
   began(): void {
     this.#from = this.#monotonic()
-    this.#isWhole = true
+    this.#isOwn = true
+  }
+
+  /** Whether this process turned to it: then it knows by itself how long it has encrypted, and the kernel need not be asked. */
+  get isOwn(): boolean {
+    return this.#isOwn
   }
 
   /** It was seen to encrypt. */
@@ -29,7 +34,7 @@ export class Tenure {
    */
   left(after: number, added: number | undefined): number {
     const own = after - (this.#monotonic() - (this.#from ?? this.#monotonic()))
-    if (this.#isWhole) return own
+    if (this.#isOwn) return own
     return added === undefined ? 0 : Math.min(own, after - Math.max(0, Date.now() - added * 1000))
   }
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import type { Namespace } from '#dist/demo/namespace.js'
 import { NodeEncryption, parseKeys, type RemoteNode } from 'xfrmesh/node'
 import type { Contestant, Scenario } from '../harness/contest.js'
 import { LineProgram, session, timed } from '../harness/sessions.js'
@@ -7,6 +8,7 @@ const program = join(import.meta.dirname, '../../../build/peers/node')
 
 const BOOT = '00000000-0000-4000-8000-000000000001'
 const FIRST_KEY = 3
+const LOCAL = ['10.100.0.1', 'fd00:100::1']
 
 /** As bench/peers/node.go has them. */
 function keys(id: number): ReturnType<typeof parseKeys> {
@@ -14,14 +16,15 @@ function keys(id: number): ReturnType<typeof parseKeys> {
   return parseKeys(`${id} rfc4106(gcm(aes)) ${hex} 128`)
 }
 
-function nodes(size: number): RemoteNode[] {
+function nodes(size: number): (RemoteNode & { id: number })[] {
   return Array.from({ length: size }, (_, i) => {
     const id = i + 1
     const [high, low] = [id >> 8, id & 255]
+    const last = `${high > 0 ? `${high.toString(16)}:` : ''}${low.toString(16)}`
     return {
       name: `node${id}`,
       id,
-      addresses: [`10.200.${high}.${low}`, `fd00:200::${high.toString(16)}:${low.toString(16)}`],
+      addresses: [`10.200.${high}.${low}`, `fd00:200::${last}`],
       subnets: [`11.${high}.${low}.0/24`, `fd01:${id.toString(16)}::/64`],
       bootId: BOOT,
     }
@@ -31,14 +34,38 @@ function nodes(size: number): RemoteNode[] {
 /** Policies that are no node's: in each family what drops, what lets in, and what lets through. */
 const SHARED = 6
 
-const counts =
-  (states: number, policies: number): Scenario['steps'][number]['check'] =>
-  async (namespace, size) => {
-    const there = { states: await namespace.states(), policies: (await namespace.policies()) - SHARED }
-    if (there.states !== states * size || there.policies !== policies * size) {
-      throw new Error(`${there.states} SAs and ${there.policies} policies of ${size} nodes are there`)
+/** Looks at what `ip` shows: the number of SAs and policies, and when thorough each SA's ends, SPI and mark. */
+const present =
+  (keyId: number): Scenario['steps'][number]['check'] =>
+  async (namespace, size, thorough) => {
+    await expectCounts(namespace, 4 * size, 2 * size)
+    if (!thorough) return
+    const shown = await namespace.run('ip', ['xfrm', 'state', 'list', 'nokeys'])
+    const pattern = /^src (\S+) dst (\S+)\n\s+proto esp spi (\S+) .*\n(?:\s.*\n)*?\s+mark (\S+) /gm
+    const there = new Set(Array.from(shown.matchAll(pattern), ([, ...words]) => words.join(' ')))
+    const spi = `0x${keyId.toString(16).padStart(8, '0')}`
+    for (const { id, name, addresses } of nodes(size)) {
+      for (const [family, far] of addresses.entries()) {
+        const out = `${LOCAL[family]!} ${far} ${spi} 0x${((id << 16) | (keyId << 12) | 0xe00).toString(16)}/0xffffff00`
+        const back = `${far} ${LOCAL[family]!} ${spi} 0x${((id << 16) | 0xd00).toString(16)}/0xffff0f00`
+        for (const one of [out, back]) if (!there.has(one)) throw new Error(`${name}: there is no SA ${one}`)
+      }
     }
   }
+
+async function expectCounts(namespace: Namespace, states: number, policies: number): Promise<void> {
+  const there = [await namespace.states(), (await namespace.policies()) - SHARED]
+  if (there[0] === states && there[1] === policies) return
+  throw new Error(`${there[0]} SAs and ${there[1]} policies of nodes are there, not ${states} and ${policies}`)
+}
+
+/**
+ * Of so many nodes one is timed where Go takes part at every size: its lists make the time grow with their square. Where it
+ * does all of them too, the two columns tell what that is worth.
+ */
+const EVERY = 20
+/** Nodes up to which Go does them all: a round takes seconds at 100, and seven minutes of the lab's own clock at 1,000. */
+const MOST_WHOLE = 200
 
 /** Cilium's work, whole: tunnels to nodes over both families, a rotation, and their end. */
 export const nodesScenario: Scenario = {
@@ -46,14 +73,14 @@ export const nodesScenario: Scenario = {
   title: 'N nodes, IPv4 and IPv6, marks as Cilium: upsert, rotate (prepare, commit, reclaim), remove',
   unit: 'nodes',
   needsEsp: true,
-  sizes: { quick: [50], full: [100, 1000] },
-  mostRounds: (size) => (size > 100 ? 1 : 11),
+  sizes: { quick: [40], full: [100, 1000] },
+  mostRounds: (size) => (size > 100 ? 3 : 11),
   steps: [
-    { name: 'upsert', operations: (size) => size * 6, check: counts(4, 2) },
-    { name: 'rotate', operations: (size) => size * 12, check: counts(4, 2) },
-    { name: 'remove', operations: (size) => size * 6, check: counts(0, 0) },
+    { name: 'upsert', operations: (size) => size * 6, check: present(FIRST_KEY) },
+    { name: 'rotate', operations: (size) => size * 12, check: present(FIRST_KEY + 1) },
+    { name: 'remove', operations: (size) => size * 6, check: (namespace) => expectCounts(namespace, 0, 0) },
   ],
-  contestants: () => Promise.resolve([ours, cilium]),
+  contestants: () => Promise.resolve([ours, { ...cilium(1), most: MOST_WHOLE }, cilium(EVERY)]),
 }
 
 const ours: Contestant = {
@@ -61,7 +88,7 @@ const ours: Contestant = {
   role: 'ours',
   open: async ({ netns }, size) => {
     const encryption = await NodeEncryption.open({
-      local: { addresses: ['10.100.0.1', 'fd00:100::1'], bootId: BOOT },
+      local: { addresses: LOCAL, bootId: BOOT },
       keys: keys(FIRST_KEY),
       marks: 'cilium',
       netns,
@@ -85,14 +112,18 @@ const ours: Contestant = {
   },
 }
 
-const cilium: Contestant = {
-  name: 'Go (list, then add)',
-  role: 'peer',
-  open: (namespace, size) => {
-    const agent = LineProgram.start(namespace, program, [])
-    const tell = (op: string) => () => agent.tell(JSON.stringify({ op, count: size }))
-    return Promise.resolve(
-      session({ upsert: tell('upsert'), rotate: tell('rotate'), remove: tell('remove') }, () => agent.end()),
-    )
-  },
+/** @param every of so many nodes one is done with lists, and on the clock, and its time is counted so many times */
+function cilium(every: number): Contestant {
+  return {
+    name: every === 1 ? 'Go (list, then add)' : `Go, 1 node in ${every} timed, times ${every}`,
+    role: 'peer',
+    mostRounds: (size) => (size > 100 ? 1 : 11),
+    open: (namespace, count) => {
+      const agent = LineProgram.start(namespace, program, [])
+      const tell = (op: string) => () => agent.tell(JSON.stringify({ op, count, every }))
+      return Promise.resolve(
+        session({ upsert: tell('upsert'), rotate: tell('rotate'), remove: tell('remove') }, () => agent.end()),
+      )
+    },
+  }
 }

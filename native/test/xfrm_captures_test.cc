@@ -1,9 +1,5 @@
 // Every message in test/data/xfrm.json, what ip sent and what the kernel answered, through decoder and encoder.
-#include <fstream>
-#include <iterator>
-#include <map>
-#include <string>
-
+#include "test/captures.h"
 #include "test/check.h"
 #include "test/xfrm_records.h"
 #include "xfrm/decode.h"
@@ -11,30 +7,6 @@
 
 namespace xfrmesh::test {
 namespace {
-
-constexpr const char* kCaptures = "test/data/xfrm.json";
-
-int digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-// The strings in the file that are netlink messages in hex: long enough for a header whose length holds.
-std::vector<std::vector<std::byte>> datagrams() {
-  std::ifstream file(kCaptures);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  std::vector<std::vector<std::byte>> found;
-  for (std::size_t at = text.find('"'); at != std::string::npos; at = text.find('"', at + 1)) {
-    std::vector<std::byte> bytes;
-    std::size_t end = at + 1;
-    while (end + 1 < text.size() && digit(text[end]) >= 0 && digit(text[end + 1]) >= 0) {
-      bytes.push_back(static_cast<std::byte>(digit(text[end]) * 16 + digit(text[end + 1])));
-      end += 2;
-    }
-    if (end < text.size() && text[end] == '"' && bytes.size() >= sizeof(nlmsghdr)) found.push_back(std::move(bytes));
-  }
-  return found;
-}
 
 bool describesObject(const Message& message) {
   const auto type = message.header.nlmsg_type;
@@ -45,7 +17,7 @@ bool describesObject(const Message& message) {
 template <typename Work>
 int eachObject(const Work& work) {
   int count = 0;
-  for (const auto& datagram : datagrams()) {
+  for (const auto& datagram : datagramsIn(readCaptures("test/data/xfrm.json"))) {
     Bytes rest = datagram;
     Message message{};
     while (takeMessage(rest, message)) {

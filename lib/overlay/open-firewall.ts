@@ -27,7 +27,9 @@ export function openFirewall(settings: Settings): Promise<OpenFirewall> {
 }
 
 async function openNftables(settings: Settings): Promise<OpenFirewall> {
-  const nft = await Nft.open(placeOf(settings))
+  const nft = await Nft.open(placeOf(settings)).catch((error: unknown) => {
+    throw lacksNftables(error) ? withWayOut(error) : error
+  })
   try {
     const firewall = new Firewall({ nft, ...guardOptions(settings) })
     for (const variant of ['nft', 'legacy'] as const) await takeOverIptables(firewall, settings, nft, variant)
@@ -52,6 +54,16 @@ async function openIptables(settings: Settings): Promise<OpenFirewall> {
   }
 }
 
+function lacksNftables(error: unknown): error is Unsupported {
+  return error instanceof Unsupported && error.missing.startsWith('CONFIG_NF_TABLES')
+}
+
+function withWayOut(error: Unsupported): Unsupported {
+  return new Unsupported(error.missing, `${error.message}, or firewall: 'iptables', which does without`, {
+    cause: error,
+  })
+}
+
 /** null on a kernel without nf_tables. */
 async function nftIfThere(settings: Settings): Promise<Nft | null> {
   let nft: Nft | undefined
@@ -62,7 +74,7 @@ async function nftIfThere(settings: Settings): Promise<Nft | null> {
   } catch (error) {
     await nft?.close()
     // The second is nfnetlink's, of a subsystem that it does not have.
-    if (error instanceof Unsupported && error.missing.startsWith('CONFIG_NF_TABLES')) return null
+    if (lacksNftables(error)) return null
     if (error instanceof NetlinkError && error.errno === EINVAL) return null
     throw error
   }

@@ -60,14 +60,21 @@ async function expectCounts(namespace: Namespace, states: number, policies: numb
 }
 
 /**
- * Of so many nodes one is timed where Go takes part at every size: its lists make the time grow with their square. Where it
- * does all of them too, the two columns tell what that is worth.
+ * Of so many nodes Go does one as Cilium does, on the clock, where it takes part at every size: its lists make the time grow
+ * with the square of the nodes. Where it does all of them too, the two columns tell what that is worth: at 200 nodes,
+ * counted, the sample came to 1.02 of the whole upsert, 0.98 of the rotation, 1.10 of the removal.
  */
 const EVERY = 20
-/** Nodes up to which Go does them all: a round takes seconds at 100, and seven minutes of the lab's own clock at 1,000. */
+/** Nodes up to which Go does them all: it takes some seconds of the lab's own clock at 100, and ten minutes at 1,000. */
 const MOST_WHOLE = 200
 
-/** Cilium's work, whole: tunnels to nodes over both families, a rotation, and their end. */
+/**
+ * Cilium's work, whole: tunnels to nodes over both families, a rotation, and their end.
+ *
+ * Of our time most is JavaScript's: records, and a key derived by SHA-256 for each SA that is added. The kernel itself took
+ * 30 to 80 µs an operation from 50 nodes to 500, counted, though all inbound SAs have one destination and SPI here, and so
+ * one chain of its hash.
+ */
 export const nodesScenario: Scenario = {
   name: 'nodes',
   title: 'N nodes, IPv4 and IPv6, marks as Cilium: upsert, rotate (prepare, commit, reclaim), remove',

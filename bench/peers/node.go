@@ -14,8 +14,8 @@
 // status 1.
 //
 // Its time grows with the square of the nodes. With "every":20 in a command it does one node in twenty as above, and those
-// between, off the clock, without a list: what the lists have to go through is there all the same, as it would be.
-// elapsedMs is then twenty times what those nodes took, and once what is done once for all; timedMs is what was measured.
+// between off the clock, without a list: what the lists go through is there all the same. elapsedMs is then twenty times
+// what those nodes took, and once what is done once for all of them; timedMs is what was measured.
 package main
 
 import (
@@ -43,9 +43,9 @@ type agent struct {
 	keyID            int
 	count            int
 	changes, lookups int
-	every            int           // one node in so many is done as Cilium does it
+	every            int           // of so many nodes one is done as Cilium does it
 	bare             bool          // the present one is not: no list for it
-	sampled          time.Duration // what those that are took
+	sampled          time.Duration // what those took that were
 	filling          time.Duration // what the others took
 }
 

@@ -10,7 +10,8 @@ Verdict verdictOf(const Message& message) {
     verdict.error = EBADMSG;
     return verdict;
   }
-  verdict.error = -load<nlmsgerr>(message.payload).error;
+  // The least integer, which no kernel sends, has no negative.
+  verdict.error = static_cast<int>(0U - static_cast<unsigned>(load<nlmsgerr>(message.payload).error));
   if ((message.header.nlmsg_flags & NLM_F_ACK_TLVS) == 0) return verdict;
   // The attributes follow the request's header, and, unless capped, its payload.
   std::size_t skip = sizeof(nlmsgerr);

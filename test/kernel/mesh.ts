@@ -114,12 +114,12 @@ export class Taps {
 
   /** What a host has sent so far. */
   async sent({ number }: Host): Promise<Sent> {
-    const { nftables } = JSON.parse(await this.#switch.run('nft', ['-j', 'list', 'counters'])) as {
-      nftables: { counter?: { name: string; packets: number } }[]
-    }
-    const packets = (name: string) =>
-      nftables.find(({ counter }) => counter?.name === `${name}${number}`)!.counter!.packets
-    return { clear: packets('clear'), esp: packets('esp') }
+    return (await this.#read())[number - 1]!
+  }
+
+  /** What all have sent so far, by one look. */
+  async total(): Promise<Sent> {
+    return (await this.#read()).reduce((sum, each) => ({ clear: sum.clear + each.clear, esp: sum.esp + each.esp }))
   }
 
   /** What it sends while the work lasts. */
@@ -128,6 +128,19 @@ export class Taps {
     await work()
     const after = await this.sent(host)
     return { clear: after.clear - before.clear, esp: after.esp - before.esp }
+  }
+
+  /** By host. */
+  async #read(): Promise<Sent[]> {
+    const { nftables } = JSON.parse(await this.#switch.run('nft', ['-j', 'list', 'counters'])) as {
+      nftables: { counter?: { name: string; packets: number } }[]
+    }
+    const sent: Sent[] = []
+    for (const { counter } of nftables) {
+      const [, what, number] = /^(clear|esp)(\d+)$/.exec(counter?.name ?? '') ?? []
+      if (what !== undefined) (sent[Number(number) - 1] ??= { ...nothing })[what as keyof Sent] = counter!.packets
+    }
+    return sent
   }
 }
 

@@ -26,9 +26,16 @@ export interface Translation {
 const DELETE_CONNECTIONS = (1 << 8) | 2
 const NLM_F_REQUEST_ACK = 5
 
-/** The UDP port of nodes, and those that a router gives in its place. */
-export const NAT_PORT = 4500
-export const MAPPED = [40000, 50000] as const
+/** The UDP port of nodes. */
+const NAT_PORT = 4500
+
+/** Ports among which a router chooses one in its place, the first and the last. */
+export type PortRange = readonly [number, number]
+export const MAPPED: readonly [PortRange, PortRange] = [
+  [40000, 40063],
+  [50000, 50063],
+]
+const ranges = MAPPED.map((range) => range.join('-'))
 
 const addresses = {
   4: { inside: ['10.1.0.2', '10.2.0.2'], outside: ['192.0.2.9', '192.0.2.10', '192.0.2.2'] },
@@ -49,10 +56,8 @@ export class NatPath implements AsyncDisposable {
   static async create(): Promise<NatPath> {
     const path = new NatPath(await Fabric.create({ hosts: [...addresses[4].outside], prefix: 'nat' }))
     try {
-      for (const router of path.routers) await path.#putBehind(router)
-      for (const [i, host] of path.fabric.hosts.entries()) {
-        await host.ip([['address', 'add', `${addresses[6].outside[i]!}/64`, 'dev', 'eth0', 'nodad']])
-      }
+      await Promise.all(path.routers.map((router) => path.#putBehind(router)))
+      await path.fabric.hosts[2]!.ip([['address', 'add', `${addresses[6].outside[2]}/64`, 'dev', 'eth0', 'nodad']])
       return path
     } catch (error) {
       await path.fabric.close()
@@ -78,11 +83,12 @@ export class NatPath implements AsyncDisposable {
     // What comes to a port that leads nowhere just now.
     await router.run('nft', ['-f', '-'], {
       input: `table inet unmapped { counter unmapped { }
-        chain input { type filter hook input priority 0; udp dport { ${[NAT_PORT, ...MAPPED].join(', ')} } counter name unmapped drop; }
+        chain input { type filter hook input priority 0; udp dport { ${[NAT_PORT, ...ranges].join(', ')} } counter name unmapped drop; }
       }`,
     })
     await router.run('sysctl', ['-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'])
     await router.ip([
+      ['address', 'add', `${addresses[6].outside[router.number - 1]!}/64`, 'dev', 'eth0', 'nodad'],
       ['link', 'add', 'lan', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', router.container.name],
       ['address', 'add', `${gateway(four)}/24`, 'dev', 'lan'],
       ['address', 'add', `${gateway(six)}/64`, 'dev', 'lan', 'nodad'],
@@ -100,7 +106,7 @@ export class NatPath implements AsyncDisposable {
 
   /** Has a router translate so and no more, and forget the connections that it knew. */
   async translate(router: 1 | 2, { prerouting = '', postrouting = '' }: Translation): Promise<void> {
-    const host = this.fabric.hosts[router - 1]!
+    const host = this.routers[router - 1]!
     const input = `
       table inet translation
       delete table inet translation
@@ -117,43 +123,41 @@ export class NatPath implements AsyncDisposable {
 
   /** All packets of the node behind a router, with its address turned and nothing else. */
   oneToOne(router: 1 | 2, family: 4 | 6): Promise<void> {
-    const { local, advertise } = this.node(router, family)
-    const ip = family === 4 ? 'ip' : 'ip6'
+    const { ip, local, advertise } = this.#turned(router, family)
     return this.translate(router, {
       prerouting: `iifname eth0 ${ip} daddr ${advertise} dnat ${ip} to ${local}`,
       postrouting: `oifname eth0 ${ip} saddr ${local} snat ${ip} to ${advertise}`,
     })
   }
 
-  /** As {@link keepPort} for what leaves: what comes in finds the way back, and no other. */
-  mapPort(router: 1 | 2, outside: number): Promise<void> {
-    const { local, advertise } = this.node(router, 4)
-    return this.translate(router, {
-      postrouting: `oifname eth0 ip saddr ${local} udp sport ${NAT_PORT} snat ip to ${advertise}:${outside}`,
-    })
+  /** As {@link keepPort} for what leaves, at a port that the router chooses: what comes in finds the way back, and no other. */
+  mapPort(router: 1 | 2, family: 4 | 6, range: PortRange): Promise<void> {
+    const { ip, local, advertise } = this.#turned(router, family)
+    const ports = range.join('-')
+    const to = family === 4 ? `snat ip to ${advertise}:${ports}` : `masquerade to :${ports}`
+    return this.translate(router, { postrouting: `oifname eth0 ${ip} saddr ${local} udp sport ${NAT_PORT} ${to}` })
   }
 
   /** Packets that a router has dropped for want of a mapping. */
   async unmapped(router: 1 | 2): Promise<number> {
-    const text = await this.fabric.hosts[router - 1]!.run('nft', [
-      '-j',
-      'list',
-      'counters',
-      'table',
-      'inet',
-      'unmapped',
-    ])
+    const text = await this.routers[router - 1]!.run('nft', '-j list counters table inet unmapped'.split(' '))
     const { nftables } = JSON.parse(text) as { nftables: { counter?: { packets: number } }[] }
     return nftables.find(({ counter }) => counter !== undefined)!.counter!.packets
   }
 
-  /** UDP of the node behind a router, from one port of its own, and to another of the router's, which it keeps for it. */
-  keepPort(router: 1 | 2, port: number, outside: number): Promise<void> {
-    const { local, advertise } = this.node(router, 4)
+  /** UDP of the node behind a router, with its port turned into another of the router's, which it keeps for it. */
+  keepPort(router: 1 | 2, family: 4 | 6, outside: number): Promise<void> {
+    const { ip, local, advertise } = this.#turned(router, family)
+    const at = (address: string, port: number) => `${family === 4 ? address : `[${address}]`}:${port}`
     return this.translate(router, {
-      prerouting: `iifname eth0 udp dport ${outside} dnat ip to ${local}:${port}`,
-      postrouting: `oifname eth0 ip saddr ${local} udp sport ${port} snat ip to ${advertise}:${outside}`,
+      prerouting: `iifname eth0 ${ip} daddr ${advertise} udp dport ${outside} dnat ${ip} to ${at(local, NAT_PORT)}`,
+      postrouting: `oifname eth0 ${ip} saddr ${local} udp sport ${NAT_PORT} snat ${ip} to ${at(advertise, outside)}`,
     })
+  }
+
+  #turned(router: 1 | 2, family: 4 | 6): { ip: string; local: string; advertise: string } {
+    const { local, advertise } = this.node(router, family)
+    return { ip: family === 4 ? 'ip' : 'ip6', local, advertise }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -178,60 +182,73 @@ export function inner({ number }: Node): string {
   return `10.9.0.${number}`
 }
 
-/** Gives two nodes a link of the encrypted network to each other; who has which inner address is settled. */
-export async function link(
-  one: Node,
-  other: Node,
-  { checksum, port = PORT }: { checksum: boolean; port?: number },
-): Promise<void> {
+/** What a link of the encrypted network is like. */
+export interface LinkForm {
+  readonly checksum: boolean
+  /** VXLAN's. */
+  readonly port?: number
+}
+
+/** Links nodes by twos. A link that is as it should be stays, for the next to use: making one takes a second in the lab. */
+export class Links {
+  #ends: readonly Node[] = []
+  #form = ''
+
+  /** Gives two nodes a link of the encrypted network to each other; who has which inner address is settled. */
+  async link(one: Node, other: Node, { checksum, port = PORT }: LinkForm): Promise<void> {
+    const form = JSON.stringify([one.advertise, other.advertise, checksum, port])
+    if (form === this.#form) return
+    await this.unlink()
+    this.#ends = [one, other]
+    await Promise.all([addLink(one, other, checksum, port), addLink(other, one, checksum, port)])
+    this.#form = form
+  }
+
+  async unlink(): Promise<void> {
+    const ends = this.#ends
+    this.#ends = []
+    this.#form = ''
+    await Promise.all(ends.map(({ where }) => where.ip([['link', 'delete', 'vx']])))
+  }
+}
+
+async function addLink(here: Node, there: Node, checksum: boolean, port: number): Promise<void> {
   const flags = {
     4: [checksum ? 'udpcsum' : 'noudpcsum'],
     6: checksum ? ['noudp6zerocsumtx', 'noudp6zerocsumrx'] : ['udp6zerocsumtx', 'udp6zerocsumrx'],
   }
   const hardware = ({ number }: Node) => `02:00:00:00:00:0${number}`
-  for (const [here, there] of [
-    [one, other],
-    [other, one],
-  ] as const) {
-    const ends = ['local', here.local, 'remote', there.advertise]
-    await here.where.ip([
-      [
-        'link',
-        'add',
-        'vx',
-        'address',
-        hardware(here),
-        'mtu',
-        '1280',
-        'type',
-        'vxlan',
-        'id',
-        String(VNI),
-        'dstport',
-        String(port),
-        ...ends,
-        ...flags[here.family],
-      ],
-      // What crosses the link is what was sent on purpose.
-      ['link', 'set', 'vx', 'addrgenmode', 'none'],
-      ['address', 'add', `${inner(here)}/24`, 'dev', 'vx'],
-      ['link', 'set', 'vx', 'up'],
-      ['neigh', 'replace', inner(there), 'lladdr', hardware(there), 'dev', 'vx', 'nud', 'permanent'],
-    ])
-  }
+  const vxlan = ['type', 'vxlan', 'id', String(VNI), 'dstport', String(port)]
+  const ends = ['local', here.local, 'remote', there.advertise]
+  await here.where.ip([
+    ['link', 'add', 'vx', 'address', hardware(here), 'mtu', '1280', ...vxlan, ...ends, ...flags[here.family]],
+    // What crosses the link is what was sent on purpose.
+    ['link', 'set', 'vx', 'addrgenmode', 'none'],
+    ['address', 'add', `${inner(here)}/24`, 'dev', 'vx'],
+    ['link', 'set', 'vx', 'up'],
+    ['neigh', 'replace', inner(there), 'lladdr', hardware(there), 'dev', 'vx', 'nud', 'permanent'],
+  ])
 }
 
-export async function unlink(...nodes: readonly Node[]): Promise<void> {
-  for (const { where } of nodes) await where.ip([['link', 'delete', 'vx']])
+/** What a node's kernel has thrown away, since the node was made. */
+export interface Refused {
+  /** Datagrams, for their checksum (RFC 4113's counters as Linux extends them). */
+  checksums: number
+  /** By XFRM: the counters that are not zero. */
+  xfrm: Record<string, number>
 }
 
-/** Datagrams that a node threw away for their checksum (RFC 4113's counters as Linux extends them). */
-export async function checksumErrors({ where, family }: Node): Promise<number> {
-  if (family === 6) {
-    const text = await where.run('cat', ['/proc/net/snmp6'])
-    return Number(/^Udp6InCsumErrors\s+(\d+)$/m.exec(text)![1])
+/** All of it by one process a node, since starting one takes longest. */
+export async function refused({ where, family }: Node): Promise<Refused> {
+  const text = await where.run('cat', ['/proc/net/snmp', '/proc/net/snmp6', '/proc/net/xfrm_stat'])
+  const counters = Array.from(text.matchAll(/^(\w+)\s+(\d+)$/gm), ([, name, count]) => [name!, Number(count)] as const)
+  const [names, counts] = text
+    .split('\n')
+    .filter((line) => line.startsWith('Udp: '))
+    .map((line) => line.split(' '))
+  const six = counters.find(([name]) => name === 'Udp6InCsumErrors')![1]
+  return {
+    checksums: family === 6 ? six : Number(counts![names!.indexOf('InCsumErrors')]),
+    xfrm: Object.fromEntries(counters.filter(([name, count]) => name.startsWith('Xfrm') && count !== 0)),
   }
-  const lines = (await where.run('cat', ['/proc/net/snmp'])).split('\n').filter((line) => line.startsWith('Udp: '))
-  const [names, counts] = lines.map((line) => line.split(' '))
-  return Number(counts![names!.indexOf('InCsumErrors')])
 }

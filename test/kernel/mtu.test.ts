@@ -3,6 +3,7 @@
  * one byte more does not.
  */
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import type { Fabric, Host } from '../../lib/demo/hosts.js'
@@ -10,6 +11,7 @@ import { overlayMtu, type Overlay, type SuiteName } from '../../lib/index.js'
 import { Xfrm, XfrmBatch } from '../../lib/kernel/xfrm.js'
 import { suites } from '../../lib/overlay/suites.js'
 import { inner, linkAll, others, VNI, withFabric } from './mesh.js'
+import { python } from './netns.js'
 
 const program = fileURLToPath(new URL('mtu.py', import.meta.url))
 
@@ -36,7 +38,7 @@ class Probe {
       ...{ family, hosts: hosts.map(({ netns }) => netns), switch: middle.netns, port: 'port1' },
       ...{ container: hosts[0]!.container.netns, link, address },
     }
-    this.#running = middle.start('python3', ['-B', program, JSON.stringify(words)])
+    this.#running = middle.start(python, ['-B', program, JSON.stringify(words)])
     this.#answers = createInterface(this.#running.child.stdout!)[Symbol.asyncIterator]()
   }
 
@@ -84,6 +86,48 @@ async function encapsulate({ netns }: Host): Promise<void> {
   }
 }
 
+const PATH = 1500
+
+/** What came of a megabyte that TCP sent through the link, in packets. */
+interface Burst {
+  /** That were larger than the path takes when they came to be encrypted: many segments, handed over as one. */
+  large: number
+  /** That left the host as ESP. */
+  encrypted: number
+  /** Of them those that the path does not take, and fragments. */
+  unfit: number
+}
+
+async function burst({ hosts, switch: middle }: Fabric, address: string): Promise<Burst> {
+  const [here, there] = hosts as [Host, Host]
+  await here.run('nft', ['-f', '-'], {
+    input: `table inet burst { counter large { }
+      chain output { type filter hook output priority raw; udp dport 4789 meta length > ${PATH} counter name large; }
+    }`,
+  })
+  await middle.run('nft', ['-f', '-'], {
+    input: `table netdev burst { counter encrypted { }; counter unfit { }
+      chain sent { type filter hook ingress device port1 priority 0
+        meta l4proto esp counter name encrypted
+        meta length > ${PATH} counter name unfit
+        ip frag-off & 0x3fff != 0 counter name unfit
+        exthdr frag exists counter name unfit
+      }
+    }`,
+  })
+  const server = there.container.start('iperf3', ['--server', '--one-off'])
+  while ((await there.container.run('ss', ['-Hltn', 'sport = :5201'])) === '') await sleep(20)
+  await here.container.run('iperf3', ['--client', address, '--bytes', '1M'])
+  await server.ended
+  const lists = await Promise.all([here, middle].map((where) => where.run('nft', ['-j', 'list', 'counters'])))
+  const counters = lists.flatMap((list) => {
+    const { nftables } = JSON.parse(list) as { nftables: { counter?: { name: string; packets: number } }[] }
+    return nftables.flatMap(({ counter }) => (counter ? [[counter.name, counter.packets] as const] : []))
+  })
+  const { large, encrypted, unfit } = Object.fromEntries(counters)
+  return { large: large!, encrypted: encrypted!, unfit: unfit! }
+}
+
 test.each([4, 6] as const)('over IPv%i, under each suite, bare and in UDP', (family) =>
   withFabric({ hosts: 2, family }, async (fabric, open) => {
     const [here, there] = fabric.hosts as [Host, Host]
@@ -95,6 +139,14 @@ test.each([4, 6] as const)('over IPv%i, under each suite, bare and in UDP', (fam
     await fabric.switch.ip(['port1', 'port2', 'bridge'].map((device) => roomy(device)))
     await there.ip([roomy(there.device)])
     await there.container.ip([roomy(link, ROOM - 200)])
+
+    // What segmentation offload has put together is cut up before it is encrypted (moby issue 33133).
+    const overlays = await encrypt(fabric, 'aes-gcm-64', (host) => open(host))
+    const { large, encrypted: cut, unfit } = await burst(fabric, inner(fabric, there))
+    expect(large).toBeGreaterThan(0)
+    expect(cut).toBeGreaterThan(large)
+    expect(unfit).toBe(0)
+    await Promise.all(overlays.map((overlay) => overlay.close({ flush: true })))
 
     const probe = new Probe(fabric, inner(fabric, there), link)
     for (const suite of Object.keys(suites) as SuiteName[]) {

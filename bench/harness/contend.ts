@@ -20,7 +20,7 @@ export async function contend(scenario: Scenario, size: number, rounds: number, 
     contestant.role === 'floor' ? [contestant, { ...contestant, name: AGAIN }] : [contestant],
   )
   const results: Results[] = entries.map(({ name, role }) => ({ name, role, samples: {} }))
-  for (const contestant of chosen) {
+  for (const contestant of scenario.warmsOnce ? chosen.slice(0, 1) : chosen) {
     await round(scenario, contestant, size, true)
     // JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while.
     const more = contestant.role === 'ours' ? Math.min(MOST_WARM_UPS, WARM / size) : 0

@@ -56,6 +56,8 @@ export interface Scenario {
   readonly sizes: { readonly quick: readonly number[]; readonly full: readonly number[] }
   /** Fewer rounds than asked for, where one takes minutes. */
   mostRounds?(size: number): number
+  /** That the warm-up of its first contestant serves all, which run the same programs for seconds. */
+  readonly warmsOnce?: true
   /** Figures of its samples that its table has columns for. */
   readonly shows?: readonly string[]
   /** In order, each on what the one before left. */

@@ -8,6 +8,8 @@ const IPV4_HEADER = 20
 const UDP_HEADER = 8
 /** Seconds beyond its own time that a client may take to end: where large packets are lost, it waits for ever. */
 const PATIENCE = 3
+/** How `timeout` says that it ended what it ran. */
+const OUT_OF_TIME = 124
 
 /** What iperf3's receiver had. */
 export interface Received {
@@ -28,6 +30,7 @@ interface Sum {
 
 /** What iperf3 prints with --json, as far as it came. */
 interface Report {
+  error?: string
   intervals?: { sum: Sum }[]
   end?: { sum_sent?: { retransmits?: number } }
 }
@@ -46,6 +49,9 @@ export async function iperf(
   const words = ['--client', address, '--time', String(seconds), '--json', ...(protocol === 'udp' ? datagrams : [])]
   const client = await from.start('timeout', [String(seconds + PATIENCE), 'iperf3', ...words]).ended
   server.child.kill('SIGTERM')
+  if (client.status !== 0 && client.status !== OUT_OF_TIME) {
+    throw new Error(`iperf3: status ${client.status}: ${client.errors}${parsed(client.output).error ?? ''}`)
+  }
   const { intervals = [] } = parsed((await server.ended).output)
   const total = (part: (sum: Sum) => number | undefined) =>
     intervals.reduce((all, { sum }) => all + (part(sum) ?? 0), 0)

@@ -8,11 +8,21 @@ import { iperf, type Protocol } from './iperf.js'
  * What a container has of the network, by iperf3, through each suite on a link of the MTU that overlayMtu says, on one of the
  * MTU that Docker gives its encrypted overlays whatever they take, and without encryption.
  *
- * moby issue 33133 reports that encryption takes 99 % of it. Its conditions, as far as they can be had: AES-GCM with a 64-bit
- * ICV, MTU 1424, a policy for each peer, UDP checksums on, TCP segmentation offload on. The kernels of that report (4.8 and
- * later, as others found 4.12) sent what segmentation offload had put together into ESP uncut (bugzilla.kernel.org 197513,
- * mended in 4.15: "xfrm: Fix GSO for ipsec with GRE tunnel"); later ones cut it up first. What else comes near it is a link
- * that is too large over IPv6, where what does not fit is lost.
+ * moby issue 33133 reports that encryption takes 99 % of it: 262 KB/s of 113 MB/s, on links of 1424 and less, down to 1152,
+ * so it was not for the MTU; and on a kernel 4.9 TCP sent much again and had a window of five segments. Others found, for
+ * 4.12 to 4.14, that what segmentation offload had put together went into ESP uncut (bugzilla.kernel.org 197513, mended in
+ * 4.15: "xfrm: Fix GSO for ipsec with GRE tunnel"). That bug is younger than the report; what the older kernels had is not
+ * known, and none of them runs in the lab. What can be shown here:
+ *
+ * - Under the report's conditions (AES-GCM with a 64-bit ICV, MTU 1424, a policy for each peer, UDP checksums and
+ *   segmentation offload on) today's kernels lose nothing: they cut first, and not one fragment leaves. (What TCP sends again all
+ *   the same it takes for lost, as the lab's two processors bring packets out of order: at the far link none is missing.)
+ * - If what TCP hands over as one is lost, and it alone, as if uncut, little is left, by TCP's timers and not by the
+ *   processor's speed: 2.8 Mbit/s in the lab, where the report has 2.1. Without segmentation offload that is over.
+ * - Docker's number comes to less wherever it is too large, under other suites or over IPv6, and the network loses
+ *   fragments, or the host makes none. The MTU of overlayMtu makes none to be lost.
+ *
+ * How much encryption itself takes can't be seen in the lab: AES without the processor's help, emulated, takes most of it.
  */
 
 const VNI = 4096
@@ -32,10 +42,12 @@ interface Form {
   policies?: OverlayOptions['policies']
   /** Segments that TCP may hand over as one. Default: the kernel's. */
   segments?: number
+  /** What is lost of what the first host sends: fragments, on their way; what TCP hands over as one, before ESP. */
+  loses?: 'fragments' | 'bursts'
 }
 
 /** Counts at the switch what the first host sends: all, ESP, and fragments. */
-const counting = `table netdev counting {
+const counting = (loses: Form['loses']) => `table netdev counting {
   counter all_sent { }
   counter esp_sent { }
   counter fragments_sent { }
@@ -45,6 +57,15 @@ const counting = `table netdev counting {
     meta l4proto esp counter name "esp_sent"
     ip frag-off & 0x3fff != 0 counter name "fragments_sent"
     exthdr frag exists counter name "fragments_sent"
+    ${loses === 'fragments' ? 'ip frag-off & 0x3fff != 0 drop' : ''}
+  }
+}
+`
+
+const losingBursts = `table inet bursts {
+  chain output {
+    type filter hook output priority raw;
+    udp dport 4789 meta length > ${PATH} drop
   }
 }
 `
@@ -69,11 +90,12 @@ class Pair implements Session {
   }
 
   static async open(form: Form, size: number): Promise<Pair> {
-    const { family, mtu, checksum = false, suite, policies = 'shared', segments } = form
+    const { family, mtu, checksum = false, suite, policies = 'shared', segments, loses } = form
     const fabric = await Fabric.create({ hosts: 2, family, prefix: 'xmb' })
     const overlays: Overlay[] = []
     try {
-      await fabric.switch.run('nft', ['-f', '-'], { input: counting })
+      await fabric.switch.run('nft', ['-f', '-'], { input: counting(loses) })
+      if (loses === 'bursts') await fabric.hosts[0]!.run('nft', ['-f', '-'], { input: losingBursts })
       for (const host of fabric.hosts) {
         const { device } = await host.addVxlan({ vni: VNI, mtu, checksum })
         if (segments !== undefined) {
@@ -143,23 +165,29 @@ const plain = (family: 4 | 6): Form => {
   return { name: `no encryption at ${mtu}`, role: 'floor', family, mtu }
 }
 
-const reported: Form = { ...encrypted(4, 'aes-gcm-64', 'peer'), checksum: true, policies: 'per-peer' }
+const reported: Form = {
+  ...encrypted(4, 'aes-gcm-64', 'peer'),
+  name: `aes-gcm-64 at ${DOCKER_MTU} as in moby 33133`,
+  checksum: true,
+  policies: 'per-peer',
+}
 
 const forms: Readonly<Record<4 | 6, readonly Form[]>> = {
   4: [
     encrypted(4, 'aes-gcm-64', 'ours'),
     plain(4),
-    { ...reported, name: `${reported.name} as in moby 33133` },
-    {
-      ...encrypted(4, 'aes-gcm-64', 'peer'),
-      name: `aes-gcm-64 at ${DOCKER_MTU} without segmentation offload`,
-      segments: 1,
-    },
-    encrypted(4, 'aes-gcm-96', 'peer'),
-    ...(['aes-gcm-128', 'chacha20-poly1305'] as const).flatMap((suite) => [
+    reported,
+    { ...reported, name: 'the same with bursts lost', loses: 'bursts' },
+    { ...reported, name: 'the same with bursts lost and no segmentation offload', loses: 'bursts', segments: 1 },
+    ...(['aes-gcm-96', 'aes-gcm-128', 'chacha20-poly1305'] as const).flatMap((suite) => [
       encrypted(4, suite, 'peer'),
       encrypted(4, suite, 'peer', DOCKER_MTU),
     ]),
+    {
+      ...encrypted(4, 'aes-gcm-128', 'peer', DOCKER_MTU),
+      name: `aes-gcm-128 at ${DOCKER_MTU} with fragments lost`,
+      loses: 'fragments',
+    },
   ],
   6: [
     encrypted(6, 'aes-gcm-64', 'ours'),
@@ -169,7 +197,7 @@ const forms: Readonly<Record<4 | 6, readonly Form[]>> = {
   ],
 }
 
-/** More would take more than five minutes in the lab. */
+/** One takes four minutes in the lab. */
 const MOST_ROUNDS = 3
 
 /** KiB: from here on the harness takes one warm-up for enough. */
@@ -182,6 +210,7 @@ export const throughput: readonly Scenario[] = ([4, 6] as const).map((family) =>
   needsEsp: true,
   sizes: { quick: [SIZE], full: [SIZE] },
   mostRounds: () => MOST_ROUNDS,
+  warmsOnce: true,
   shows: ['mbitPerSecond', 'fragmentPercent', 'lostPercent', 'retransmits', 'backlogDrops'],
   // Each session looks for itself at what left the host.
   steps: (['tcp', 'udp'] as const).map((name) => ({

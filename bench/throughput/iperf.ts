@@ -56,12 +56,18 @@ export async function iperf(
   const total = (part: (sum: Sum) => number | undefined) =>
     intervals.reduce((all, { sum }) => all + (part(sum) ?? 0), 0)
   const packets = total((sum) => sum.packets)
+  const lost = total((sum) => signed(sum.lost_packets ?? 0))
   return {
     bytes: total((sum) => sum.bytes),
     seconds: total((sum) => sum.seconds) || seconds,
     retransmits: parsed(client.output).end?.sum_sent?.retransmits ?? 0,
-    lostPercent: packets === 0 ? 0 : (100 * total((sum) => sum.lost_packets)) / packets,
+    lostPercent: packets === 0 ? 0 : (100 * Math.max(0, lost)) / packets,
   }
+}
+
+/** In an interval in which more came late than was missing, iperf3 counts less than none lost, as an unsigned number. */
+function signed(count: number): number {
+  return count >= 2 ** 63 ? count - 2 ** 64 : count
 }
 
 /** Whoever was ended early may have said nothing. */

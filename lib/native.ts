@@ -171,6 +171,14 @@ export interface NativeSocket {
     ports: Uint16Array,
     timeoutMs: number,
   ): Promise<{ ending: number; errno: number; sent: number; failed: number }>
+  /**
+   * Whose attachments are, by their names: two texts for each, that end in NUL (native/masquerade/owners.h). `owners` has 16
+   * bytes for each, `comments` a slot.
+   */
+  owners(
+    job: number,
+    names: Uint8Array,
+  ): Promise<{ ending: number; errno: number; owners: Uint8Array; comments: Uint8Array }>
   /** Makes a job end at its next chunk, `cancelled`. */
   cancel(job: number): void
   /** Ends after the present chunk; jobs not begun end `closed`. */

@@ -41,12 +41,19 @@ export class XfrmeshError extends Error {
 /** An argument that was refused before anything was done. `argument` is its path, as in `keys[2].value`. */
 export class InvalidArgument extends XfrmeshError {
   readonly argument: string
+  readonly #expected: string
 
   /** @param expected what the argument takes, ending the sentence "`argument` must be …" */
   constructor(argument: string, expected: string, received?: unknown) {
     const got = received === undefined ? '' : `, not ${describe(received)}`
     super('ERR_XFRMESH_INVALID_ARGUMENT', `${argument} must be ${expected}${got}`)
     this.argument = argument
+    this.#expected = expected + got
+  }
+
+  /** The same of what is a part of something: where arguments come by the thousand, only those refused get their path. */
+  within(whole: string): InvalidArgument {
+    return new InvalidArgument(whole + this.argument, this.#expected)
   }
 }
 

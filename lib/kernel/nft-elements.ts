@@ -6,7 +6,7 @@ import type { Verdict } from './nft-expressions.js'
 import { DataAttribute, ElementAttribute, INTERVAL_END, LIST_ELEMENT } from './nft-names.js'
 import type { ElementOptions, ElementsOptions } from './nft-options.js'
 import { TransactionKind, type RecordElements } from './nft-records.js'
-import { writeComment } from './nft-userdata.js'
+import { commentSlots, PackedComments, writeComment } from './nft-userdata.js'
 import { align4 } from './records.js'
 
 /** Elements of sets and maps, as they follow a record's attributes. */
@@ -28,40 +28,35 @@ export function packedElements(packed: Partial<ElementsOptions>, named: boolean)
   for (const [name, value] of Object.entries({ verdict, comments })) {
     if (named && value !== undefined) throw new InvalidArgument(`elements.${name}`, 'left out: keys name elements')
   }
-  const texts = comments === undefined ? [] : array(comments, 'elements.comments')
-  if (comments !== undefined && texts.length !== count) {
+  const slots = comments instanceof PackedComments ? comments : slotsOf(comments, count)
+  if (slots.count !== count) {
     throw new InvalidArgument('elements.comments', `${count} comments: as many as there are keys`, comments)
   }
+  const common = new AttributeWriter()
+  const nest = [common.open(LIST_ELEMENT), common.open(ElementAttribute.key)] as const
+  const keyAt = common.bytes(DataAttribute.value, new Uint8Array(keyBytes)).position - align4(keyBytes)
+  common.close(nest[1])
+  if (verdict !== undefined) writeElementVerdict(common, verdict, 'elements.verdict')
+  common.close(nest[0])
   return {
-    kind: TransactionKind.elements,
-    keyBytes: 0,
+    kind: TransactionKind.alike,
+    keyBytes,
+    keyAt,
     count,
-    fill: (writer) => writeAlike(writer, keys, keyBytes, verdict, texts),
+    fill: (writer) => {
+      writer.raw(common.written)
+      writer.raw(keys)
+      slots.write(writer)
+    },
   }
 }
 
-/** What they have in common is encoded once, and copied for each. */
-function writeAlike(
-  writer: AttributeWriter,
-  keys: Uint8Array,
-  keyBytes: number,
-  verdict: unknown,
-  comments: readonly unknown[],
-): void {
-  const common = new AttributeWriter()
-  common.open(LIST_ELEMENT)
-  const nest = common.open(ElementAttribute.key)
-  const keyAt = common.bytes(DataAttribute.value, new Uint8Array(keyBytes)).position - align4(keyBytes)
-  common.close(nest)
-  if (verdict !== undefined) writeElementVerdict(common, verdict, 'elements.verdict')
-  const element = common.written
-  for (let i = 0, key = 0; key < keys.length; i++, key += keyBytes) {
-    const at = writer.raw(element)
-    writer.overwrite(at + keyAt, keys, key, keyBytes)
-    const comment = comments[i]
-    if (comment !== undefined) writeComment(writer, ElementAttribute.userdata, comment, `elements.comments[${i}]`)
-    writer.close(at)
-  }
+function slotsOf(comments: unknown, count: number): PackedComments {
+  const all = comments === undefined ? new Array<undefined>(count) : array(comments, 'elements.comments')
+  const slots = commentSlots(all, 'elements.comments')
+  const packed = new PackedComments()
+  for (let i = 0; i < all.length; i++) packed.add(slots, i)
+  return packed
 }
 
 /**

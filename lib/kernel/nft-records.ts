@@ -14,10 +14,10 @@ export const TransactionRecord = {
   keyBytes: 10,
   attributeBytes: 12,
   elementCount: 16,
-  reserved: 20,
+  keyAt: 20,
 } as const
 export const TRANSACTION_HEAD_BYTES = 24
-export const TransactionKind = { plain: 0, keys: 1, elements: 2 } as const
+export const TransactionKind = { plain: 0, keys: 1, elements: 2, alike: 3, rules: 4 } as const
 
 export const NLM_F_CREATE = 0x400
 export const NLM_F_APPEND = 0x800
@@ -28,11 +28,13 @@ export interface RecordHead {
   readonly family: number
 }
 
-/** What follows a record's attributes: `count` elements of a set, written by `fill`. */
+/** What follows a record's attributes: `count` elements of a set, or what differs in so many rules, written by `fill`. */
 export interface RecordElements {
   readonly kind: number
   /** Of one packed key; 0 for elements that are encoded already. */
   readonly keyBytes: number
+  /** Where a key goes in what they have in common, if that is written once. */
+  readonly keyAt?: number
   readonly count: number
   fill(writer: AttributeWriter): void
 }
@@ -43,7 +45,7 @@ export class TransactionRecords {
   #size = 0
   #spent = false
 
-  /** How many records there are. */
+  /** How many changes there are: a record is one, or as many as it has rules. */
   get size(): number {
     return this.#size
   }
@@ -69,12 +71,13 @@ export class TransactionRecords {
         view.setUint8(start + TransactionRecord.kind, elements.kind)
         view.setUint16(start + TransactionRecord.keyBytes, elements.keyBytes, LITTLE_ENDIAN)
         view.setUint32(start + TransactionRecord.elementCount, elements.count, LITTLE_ENDIAN)
+        view.setUint32(start + TransactionRecord.keyAt, elements.keyAt ?? 0, LITTLE_ENDIAN)
       }
     } catch (error) {
       writer.truncate(start)
       throw error
     }
-    this.#size++
+    this.#size += elements?.kind === TransactionKind.rules ? elements.count : 1
   }
 
   /** All of them; nothing can be added any more. */

@@ -14,7 +14,7 @@ import {
   SetAttribute,
   TableAttribute,
 } from './nft-names.js'
-import { TRANSACTION_HEAD_BYTES, TransactionRecord } from './nft-records.js'
+import { TRANSACTION_HEAD_BYTES, TransactionKind, TransactionRecord } from './nft-records.js'
 import { align4, LITTLE_ENDIAN } from './records.js'
 
 /** What a transaction's records are about, in words: read from them when something was refused, which is seldom. */
@@ -71,7 +71,9 @@ export class Subjects {
     if (element >= u32(TransactionRecord.elementCount)) return 'elements'
     const at = start + TRANSACTION_HEAD_BYTES + align4(u32(TransactionRecord.attributeBytes))
     const keyBytes = this.#view.getUint16(start + TransactionRecord.keyBytes, LITTLE_ENDIAN)
-    const rest = this.#records.subarray(at, start + u32(TransactionRecord.length))
+    const all = this.#records.subarray(at, start + u32(TransactionRecord.length))
+    const alike = this.#kind(start) === TransactionKind.alike
+    const rest = alike ? all.subarray(align4(viewOf(all).getUint16(0, LITTLE_ENDIAN))) : all
     const key = keyBytes === 0 ? keyOf(rest, element) : rest.subarray(element * keyBytes, (element + 1) * keyBytes)
     return `element 0x${Buffer.from(key).toString('hex')}`
   }
@@ -113,10 +115,19 @@ export class Subjects {
     return this.#allStarts()[index]!
   }
 
+  #kind(start: number): number {
+    return this.#view.getUint8(start + TransactionRecord.kind)
+  }
+
+  /** Where the record of each change starts: rules that are alike are a change each. */
   #allStarts(): readonly number[] {
     if (this.#starts !== undefined) return this.#starts
     this.#starts = []
-    for (let at = 0; at < this.#records.length; at += this.#view.getUint32(at, LITTLE_ENDIAN)) this.#starts.push(at)
+    for (let at = 0; at < this.#records.length; at += this.#view.getUint32(at, LITTLE_ENDIAN)) {
+      const rules = this.#kind(at) === TransactionKind.rules
+      const changes = rules ? this.#view.getUint32(at + TransactionRecord.elementCount, LITTLE_ENDIAN) : 1
+      for (let i = 0; i < changes; i++) this.#starts.push(at)
+    }
     return this.#starts
   }
 }

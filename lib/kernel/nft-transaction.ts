@@ -38,10 +38,10 @@ import type {
   SetOptions,
   TableOptions,
 } from './nft-options.js'
-import { NLM_F_CREATE, TransactionRecords, type RecordElements } from './nft-records.js'
+import { NLM_F_CREATE, TransactionKind, TransactionRecords, type RecordElements } from './nft-records.js'
 import { writeNewSet, writeSetName } from './nft-sets.js'
 import { RuleTemplate, writeRule } from './nft-template.js'
-import { writeComment } from './nft-userdata.js'
+import { writeComment, type PackedComments } from './nft-userdata.js'
 
 const SET_OPTIONS = [
   'family',
@@ -167,6 +167,38 @@ export class NftTransaction {
       template.write(w, values)
       writeComment(w, RuleAttribute.userdata, comment, 'comment')
     })
+    return this
+  }
+
+  /**
+   * Rules like others that differ in one hole and their comments, by the thousand: each counts as a change.
+   * @param alike what fills the template's other holes, by their names: the same in all
+   * @param values what fills the one that is left, one after the other without gaps
+   */
+  addRulesFrom(
+    template: RuleTemplate,
+    alike: Readonly<Record<string, Uint8Array>>,
+    values: Uint8Array,
+    comments: PackedComments,
+  ): this {
+    const { flags, family } = template
+    const [hole, ...others] = template.holes.filter(({ name }) => !(name in alike))
+    if (hole === undefined || others.length > 0) throw new InvalidArgument('alike', 'what fills all holes but one')
+    const { name, at: keyAt, bytes: keyBytes } = hole
+    const count = values.length / keyBytes
+    if (!Number.isInteger(count)) {
+      throw new InvalidArgument('values', `a Uint8Array of values of ${keyBytes} bytes each`, values)
+    }
+    if (comments.count !== count)
+      throw new InvalidArgument('comments', `${count} comments: as many as there are values`)
+    if (count === 0) return this
+    const fill = (writer: AttributeWriter) => {
+      writer.raw(values)
+      comments.write(writer)
+    }
+    const rules = { kind: TransactionKind.rules, keyBytes, keyAt, count, fill }
+    const common = { ...alike, [name]: new Uint8Array(keyBytes) }
+    this.#records.add({ type: Message.newRule, flags, family }, (w) => template.write(w, common), rules)
     return this
   }
 

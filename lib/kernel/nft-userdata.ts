@@ -10,6 +10,7 @@ import { LITTLE_ENDIAN } from './records.js'
 
 /** Longest comment that `nft` takes, in bytes, without the NUL that ends it. */
 const LONGEST_COMMENT = 128
+const LONGEST_TEXT = `a string of up to ${LONGEST_COMMENT} bytes`
 
 /** Types at the top, by what the user data belongs to. */
 const COMMENT = 0
@@ -38,17 +39,22 @@ const TRANSPORT_LAYER = 3
 
 /** @throws InvalidArgument for what is no comment */
 export function checkedComment(value: unknown, argument: string): string {
+  if (typeof value !== 'string') throw new InvalidArgument(argument, LONGEST_TEXT, value)
   commentBytes(value, argument)
-  return value as string
+  return value
 }
 
 /** How many bytes a comment takes, its NUL included. @throws InvalidArgument for what is none */
 function commentBytes(value: unknown, argument: string): number {
+  if (value instanceof Uint8Array) {
+    if (value.length <= LONGEST_COMMENT && !value.includes(0)) return value.length + 1
+    throw new InvalidArgument(argument, `up to ${LONGEST_COMMENT} bytes, none of them zero`, value)
+  }
   if (typeof value === 'string' && !value.includes('\0')) {
     const bytes = textBytes(value)
     if (bytes - 1 <= LONGEST_COMMENT) return bytes
   }
-  throw new InvalidArgument(argument, `a string of up to ${LONGEST_COMMENT} bytes`, value)
+  throw new InvalidArgument(argument, LONGEST_TEXT, value)
 }
 
 /**
@@ -57,19 +63,56 @@ function commentBytes(value: unknown, argument: string): number {
  */
 export function writeComment(writer: AttributeWriter, type: number, comment: unknown, argument: string): void {
   if (comment === undefined) return
-  if (comment instanceof Uint8Array) {
-    if (comment.length > LONGEST_COMMENT || comment.includes(0)) {
-      throw new InvalidArgument(argument, `up to ${LONGEST_COMMENT} bytes, none of them zero`, comment)
-    }
-    writer.bytes(type, Buffer.concat([commentPrefixes[comment.length + 1]!, comment, Uint8Array.of(0)]))
-    return
-  }
   const bytes = commentBytes(comment, argument)
-  writer.prefixedText(type, commentPrefixes[bytes]!, comment as string, bytes)
+  const prefix = commentPrefixes[bytes]!
+  if (comment instanceof Uint8Array) writer.bytes(type, Buffer.concat([prefix, comment, Uint8Array.of(0)]))
+  else writer.prefixedText(type, prefix, comment as string, bytes)
 }
 
 /** By the length of the comment with its NUL. */
 const commentPrefixes = Array.from({ length: LONGEST_COMMENT + 2 }, (_, length) => Uint8Array.of(COMMENT, length))
+
+/** struct CommentSlot (native/nft/transaction.h): the user data of a comment, zeroes after it. */
+export const COMMENT_SLOT_BYTES = 132
+
+/** Comments, each in a slot. @throws InvalidArgument for what is no comment, naming it by its place */
+export function commentSlots(comments: readonly unknown[], argument: string): Uint8Array {
+  const slots = Buffer.alloc(comments.length * COMMENT_SLOT_BYTES)
+  for (let i = 0, at = 0; i < comments.length; i++, at += COMMENT_SLOT_BYTES) {
+    const comment = comments[i]
+    if (comment === undefined) continue
+    slots[at + 1] = commentBytes(comment, `${argument}[${i}]`)
+    if (typeof comment === 'string') slots.write(comment, at + 2)
+    else slots.set(comment as Uint8Array, at + 2)
+  }
+  return slots
+}
+
+/** Comments by the thousand, without a string each: slots, which are not copied before they are written. */
+export class PackedComments {
+  /** Slots that follow one another in memory. */
+  readonly #runs: { readonly slots: Uint8Array; readonly from: number; to: number }[] = []
+  #count = 0
+
+  get count(): number {
+    return this.#count
+  }
+
+  /** The slot of that number in `slots`. */
+  add(slots: Uint8Array, slot = 0): void {
+    const run = this.#runs.at(-1)
+    if (run?.slots === slots && run.to === slot) run.to++
+    else this.#runs.push({ slots, from: slot, to: slot + 1 })
+    this.#count++
+  }
+
+  /** @internal */
+  write(writer: AttributeWriter): void {
+    writer.rawParts(
+      this.#runs.map(({ slots, from, to }) => slots.subarray(from * COMMENT_SLOT_BYTES, to * COMMENT_SLOT_BYTES)),
+    )
+  }
+}
 
 /** The comment in user data, which lies between these places. */
 export function readComment(bytes: Uint8Array, start = 0, end = bytes.length): string | undefined {

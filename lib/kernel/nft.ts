@@ -58,7 +58,7 @@ export type { Counted, ListedRule, Rule, RuleDetails } from './nft-rule-list.js'
 export { RuleTemplate } from './nft-template.js'
 export { NftTransaction } from './nft-transaction.js'
 export type { DataType } from './nft-types.js'
-export type { TransportField } from './nft-userdata.js'
+export { COMMENT_SLOT_BYTES, commentSlots, PackedComments, type TransportField } from './nft-userdata.js'
 
 export interface NftOptions {
   /** A network namespace by path (`/run/netns/a`) or open descriptor; default: the process's own. */
@@ -257,6 +257,14 @@ export class Nft extends NftReader {
       if (error instanceof XfrmeshError && error.code === 'ERR_XFRMESH_RULESET_CHANGED') return undefined
       throw error
     }
+  }
+
+  /** Whose attachments are (native/masquerade/owners.h), worked out on the socket's thread. @internal */
+  async owners(names: Uint8Array): Promise<{ owners: Uint8Array; comments: Uint8Array }> {
+    const what = 'owners of attachments'
+    const outcome = await this.#channel.run(what, (socket, job) => socket.owners(job, names))
+    checkEnding(what, outcome)
+    return outcome
   }
 
   /** Resolves when the socket and its thread are gone. */

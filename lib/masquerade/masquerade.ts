@@ -1,18 +1,13 @@
+import { formatAddress } from '../base/address.js'
 import { array, integer, namespace, object, oneOf, options } from '../base/check.js'
 import { InvalidArgument, InvalidState } from '../base/errors.js'
-import { Nft, type Comment } from '../kernel/nft.js'
-import {
-  checkedInterface,
-  checkedName,
-  checkedText,
-  commentOf,
-  networkHash,
-  ownerOf,
-  type AttachmentName,
-} from './owner.js'
-import { Draft, type Layout } from './plan.js'
+import { Nft } from '../kernel/nft.js'
+import type { Ledger } from './ledger.js'
+import { checkedInterface, checkedText, networkWords, type AttachmentName } from './owner.js'
+import { Owners } from './owners.js'
+import { Draft, type Addresses, type Layout } from './plan.js'
 import type { ListedAttachment } from './read.js'
-import { checkedMapping, mappingText, Subnets, type Mapping } from './subnet.js'
+import { addressBytes, ADDRESS_WORDS, Subnets, takeAddress, type Subnet } from './subnet.js'
 import { Table } from './table.js'
 
 export type { AttachmentName } from './owner.js'
@@ -57,11 +52,17 @@ export interface MasqueradeChange {
 
 const attachmentFields = ['network', 'interfaceName', 'containerId', 'addresses'] as const
 
-/** An attachment as it was given, checked. */
-interface Wanted {
-  readonly owner: string
-  readonly comment: Comment
-  readonly mappings: readonly Mapping[]
+/** What a call is about, checked. */
+interface Given {
+  readonly owners: Owners
+}
+
+/** Attachments and their mappings, in columns. */
+interface Wanted extends Given, Addresses {
+  words: Uint32Array
+  readonly subnets: Subnet[]
+  /** Where the mappings of each attachment end. */
+  readonly ends: number[]
 }
 
 /**
@@ -112,14 +113,17 @@ export class Masquerade implements AsyncDisposable {
    */
   add(attachments: readonly Attachment[]): Promise<MasqueradeChange> {
     return this.#change(
-      () => {
+      (owners) => {
+        const wanted: Wanted = { owners, words: new Uint32Array(ADDRESS_WORDS), subnets: [], ends: [] }
         const subnets = new Subnets()
-        return each(array(attachments, 'attachments'), (attachment, i) =>
-          wanted(attachment, `attachments[${i}]`, subnets),
-        )
+        each(attachments, 'attachments', (attachment) => take(attachment, wanted, subnets))
+        return wanted
       },
-      (draft, all) => {
-        for (const { owner, comment, mappings } of all) draft.add(owner, comment, mappings)
+      (ledger, { owners, ends, ...addresses }) => {
+        const draft = new Draft(ledger, this.layout, addresses.subnets.length)
+        let i = 0
+        owners.each((attachment) => draft.add(attachment, addresses, ends[i - 1] ?? 0, ends[i++]!))
+        return draft
       },
     )
   }
@@ -130,9 +134,16 @@ export class Masquerade implements AsyncDisposable {
    */
   remove(attachments: readonly (AttachmentName & Partial<Attachment>)[]): Promise<MasqueradeChange> {
     return this.#change(
-      () => each(array(attachments, 'attachments'), (attachment, i) => ownerNamed(attachment, `attachments[${i}]`)),
-      (draft, owners) => {
-        for (const owner of owners) draft.remove(owner)
+      (owners) => {
+        each(attachments, 'attachments', (attachment) => {
+          takeName(object<Attachment>(attachment, '', attachmentFields), owners)
+        })
+        return { owners }
+      },
+      (ledger, { owners }) => {
+        const draft = new Draft(ledger, this.layout)
+        owners.each(({ owners: words, owner }) => draft.remove(words, owner))
+        return draft
       },
     )
   }
@@ -140,12 +151,16 @@ export class Masquerade implements AsyncDisposable {
   /** Takes away what all other attachments of the network have: CNI's garbage collection. None is no failure. */
   collect(network: string, valid: readonly ValidAttachment[]): Promise<MasqueradeChange> {
     return this.#change(
-      () => {
-        const half = networkHash(checkedText(network, 'network'))
-        const owners = each(array(valid, 'valid'), (attachment, i) => validOwner(half, attachment, `valid[${i}]`))
-        return { half, owners: new Set(owners) }
+      (owners) => {
+        checkedText(network, 'network')
+        each(valid, 'valid', (attachment) => takeValid(attachment, network, owners))
+        return { owners }
       },
-      (draft, { half, owners }) => draft.collect(half, owners),
+      (ledger, { owners }) => {
+        const draft = new Draft(ledger, this.layout)
+        draft.collect(networkWords(network), owners)
+        return draft
+      },
     )
   }
 
@@ -170,16 +185,19 @@ export class Masquerade implements AsyncDisposable {
     await this.close()
   }
 
-  #change<A>(take: () => A, plan: (draft: Draft, given: A) => void): Promise<MasqueradeChange> {
-    return this.#call(take, async (given) => {
-      const began = performance.now()
-      const { added, removed } = await this.#table.change((ledger) => {
-        const draft = new Draft(ledger, this.layout)
-        plan(draft, given)
-        return draft.plan()
-      })
-      return { added, removed, elapsedMs: performance.now() - began }
-    })
+  #change<G extends Given>(
+    take: (owners: Owners) => G,
+    plan: (ledger: Ledger, given: G) => Draft,
+  ): Promise<MasqueradeChange> {
+    return this.#call(
+      () => take(new Owners(this.#nft)),
+      async (given) => {
+        const began = performance.now()
+        await given.owners.done()
+        const { added, removed } = await this.#table.change((ledger) => plan(ledger, given).plan())
+        return { added, removed, elapsedMs: performance.now() - began }
+      },
+    )
   }
 
   /** Takes and checks the arguments at once, and does the work in its turn. */
@@ -197,44 +215,59 @@ export class Masquerade implements AsyncDisposable {
   }
 }
 
-/** As `map`, of the holes of an array too, and no longer than it need be. */
-function each<T>(values: readonly unknown[], take: (value: unknown, i: number) => T): T[] {
-  const taken = new Array<T>(values.length)
-  for (let i = 0; i < values.length; i++) taken[i] = take(values[i], i)
-  return taken
-}
-
-function wanted(value: unknown, argument: string, subnets: Subnets): Wanted {
-  const given = object<Attachment>(value, argument, attachmentFields)
-  const name = checkedName(given, argument)
-  const addresses = array(given.addresses, `${argument}.addresses`)
-  const mappings = each(addresses, (address, i) => checkedMapping(address, `${argument}.addresses[${i}]`, subnets))
-  if (mappings.length > 1) checkDistinct(mappings, argument)
-  const owner = ownerOf(networkHash(name.network), name.interfaceName, name.containerId)
-  return { owner, comment: commentOf(owner, name), mappings }
-}
-
-function checkDistinct(mappings: readonly Mapping[], argument: string): void {
-  const seen = new Set<string>()
-  for (const [i, mapping] of mappings.entries()) {
-    if (seen.has(mapping.text)) {
-      const place = `${argument}.addresses[${i}]`
-      throw new InvalidArgument(place, 'another address than those before it', mappingText(mapping))
-    }
-    seen.add(mapping.text)
+/** Takes all of an array, its holes too. What is refused is named by its place in it. */
+function each(values: unknown, argument: string, take: (value: unknown, i: number) => void): void {
+  const all = array(values, argument)
+  let i = 0
+  try {
+    for (; i < all.length; i++) take(all[i], i)
+  } catch (error) {
+    throw error instanceof InvalidArgument ? error.within(`${argument}[${i}]`) : error
   }
 }
 
-function ownerNamed(value: unknown, argument: string): string {
-  const { network, interfaceName, containerId } = checkedName(
-    object<Attachment>(value, argument, attachmentFields),
-    argument,
-  )
-  return ownerOf(networkHash(network), interfaceName, containerId)
+function take(value: unknown, wanted: Wanted, subnets: Subnets): void {
+  const given = object<Attachment>(value, '', attachmentFields)
+  takeName(given, wanted.owners)
+  const first = wanted.subnets.length
+  each(given.addresses, '.addresses', (address) => {
+    const at = wanted.subnets.length * ADDRESS_WORDS
+    if (at === wanted.words.length) wanted.words = grown(wanted.words)
+    const subnet = takeAddress(address, '', subnets, wanted.words, at)
+    if (wanted.subnets.length > first) checkDistinct(wanted, first, subnet)
+    wanted.subnets.push(subnet)
+  })
+  wanted.ends.push(wanted.subnets.length)
 }
 
-function validOwner(half: string, value: unknown, argument: string): string {
-  const given = object<ValidAttachment>(value, argument, ['interfaceName', 'containerId'])
-  const interfaceName = checkedInterface(given.interfaceName, argument)
-  return ownerOf(half, interfaceName, checkedText(given.containerId, argument, '.containerId'))
+function grown(words: Uint32Array): Uint32Array {
+  const more = new Uint32Array(words.length * 2)
+  more.set(words)
+  return more
+}
+
+/** Whether the address after the last is another than the attachment's before it. */
+function checkDistinct({ words, subnets }: Wanted, first: number, { family, prefix }: Subnet): void {
+  const at = subnets.length * ADDRESS_WORDS
+  for (let other = first * ADDRESS_WORDS; other < at; other += ADDRESS_WORDS) {
+    let same = 0
+    while (same < ADDRESS_WORDS && words[other + same] === words[at + same]) same++
+    if (same < ADDRESS_WORDS) continue
+    const text = formatAddress(addressBytes(words, at, family), 0, family)
+    throw new InvalidArgument('', 'another address than those before it', `${text}/${prefix}`)
+  }
+}
+
+function takeName(given: Partial<AttachmentName>, owners: Owners): void {
+  const { network, interfaceName, containerId } = given
+  owners.add(
+    checkedText(network, '.network'),
+    checkedInterface(interfaceName, '.interfaceName'),
+    checkedText(containerId, '.containerId'),
+  )
+}
+
+function takeValid(value: unknown, network: string, owners: Owners): void {
+  const { interfaceName, containerId } = object<ValidAttachment>(value, '', ['interfaceName', 'containerId'])
+  owners.add(network, checkedInterface(interfaceName, '.interfaceName'), checkedText(containerId, '.containerId'))
 }

@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto'
+import { hexDigit } from '../base/address.js'
 import { InvalidArgument } from '../base/errors.js'
 import type { Comment } from '../kernel/nft.js'
 
@@ -52,19 +53,32 @@ export function ownerOf(networkHalf: string, interfaceName: string, containerId:
   return [networkHalf, hash('sha512', `${interfaceName}:${containerId}`).slice(0, HALF)].join('-')
 }
 
-/** Bytes where it was cut and may end within a character. */
-export function commentOf(owner: string, { network, interfaceName, containerId }: AttachmentName): Comment {
-  const whole = `${owner}, net: ${network}, if: ${interfaceName}, id: ${containerId}`
-  return cut(whole.includes('"') ? whole.replaceAll('"', '') : whole)
-}
-
 /** As much of a comment as the plugins write, and `nft` takes. */
-export function cut(comment: Comment): Comment {
-  if (typeof comment !== 'string') return comment
+export function cut(comment: string): Comment {
   const bytes = Buffer.byteLength(comment)
   if (bytes <= LONGEST_COMMENT) return comment
-  if (bytes === comment.length) return comment.slice(0, LONGEST_COMMENT)
   return Buffer.from(comment).subarray(0, LONGEST_COMMENT)
+}
+
+/** Words of an owner in a column: two halves of hash. Zeroes are nobody's. */
+export const OWNER_WORDS = 4
+const owner = new Uint8Array(OWNER_WORDS * 4)
+const ownerWords = new Uint32Array(owner.buffer)
+
+/** Writes an owner as four words. */
+export function writeOwner(text: string, into: Uint32Array, at: number): void {
+  for (let i = 0; i < owner.length; i++) {
+    // Two digits a byte, and the dash between the halves.
+    const digit = i * 2 + (i < HALF / 2 ? 0 : 1)
+    owner[i] = (hexDigit(text.charCodeAt(digit)) << 4) | hexDigit(text.charCodeAt(digit + 1))
+  }
+  into.set(ownerWords, at)
+}
+
+/** The first two words of all owners of a network. */
+export function networkWords(network: string): Uint32Array {
+  writeOwner(`${networkHash(network)}-${'0'.repeat(HALF)}`, ownerWords, 0)
+  return ownerWords.slice(0, OWNER_WORDS / 2)
 }
 
 /** Whose a comment says that something is; undefined if it is no attachment's. */
@@ -84,35 +98,21 @@ export function readComment(comment: string): ReadComment | undefined {
   return { owner, name: whole ? { network, interfaceName, containerId } : undefined }
 }
 
-/** What is wrong is named by the argument and the field. @throws InvalidArgument */
-export function checkedName(name: Partial<AttachmentName>, argument: string): AttachmentName {
-  const { network, interfaceName, containerId } = name
-  return {
-    network: checkedText(network, argument, '.network'),
-    interfaceName: checkedInterface(interfaceName, argument),
-    containerId: checkedText(containerId, argument, '.containerId'),
-  }
-}
-
 /** @throws InvalidArgument */
 export function checkedInterface(value: unknown, argument: string): string {
   // What the kernel refuses in a device's name (dev_valid_name).
   if (isText(value, LONGEST_INTERFACE) && !/[\s/:]/.test(value) && value !== '.' && value !== '..') return value
   throw new InvalidArgument(
-    `${argument}.interfaceName`,
+    argument,
     `a network device's name: 1 to ${LONGEST_INTERFACE} bytes, no space, '/' or ':'`,
     value,
   )
 }
 
 /** @throws InvalidArgument */
-export function checkedText(value: unknown, argument: string, field = ''): string {
+export function checkedText(value: unknown, argument: string): string {
   if (isText(value, LONGEST_NAME)) return value
-  throw new InvalidArgument(
-    argument + field,
-    `a string of 1 to ${LONGEST_NAME} bytes without control characters`,
-    value,
-  )
+  throw new InvalidArgument(argument, `a string of 1 to ${LONGEST_NAME} bytes without control characters`, value)
 }
 
 /** Half a surrogate pair has no bytes of its own: two such names would have one hash. */

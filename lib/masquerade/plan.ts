@@ -1,9 +1,9 @@
 import type { Family } from '../base/address.js'
-import type { Held, HeldElement, HeldRule, Ledger } from './ledger.js'
-import type { Comment } from '../kernel/nft.js'
-import { cut } from './owner.js'
+import { Holdings, Kind, type Entry } from './holdings.js'
+import type { Ledger } from './ledger.js'
+import { OWNER_WORDS } from './owner.js'
 import { families } from './rules.js'
-import type { Mapping, Subnet } from './subnet.js'
+import { ADDRESS_WORDS, type Subnet } from './subnet.js'
 
 /**
  * How mappings are kept. `rules`: a rule each, as the CNI plugins write them. `set`: an element each of a map from addresses
@@ -11,20 +11,34 @@ import type { Mapping, Subnet } from './subnet.js'
  */
 export type Layout = 'rules' | 'set'
 
-/** A mapping to be made. As an element it becomes what is held. */
-export interface Made {
-  readonly owner: string | undefined
-  readonly comment: Comment | undefined
-  readonly mapping: Mapping
-  kind: 'rule' | 'element'
+/** Mappings in columns, by their number: four words of each address, and its subnet. */
+export interface Addresses {
+  readonly words: Uint32Array
+  readonly subnets: readonly Subnet[]
+}
+
+/** Attachments, one after the other. What `take` gets holds until it returns. */
+export interface Owners {
+  each(take: (attachment: Attachment) => void): void
+}
+
+/** An attachment: where its owner's words are in a column, and its comment in slots. */
+export interface Attachment {
+  readonly owners: Uint32Array
+  readonly owner: number
+  readonly comments: Uint8Array
+  readonly comment: number
 }
 
 /** What is to be done, all at once; chains and maps follow from it. */
 export interface Plan {
-  readonly deleteRules: readonly HeldRule[]
-  readonly deleteElements: readonly HeldElement[]
-  readonly addRules: readonly Made[]
-  readonly addElements: readonly Made[]
+  /** Rows of the ledger. */
+  readonly deleteRules: readonly number[]
+  readonly deleteElements: readonly number[]
+  /** Rows of `made`. */
+  readonly addRules: readonly number[]
+  readonly addElements: readonly number[]
+  readonly made: Holdings
   /** Subnets whose chains are to be there for new elements, and those whose last element goes. */
   readonly newSubnets: readonly Subnet[]
   readonly oldSubnets: readonly Subnet[]
@@ -41,111 +55,105 @@ export interface Plan {
 export class Draft {
   readonly #ledger: Ledger
   readonly #layout: Layout
-  readonly #gone = new Set<Held>()
-  readonly #made = new Map<string | undefined, Made[]>()
-  /** Elements to be made, by address. */
-  readonly #claims = new Map<string, Made>()
+  /** Rows of the ledger. */
+  readonly #gone = new Set<number>()
+  readonly #made: Holdings
 
-  constructor(ledger: Ledger, layout: Layout) {
+  /** @param capacity how many mappings it is about to make */
+  constructor(ledger: Ledger, layout: Layout, capacity = 0) {
     this.#ledger = ledger
     this.#layout = layout
+    this.#made = new Holdings(capacity)
   }
 
   /** Takes all that is the owner's away. */
-  remove(owner: string): void {
-    for (const held of this.#ledger.of(owner)) this.#gone.add(held)
-    const all = this.#made.get(owner)
-    if (all === undefined) return
-    for (const made of all) if (made.kind === 'element') this.#claims.delete(made.mapping.text)
-    this.#made.delete(owner)
+  remove(words: Uint32Array, at: number): void {
+    const ledger = this.#ledger
+    for (let row = ledger.of(words, at); row >= 0; row = ledger.next(row)) this.#gone.add(row)
+    const made = this.#made
+    for (let row = made.of(words, at); row >= 0; row = made.of(words, at)) made.delete(row)
   }
 
-  /** Makes these the owner's, and takes all else that is the owner's away. */
-  add(owner: string, comment: Comment, mappings: readonly Mapping[]): void {
-    this.remove(owner)
-    for (const mapping of mappings) {
-      const made: Made = { owner, comment, mapping, kind: 'rule' }
-      if (this.#layout === 'set') this.#claim(made)
-      this.#make(made)
+  /** Makes the mappings `from` to `to` an attachment's, and takes all else that is the attachment's away. */
+  add(attachment: Attachment, addresses: Addresses, from: number, to: number): void {
+    this.remove(attachment.owners, attachment.owner)
+    const kind = this.#layout === 'set' ? Kind.element : Kind.rule
+    const entry: Entry = { kind, ...attachment, addresses: addresses.words, address: 0, subnet: undefined }
+    for (let i = from; i < to; i++) {
+      entry.address = i * ADDRESS_WORDS
+      entry.subnet = addresses.subnets[i]
+      if (kind === Kind.element) this.#clear(addresses.words, entry.address)
+      this.#made.add(entry)
     }
   }
 
-  /** Takes all away that is of owners who begin so and are not valid. */
-  collect(networkHash: string, valid: ReadonlySet<string>): void {
-    for (const owner of this.#ledger.owners) {
-      if (owner.startsWith(networkHash) && !valid.has(owner)) this.remove(owner)
+  /** Takes all away that is of owners who begin with these two words, but for those of these attachments. */
+  collect(network: Uint32Array, valid: Owners): void {
+    const ledger = this.#ledger
+    const stays = new Set<number>()
+    valid.each(({ owners, owner }) => stays.add(ledger.of(owners, owner)))
+    for (const row of ledger.rows()) {
+      const at = row * OWNER_WORDS
+      if (ledger.owners[at] !== network[0] || ledger.owners[at + 1] !== network[1]) continue
+      if (!stays.has(ledger.of(ledger.owners, at))) this.#gone.add(row)
     }
   }
 
   /** undefined if there is nothing to do. */
   plan(): Plan | undefined {
-    const deleteRules: HeldRule[] = []
-    const deleteElements: HeldElement[] = []
-    for (const held of this.#gone) {
-      if (held.kind === 'rule') deleteRules.push(held)
-      else deleteElements.push(held)
-    }
-    const addRules: Made[] = []
-    const addElements: Made[] = []
-    for (const all of this.#made.values()) {
-      for (const made of all) (made.kind === 'rule' ? addRules : addElements).push(made)
-    }
+    const ledger = this.#ledger
+    const deleteRules: number[] = []
+    const deleteElements: number[] = []
+    for (const row of this.#gone) (ledger.kinds[row] === Kind.rule ? deleteRules : deleteElements).push(row)
+    const made = this.#made
+    const addRules: number[] = []
+    const addElements: number[] = []
+    for (const row of made.rows()) (made.kinds[row] === Kind.rule ? addRules : addElements).push(row)
     if (this.#gone.size === 0 && addRules.length === 0 && addElements.length === 0) return undefined
+    const oldOnes = deleteElements.map((row) => ledger.subnets[row]!)
+    const newOnes = addElements.map((row) => made.subnets[row]!)
     return {
       deleteRules,
       deleteElements,
       addRules,
       addElements,
-      ...this.#subnets(deleteElements, addElements),
-      ...this.#families(deleteElements, addElements),
+      made,
+      ...this.#subnets(oldOnes, newOnes),
+      ...this.#families(oldOnes, newOnes),
     }
   }
 
-  #make(made: Made): void {
-    const all = this.#made.get(made.owner)
-    if (all === undefined) this.#made.set(made.owner, [made])
-    else all.push(made)
+  /** Has no element hold an address: who had it gets a rule. */
+  #clear(words: Uint32Array, at: number): void {
+    const made = this.#made
+    const other = made.at(words, at)
+    if (other >= 0) {
+      made.demote(other)
+      return
+    }
+    const ledger = this.#ledger
+    const held = ledger.at(words, at)
+    if (held < 0 || this.#gone.has(held)) return
+    this.#gone.add(held)
+    made.add({ ...ledger.entry(held), kind: Kind.rule })
   }
 
-  /** Has the address's element be this one. */
-  #claim(made: Made): void {
-    const address = made.mapping.text
-    const other = this.#claims.get(address)
-    const held = this.#ledger.at(address)
-    if (other !== undefined) other.kind = 'rule'
-    else if (held !== undefined && !this.#gone.has(held)) {
-      const { owner, comment, mapping } = held
-      this.#gone.add(held)
-      // What was read of a cut character may be longer than it was.
-      this.#make({ owner, comment: comment === undefined ? undefined : cut(comment), mapping, kind: 'rule' })
-    }
-    this.#claims.set(address, made)
-    made.kind = 'element'
-  }
-
-  #subnets(gone: readonly HeldElement[], made: readonly Made[]): Pick<Plan, 'newSubnets' | 'oldSubnets'> {
-    const newSubnets = new Map<string, Subnet>()
-    let latest: Subnet | undefined
-    for (const { mapping } of made) {
-      if (mapping.subnet === latest) continue
-      latest = mapping.subnet
-      newSubnets.set(latest.text, latest)
-    }
+  #subnets(gone: readonly Subnet[], made: readonly Subnet[]): Pick<Plan, 'newSubnets' | 'oldSubnets'> {
+    const newSubnets = new Map(Array.from(new Set(made), (subnet) => [subnet.text, subnet]))
     const fewer = new Map<string, number>()
     const oldSubnets: Subnet[] = []
-    for (const { mapping } of gone) {
-      const { text } = mapping.subnet
-      const count = (fewer.get(text) ?? 0) + 1
-      fewer.set(text, count)
-      if (count === this.#ledger.inSubnet(text) && !newSubnets.has(text)) oldSubnets.push(mapping.subnet)
+    for (const subnet of gone) {
+      const count = (fewer.get(subnet.text) ?? 0) + 1
+      fewer.set(subnet.text, count)
+      if (count === this.#ledger.inSubnet(subnet.text) && !newSubnets.has(subnet.text)) oldSubnets.push(subnet)
     }
     return { newSubnets: [...newSubnets.values()], oldSubnets }
   }
 
-  #families(gone: readonly HeldElement[], made: readonly Made[]): Pick<Plan, 'newFamilies' | 'oldFamilies'> {
-    const has = (family: Family) => made.some(({ mapping }) => mapping.subnet.family === family)
+  #families(gone: readonly Subnet[], made: readonly Subnet[]): Pick<Plan, 'newFamilies' | 'oldFamilies'> {
+    const has = (family: Family) => made.some((subnet) => subnet.family === family)
     const left = (family: Family) =>
-      this.#ledger.inFamily(family) - gone.filter(({ mapping }) => mapping.subnet.family === family).length
+      this.#ledger.inFamily(family) - gone.filter((subnet) => subnet.family === family).length
     return {
       newFamilies: families.filter(has),
       oldFamilies: families.filter((family) => this.#ledger.maps.has(family) && !has(family) && left(family) === 0),
@@ -163,13 +171,17 @@ export interface MadeHandles {
 
 /** Has the ledger tell of what a plan made of the table. */
 export function apply(plan: Plan, ledger: Ledger, handles: MadeHandles): void {
-  for (const held of plan.deleteRules) ledger.delete(held)
-  for (const held of plan.deleteElements) ledger.delete(held)
-  for (const [i, { owner }] of plan.addRules.entries()) {
-    // Nobody asks for a rule that is nobody's.
-    if (owner !== undefined) ledger.add({ kind: 'rule', handle: handles.mappings[i]!, owner })
+  const { deleteRules, deleteElements, addRules, addElements, made } = plan
+  for (const row of deleteRules) ledger.delete(row)
+  for (const row of deleteElements) ledger.delete(row)
+  ledger.reserve(addRules.length + addElements.length)
+  for (let i = 0; i < addRules.length; i++) {
+    const entry = made.entry(addRules[i]!)
+    // Nobody asks for a rule's comment.
+    entry.comments = undefined
+    ledger.handles[ledger.add(entry)] = handles.mappings[i]!
   }
-  for (const made of plan.addElements) ledger.add(made as HeldElement)
+  for (const row of addElements) ledger.add(made.entry(row))
   for (const family of plan.oldFamilies) {
     ledger.maps.delete(family)
     ledger.mapRules.delete(family)

@@ -1,10 +1,11 @@
-import { ADDRESS_BYTES, type Family } from '../base/address.js'
-import type { Nft, NftElement } from '../kernel/nft.js'
-import { Ledger, type HeldElement } from './ledger.js'
-import { ownerIn, readComment, type AttachmentName } from './owner.js'
-import { checks, Families, families, mappingOf, mappingTo, postrouting, prefixOfChain, table } from './rules.js'
+import { formatAddress, type Family } from '../base/address.js'
+import { commentSlots, type Nft, type NftElement } from '../kernel/nft.js'
+import { Kind, type Entry } from './holdings.js'
+import { Ledger } from './ledger.js'
+import { cut, ownerIn, OWNER_WORDS, readComment, writeOwner, type AttachmentName } from './owner.js'
+import { checks, Families, families, mappingOf, postrouting, prefixOfChain, table } from './rules.js'
 import { checkShape, otherShape } from './shape.js'
-import { mappingText, Subnets, writeAddress, type Mapping } from './subnet.js'
+import { ADDRESS_WORDS, bytesOf, mappingText, Subnets, writeAddress, type Mapping, type Subnet } from './subnet.js'
 
 /** What the kernel has, read. What several requests told is of one state only if the ruleset did not change meanwhile. */
 
@@ -43,17 +44,53 @@ export async function readLedger(nft: Nft): Promise<Ledger> {
   const ledger = new Ledger()
   const sets = await readMaps(nft)
   for (const family of sets) ledger.maps.add(family)
-  for (const held of await readElements(nft, sets)) ledger.add(held)
-  for (const { handle, comment } of await nft.rules(checks)) {
+  const entry: Entry = {
+    kind: Kind.element,
+    owners: new Uint32Array(OWNER_WORDS),
+    owner: 0,
+    addresses: new Uint32Array(ADDRESS_WORDS),
+    address: 0,
+    subnet: undefined,
+    comments: undefined,
+    comment: 0,
+  }
+  const elements = await readElements(nft, sets)
+  // What was read of a cut character may be longer than it was.
+  const comments = elements.map(({ comment }) => (comment === undefined ? undefined : cut(comment)))
+  entry.comments = commentSlots(comments, 'comments')
+  ledger.reserve(elements.length)
+  for (const { address, subnet, comment } of elements) {
+    takeOwner(comment, entry.owners)
+    writeAddress(address, entry.addresses, 0)
+    entry.subnet = subnet
+    ledger.add(entry)
+    entry.comment++
+  }
+  const rule: Entry = { ...entry, kind: Kind.rule, subnet: undefined, comments: undefined }
+  rule.addresses.fill(0)
+  const rules = await nft.rules(checks)
+  ledger.reserve(rules.length)
+  for (const { handle, comment } of rules) {
     const family = families.find((one) => Families[one].comment === comment)
     if (family !== undefined) ledger.mapRules.set(family, handle)
-    const owner = comment === undefined ? undefined : ownerIn(comment)
-    if (owner !== undefined) ledger.add({ kind: 'rule', handle, owner })
+    if (takeOwner(comment, rule.owners)) ledger.handles[ledger.add(rule)] = handle
   }
   return ledger
 }
 
-type ReadElement = HeldElement & { readonly comment: string | undefined }
+/** Writes who a comment says; nobody, and false, if it says none. */
+function takeOwner(comment: string | undefined, into: Uint32Array): boolean {
+  const said = comment === undefined ? undefined : ownerIn(comment)
+  if (said === undefined) into.fill(0)
+  else writeOwner(said, into, 0)
+  return said !== undefined
+}
+
+interface ReadElement {
+  readonly address: Uint8Array
+  readonly subnet: Subnet
+  readonly comment: string | undefined
+}
 
 /** In the order of their owners. @throws InvalidState ERR_XFRMESH_OTHER_SHAPE */
 export async function readAttachments(nft: Nft): Promise<ListedAttachment[]> {
@@ -66,7 +103,9 @@ export async function readAttachments(nft: Nft): Promise<ListedAttachment[]> {
     found.set(read.owner, one)
   }
   const subnets = new Subnets()
-  for (const { comment, mapping } of await readElements(nft, await readMaps(nft))) add(comment, mapping)
+  for (const { comment, address, subnet } of await readElements(nft, await readMaps(nft))) {
+    add(comment, { text: formatAddress(address, 0, subnet.family), subnet })
+  }
   for (const { comment, expressions } of await nft.rules(checks, { expressions: true })) {
     add(comment, mappingOf(expressions, subnets))
   }
@@ -78,13 +117,7 @@ export async function readAttachments(nft: Nft): Promise<ListedAttachment[]> {
 }
 
 function inOrder(a: Mapping, b: Mapping): number {
-  return a.subnet.family - b.subnet.family || Buffer.compare(addressOf(a), addressOf(b))
-}
-
-function addressOf(mapping: Mapping): Uint8Array {
-  const bytes = new Uint8Array(ADDRESS_BYTES)
-  writeAddress(mapping, bytes)
-  return bytes
+  return a.subnet.family - b.subnet.family || Buffer.compare(bytesOf(a), bytesOf(b))
 }
 
 /** The families whose map is there, in a table that is as it should be. @throws InvalidState ERR_XFRMESH_OTHER_SHAPE */
@@ -112,7 +145,6 @@ function heldIn(family: Family, elements: readonly NftElement[]): ReadElement[] 
       }
       prefixes.set(verdict, prefix)
     }
-    const owner = comment === undefined ? undefined : ownerIn(comment)
-    return { kind: 'element', mapping: mappingTo(family, key, prefix, subnets), owner, comment }
+    return { address: key, subnet: subnets.of(family, key, 0, prefix), comment }
   })
 }

@@ -14,7 +14,7 @@ import {
   vmap,
   type Expression,
 } from '../kernel/nft.js'
-import { maskOf, Subnets, writeAddress, type Mapping, type Subnet } from './subnet.js'
+import { bytesOf, maskOf, Subnets, type Mapping, type Subnet } from './subnet.js'
 
 /**
  * The table's rules, as `nft` makes them of what the CNI plugins write: a field at a byte's boundary is loaded no longer
@@ -90,9 +90,7 @@ export function mapRule(family: Family): Expression[] {
 /** `ip saddr ADDRESS ip daddr != SUBNET masquerade` */
 export function mappingRule(mapping: Mapping): Expression[] {
   const { subnet } = mapping
-  const address = new Uint8Array(Families[subnet.family].bytes)
-  writeAddress(mapping, address)
-  return [...fromAddress(subnet.family, address), ...toElsewhere(subnet, compared(subnet))]
+  return [...fromAddress(subnet.family, bytesOf(mapping)), ...toElsewhere(subnet, compared(subnet))]
 }
 
 /** The same without an address: all that is in its subnet's chain. */
@@ -102,8 +100,8 @@ export function subnetRule(subnet: Subnet): Expression[] {
 
 const templates = new Map<number, RuleTemplate>()
 
-/** {@link mappingRule} for many: its holes are `address` and `subnet`, as {@link mappingValues} fills them. */
-export function mappingTemplate({ subnet }: Mapping): RuleTemplate {
+/** {@link mappingRule} for all of subnets as long: its holes are the `address`, and the `subnet` as {@link compared}. */
+export function mappingTemplate(subnet: Subnet): RuleTemplate {
   const { family, prefix } = subnet
   const key = (family << 8) | prefix
   let template = templates.get(key)
@@ -115,20 +113,6 @@ export function mappingTemplate({ subnet }: Mapping): RuleTemplate {
     templates.set(key, template)
   }
   return template
-}
-
-const values = new WeakMap<Subnet, { readonly address: Uint8Array; readonly subnet: Uint8Array }>()
-
-/** They hold until the next mapping of the same subnet is asked for. */
-export function mappingValues(mapping: Mapping): { readonly address: Uint8Array; readonly subnet: Uint8Array } {
-  const { subnet } = mapping
-  let found = values.get(subnet)
-  if (found === undefined) {
-    found = { address: new Uint8Array(Families[subnet.family].bytes), subnet: compared(subnet) }
-    values.set(subnet, found)
-  }
-  writeAddress(mapping, found.address)
-  return found
 }
 
 /** The mapping whose rule this is; undefined for any other rule. */
@@ -165,7 +149,7 @@ function toElsewhere({ family, prefix }: Subnet, subnet: Uint8Array): Expression
 }
 
 /** As much of a subnet's address as is compared. */
-function compared({ prefix, first }: Subnet): Uint8Array {
+export function compared({ prefix, first }: Subnet): Uint8Array {
   return prefix > 0 && prefix % 8 === 0 ? first.subarray(0, prefix / 8) : first
 }
 

@@ -14,7 +14,7 @@ export interface Subnet {
 
 /** An address on its subnet: what leaves from it to elsewhere is masqueraded. */
 export interface Mapping {
-  /** `192.168.1.2`, canonical. Its bytes are not kept: {@link writeAddress} makes them where they are needed. */
+  /** `192.168.1.2`, canonical. */
   readonly text: string
   readonly subnet: Subnet
 }
@@ -47,13 +47,21 @@ function holds({ first, prefix }: Subnet, bytes: Uint8Array, offset: number): bo
 }
 
 const parsed = new Uint8Array(ADDRESS_BYTES)
+const parsedWords = new Uint32Array(parsed.buffer)
+/** Third word of an IPv4 address as an IPv6 one (RFC 4291, 2.5.5.2): so no two addresses have the same four words. */
+const [MAPPED] = new Uint32Array(Uint8Array.of(0, 0, 0xff, 0xff).buffer) as unknown as [number]
 
-/** @throws InvalidArgument */
-export function checkedMapping(value: unknown, argument: string, subnets: Subnets): Mapping {
+/** Words of an address in a column. */
+export const ADDRESS_WORDS = 4
+
+/**
+ * Takes an address with its prefix: writes the address as four words to a column, and returns its subnet.
+ * @throws InvalidArgument
+ */
+export function takeAddress(value: unknown, argument: string, subnets: Subnets, into: Uint32Array, at: number): Subnet {
   const whole = typeof value === 'string' ? value : ''
   const slash = Math.max(whole.indexOf('/'), 0)
-  const given = whole.slice(0, slash)
-  const family = parseAddress(given, parsed)
+  const family = parseAddress(whole, parsed, 0, slash)
   if (family === 0) {
     throw new InvalidArgument(argument, "an address and its prefix, as in '192.168.1.2/24' or '2001:db8::2/64'", value)
   }
@@ -64,9 +72,33 @@ export function checkedMapping(value: unknown, argument: string, subnets: Subnet
   if (first! >= 224 && (family === AF_INET ? first! < 240 : first === 0xff)) {
     throw new InvalidArgument(argument, 'an address that packets come from: no multicast one', value)
   }
-  // IPv4 in decimal has one form.
-  const text = family === AF_INET && !given.includes(':') ? given : formatAddress(parsed, 0, family)
-  return { text, subnet: subnets.of(family, parsed, 0, prefix) }
+  if (family === AF_INET) write4(parsedWords[0]!, into, at)
+  else for (let i = 0; i < ADDRESS_WORDS; i++) into[at + i] = parsedWords[i]!
+  return subnets.of(family, parsed, 0, prefix)
+}
+
+function write4(address: number, into: Uint32Array, at: number): void {
+  into[at] = 0
+  into[at + 1] = 0
+  into[at + 2] = MAPPED
+  into[at + 3] = address
+}
+
+/** Writes an address of 4 or 16 bytes as four words. */
+export function writeAddress(address: Uint8Array, into: Uint32Array, at: number): void {
+  parsed.set(address)
+  if (address.length === 4) write4(parsedWords[0]!, into, at)
+  else into.set(parsedWords, at)
+}
+
+/** The words of an address that go into a packet: the last, or all four. */
+export function wordsOf(family: Family): number {
+  return family === AF_INET ? 1 : ADDRESS_WORDS
+}
+
+/** The bytes of an address that is four words. */
+export function addressBytes(words: Uint32Array, at: number, family: Family): Uint8Array {
+  return new Uint8Array(words.slice(at + ADDRESS_WORDS - wordsOf(family), at + ADDRESS_WORDS).buffer)
 }
 
 /** The decimal number from `start` to the end; Infinity if that is none. */
@@ -86,9 +118,11 @@ export function mappingText({ text, subnet }: Mapping): string {
   return `${text}/${subnet.prefix}`
 }
 
-/** Writes a mapping's address: 4 or 16 bytes. What follows four, up to sixteen, is zeroed. */
-export function writeAddress({ text }: Mapping, into: Uint8Array, offset = 0): void {
-  parseAddress(text, into, offset)
+/** The bytes of a mapping's address, 4 or 16. */
+export function bytesOf({ text, subnet }: Mapping): Uint8Array {
+  const bytes = new Uint8Array(ADDRESS_BYTES)
+  parseAddress(text, bytes)
+  return bytes.subarray(0, subnet.first.length)
 }
 
 /** A prefix as a mask of so many bytes. */

@@ -1,14 +1,15 @@
 import type { Family } from '../base/address.js'
-import { jump, NftTransaction } from '../kernel/nft.js'
+import { jump, NftTransaction, PackedComments } from '../kernel/nft.js'
+import type { Holdings } from './holdings.js'
 import type { Ledger } from './ledger.js'
-import type { Made, Plan } from './plan.js'
-import { writeAddress, type Mapping, type Subnet } from './subnet.js'
+import type { Plan } from './plan.js'
+import { ADDRESS_WORDS, wordsOf, type Subnet } from './subnet.js'
 import {
   checks,
+  compared,
   Families,
   families,
   mappingTemplate,
-  mappingValues,
   mapRule,
   postrouting,
   postroutingBase,
@@ -33,15 +34,13 @@ export interface Written {
 export function write(plan: Plan, ledger: Ledger): Written {
   const transaction = new NftTransaction()
   if (plan.addRules.length > 0 || plan.addElements.length > 0) writeBase(transaction)
-  for (const { handle } of plan.deleteRules) transaction.deleteRule({ ...checks, handle })
-  deleteElements(transaction, plan)
+  for (const row of plan.deleteRules) transaction.deleteRule({ ...checks, handle: ledger.handles[row]! })
+  deleteElements(transaction, plan, ledger)
   deleteMaps(transaction, plan, ledger)
   const maps = addMaps(transaction, plan, ledger)
   addElements(transaction, plan)
   const firstMapping = transaction.size
-  for (const { mapping, comment } of plan.addRules) {
-    transaction.addRuleFrom(mappingTemplate(mapping), mappingValues(mapping), comment)
-  }
+  addRules(transaction, plan)
   return { transaction, firstMapping, maps }
 }
 
@@ -58,18 +57,29 @@ function writeBase(transaction: NftTransaction): void {
   for (const expressions of postroutingRules) transaction.addRule({ ...postrouting, expressions })
 }
 
-function deleteElements(transaction: NftTransaction, { deleteElements: all }: Plan): void {
+function deleteElements(transaction: NftTransaction, { deleteElements: all }: Plan, ledger: Ledger): void {
   for (const family of families) {
     const { map, bytes } = Families[family]
-    const ours = all.filter(({ mapping }) => mapping.subnet.family === family)
-    transaction.deleteElements({ ...table, set: map, keyBytes: bytes, keys: keysOf(ours, bytes) })
+    const ours = all.filter((row) => ledger.subnets[row]!.family === family)
+    transaction.deleteElements({ ...table, set: map, keyBytes: bytes, keys: keysOf(ledger, ours, family) })
   }
 }
 
-function keysOf(all: readonly { readonly mapping: Mapping }[], bytes: number): Uint8Array {
-  const keys = new Uint8Array(all.length * bytes)
-  for (let i = 0; i < all.length; i++) writeAddress(all[i]!.mapping, keys, i * bytes)
-  return keys
+/** Addresses of one family, one after the other. */
+function keysOf({ addresses }: Holdings, rows: readonly number[], family: Family): Uint8Array {
+  const words = wordsOf(family)
+  const keys = new Uint32Array(rows.length * words)
+  for (let i = 0; i < rows.length; i++) {
+    const at = (rows[i]! + 1) * ADDRESS_WORDS - words
+    for (let j = 0; j < words; j++) keys[i * words + j] = addresses[at + j]!
+  }
+  return new Uint8Array(keys.buffer)
+}
+
+function commentsOf({ comments, slots }: Holdings, rows: readonly number[]): PackedComments {
+  const packed = new PackedComments()
+  for (const row of rows) packed.add(comments[row]!, slots[row])
+  return packed
 }
 
 function deleteMaps(transaction: NftTransaction, plan: Plan, ledger: Ledger): void {
@@ -101,13 +111,13 @@ function addMaps(transaction: NftTransaction, plan: Plan, ledger: Ledger): Map<F
   return rules
 }
 
-function addElements(transaction: NftTransaction, { addElements: all }: Plan): void {
-  const bySubnet = new Map<Subnet, Made[]>()
-  for (const made of all) {
-    const { subnet } = made.mapping
+function addElements(transaction: NftTransaction, { addElements: all, made }: Plan): void {
+  const bySubnet = new Map<Subnet, number[]>()
+  for (const row of all) {
+    const subnet = made.subnets[row]!
     const alike = bySubnet.get(subnet)
-    if (alike === undefined) bySubnet.set(subnet, [made])
-    else alike.push(made)
+    if (alike === undefined) bySubnet.set(subnet, [row])
+    else alike.push(row)
   }
   for (const [subnet, alike] of bySubnet) {
     const { map, bytes } = Families[subnet.family]
@@ -115,9 +125,24 @@ function addElements(transaction: NftTransaction, { addElements: all }: Plan): v
       ...table,
       set: map,
       keyBytes: bytes,
-      keys: keysOf(alike, bytes),
+      keys: keysOf(made, alike, subnet.family),
       verdict: jump(subnetChain(subnet)),
-      comments: alike.map(({ comment }) => comment),
+      comments: commentsOf(made, alike),
     })
+  }
+}
+
+/** In their order, those of one subnet that follow each other at once. */
+function addRules(transaction: NftTransaction, { addRules: all, made }: Plan): void {
+  for (let from = 0, to = 0; from < all.length; from = to) {
+    const subnet = made.subnets[all[from]!]!
+    while (to < all.length && made.subnets[all[to]!] === subnet) to++
+    const alike = all.slice(from, to)
+    transaction.addRulesFrom(
+      mappingTemplate(subnet),
+      { subnet: compared(subnet) },
+      keysOf(made, alike, subnet.family),
+      commentsOf(made, alike),
+    )
   }
 }

@@ -249,6 +249,23 @@ void TransactJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred)
   deferred.Resolve(value);
 }
 
+void OwnersJob::run(Workplace& /*place*/, const Control& /*control*/) {
+  error_ = guarded([&] {
+    auto owners = ownersOf(names_);
+    if (!owners) return EBADMSG;
+    owners_ = std::move(*owners);
+    return 0;
+  });
+  if (error_ != 0) ending_ = Ending::kFailed;
+}
+
+void OwnersJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
+  auto value = endingOf(env, ending_, error_);
+  value.Set("owners", copyOf(env, std::as_bytes(std::span(owners_.owners))));
+  value.Set("comments", copyOf(env, std::as_bytes(std::span(owners_.comments))));
+  deferred.Resolve(value);
+}
+
 void JoinJob::run(Workplace& place, const Control& /*control*/) {
   error_ = guarded([&] { return join(place.socket, groups_); });
   if (error_ != 0) ending_ = Ending::kFailed;

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "addon/socket_object.h"
+#include "masquerade/owners.h"
 #include "netlink/monitor.h"
 #include "route/decode.h"
 #include "xfrm/decode.h"
@@ -110,6 +111,21 @@ class TransactJob final : public JsJob {
   std::vector<double> handles_;          // by record, 0 where that is nothing new
   bool handlesKnown_ = false;            // all of them
   std::vector<std::uint32_t> elements_;  // which of its record's elements a failure is about, or kNoElement
+};
+
+// Works out whose attachments are: no system call, but more than the JavaScript thread should do at once.
+class OwnersJob final : public JsJob {
+ public:
+  OwnersJob(std::uint32_t id, Bytes names) : JsJob(id), names_(names) {}
+  void run(Workplace& place, const Control& control) override;
+  void skip() override { ending_ = Ending::kClosed; }
+  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
+
+ private:
+  Bytes names_;
+  Owners owners_;
+  Ending ending_ = Ending::kComplete;
+  int error_ = 0;
 };
 
 class JoinJob final : public JsJob {

@@ -78,7 +78,7 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
   FIELD(transaction, TransactionRecord, keyBytes);
   FIELD(transaction, TransactionRecord, attributeBytes);
   FIELD(transaction, TransactionRecord, elementCount);
-  FIELD(transaction, TransactionRecord, reserved);
+  FIELD(transaction, TransactionRecord, keyAt);
   auto neighbour = Napi::Object::New(env);
   FIELD(neighbour, NeighbourRecord, length);
   FIELD(neighbour, NeighbourRecord, operation);

@@ -45,6 +45,7 @@ Napi::Function SocketObject::define(Napi::Env env) {
                       InstanceMethod<&SocketObject::readNeighbours>("readNeighbours"),
                       InstanceMethod<&SocketObject::request>("request"),
                       InstanceMethod<&SocketObject::transact>("transact"),
+                      InstanceMethod<&SocketObject::owners>("owners"),
                       InstanceMethod<&SocketObject::join>("join"),
                       InstanceMethod<&SocketObject::hear>("hear"),
                       InstanceMethod<&SocketObject::lock>("lock"),
@@ -213,6 +214,10 @@ Napi::Value SocketObject::transact(const Napi::CallbackInfo& info) {
                 std::make_unique<TransactJob>(number(info[0]), milliseconds(info[4]), bytesOfArray(info[1]),
                                               number(info[2]), info[3].As<Napi::Boolean>().Value()),
                 {info[1]});
+}
+
+Napi::Value SocketObject::owners(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), std::make_unique<OwnersJob>(number(info[0]), bytesOfArray(info[1])), {info[1]});
 }
 
 Napi::Value SocketObject::join(const Napi::CallbackInfo& info) {

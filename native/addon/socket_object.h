@@ -49,6 +49,7 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Value readNeighbours(const Napi::CallbackInfo& info);
   Napi::Value request(const Napi::CallbackInfo& info);
   Napi::Value transact(const Napi::CallbackInfo& info);
+  Napi::Value owners(const Napi::CallbackInfo& info);
   Napi::Value join(const Napi::CallbackInfo& info);
   Napi::Value hear(const Napi::CallbackInfo& info);
   Napi::Value lock(const Napi::CallbackInfo& info);

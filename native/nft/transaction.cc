@@ -24,6 +24,17 @@ struct Record {
   TransactionRecord head;
   Bytes attributes;
   Bytes elements;  // packed keys, or elements that are ready
+  // Of those that are alike: what they have in common, and a comment slot for each.
+  Bytes common;
+  Bytes comments;
+
+  [[nodiscard]] Bytes key(std::size_t index) const { return elements.subspan(index * head.keyBytes, head.keyBytes); }
+  // As user data; empty if there is none.
+  [[nodiscard]] Bytes comment(std::size_t index) const {
+    const Bytes slot = comments.subspan(index * sizeof(CommentSlot), sizeof(CommentSlot));
+    const auto length = load<std::uint8_t>(slot, offsetof(CommentSlot, length));
+    return length == 0 ? Bytes{} : slot.first(offsetof(CommentSlot, text) + length);
+  }
 };
 
 bool wellFormed(Bytes attributes) {
@@ -45,29 +56,79 @@ std::optional<std::size_t> elementsSize(Bytes bytes, std::uint32_t count) {
   return all - bytes.size();
 }
 
-// What follows the attributes, by the record's kind.
-std::optional<std::size_t> tailSize(const TransactionRecord& head, Bytes rest) {
-  const bool counted = head.elementCount != 0;
+bool isKeyed(const TransactionRecord& head) {
+  return head.keyBytes != 0 && head.keyBytes <= NFT_DATA_VALUE_MAXLEN && head.elementCount != 0;
+}
+
+// Whether what the key takes is part of one attribute's payload: then they stay well formed, whatever the key.
+bool hasRoomForKey(const Record& record) {
+  Bytes rest = record.common;
+  Attribute attribute{};
+  while (takeAttribute(rest, attribute)) {
+    const auto start = static_cast<std::size_t>(attribute.payload.data() - record.common.data());
+    const std::size_t end = start + attribute.payload.size();
+    if (record.head.keyAt >= start && record.head.keyAt <= end) return record.head.keyBytes <= end - record.head.keyAt;
+  }
+  return false;
+}
+
+// Takes packed keys, and the comment of each, off the span.
+bool takeAlike(Record& record, Bytes& rest) {
+  const auto& head = record.head;
+  if (!hasRoomForKey(record)) return false;
+  if (head.elementCount > rest.size() / (head.keyBytes + sizeof(CommentSlot))) return false;
+  const std::size_t keys = std::size_t{head.elementCount} * head.keyBytes;
+  const std::size_t comments = head.elementCount * sizeof(CommentSlot);
+  if (align4(keys) + comments > rest.size()) return false;
+  record.elements = rest.first(keys);
+  record.comments = rest.subspan(align4(keys), comments);
+  rest = rest.subspan(align4(keys) + comments);
+  for (std::size_t at = 0; at < comments; at += sizeof(CommentSlot))
+    if (load<CommentSlot>(record.comments, at).length > sizeof(CommentSlot::text)) return false;
+  return true;
+}
+
+// What a slot and its header take.
+constexpr std::size_t kCommentBytes = sizeof(nlattr) + sizeof(CommentSlot);
+
+// Takes what follows the attributes off the span, by the record's kind. False if it is not that.
+bool takeTail(Record& record, Bytes& rest) {
+  const auto& head = record.head;
+  Attribute element{};
   switch (head.kind) {
     case TransactionKind::kPlain:
-      if (head.keyBytes != 0 || counted) return std::nullopt;
-      return 0;
+      return head.keyBytes == 0 && head.elementCount == 0;
     case TransactionKind::kKeys:
-      if (head.keyBytes == 0 || head.keyBytes > NFT_DATA_VALUE_MAXLEN || !counted) return std::nullopt;
-      if (head.elementCount > rest.size() / head.keyBytes) return std::nullopt;
-      return std::size_t{head.elementCount} * head.keyBytes;
-    case TransactionKind::kElements:
-      if (head.keyBytes != 0 || !counted) return std::nullopt;
-      return elementsSize(rest, head.elementCount);
+      if (!isKeyed(head) || head.elementCount > rest.size() / head.keyBytes) return false;
+      record.elements = rest.first(std::size_t{head.elementCount} * head.keyBytes);
+      break;
+    case TransactionKind::kElements: {
+      const auto size = elementsSize(rest, head.elementCount);
+      if (head.keyBytes != 0 || head.elementCount == 0 || !size) return false;
+      record.elements = rest.first(*size);
+      break;
+    }
+    case TransactionKind::kAlike:
+      if (!isKeyed(head) || !takeAttribute(rest, element) || element.type != NFTA_LIST_ELEM) return false;
+      if (align4(element.whole.size()) + kCommentBytes > kLongestList) return false;
+      record.common = element.whole;
+      return takeAlike(record, rest);
+    case TransactionKind::kRules:
+      if (!isKeyed(head) || head.type != NFT_MSG_NEWRULE) return false;
+      record.common = record.attributes;
+      return takeAlike(record, rest);
     default:
-      return std::nullopt;
+      return false;
   }
+  rest = rest.subspan(record.elements.size());
+  return true;
 }
 
 // Reads the first record of the span.
 std::optional<Record> readRecord(Bytes records) {
   if (records.size() < sizeof(TransactionRecord)) return std::nullopt;
-  Record record{.head = load<TransactionRecord>(records), .attributes = {}, .elements = {}};
+  Record record{
+      .head = load<TransactionRecord>(records), .attributes = {}, .elements = {}, .common = {}, .comments = {}};
   const auto& head = record.head;
   if (head.length < sizeof head || head.length % alignof(std::uint64_t) != 0 || head.length > records.size())
     return std::nullopt;
@@ -79,10 +140,8 @@ std::optional<Record> readRecord(Bytes records) {
   if (!wellFormed(record.attributes)) return std::nullopt;
 
   // The tail is a multiple of eight, so the padding is in it.
-  const Bytes rest = tail.subspan(align4(head.attributeBytes));
-  const auto size = tailSize(head, rest);
-  if (!size || rest.size() - *size >= alignof(std::uint64_t)) return std::nullopt;
-  record.elements = rest.first(*size);
+  Bytes rest = tail.subspan(align4(head.attributeBytes));
+  if (!takeTail(record, rest) || rest.size() >= alignof(std::uint64_t)) return std::nullopt;
   return record;
 }
 
@@ -109,6 +168,8 @@ class Writer {
     patch(message_, header);
   }
 
+  [[nodiscard]] std::size_t position() const { return bytes_.size(); }
+
   // Where the last message begins.
   [[nodiscard]] std::size_t lastMessage() const { return message_; }
 
@@ -126,6 +187,21 @@ class Writer {
   }
 
   void endNest(std::size_t start) { patch(start, static_cast<std::uint16_t>(bytes_.size() - start)); }
+
+  // Makes room at once for so many bytes more, and never grows by less than doubling.
+  void reserve(std::size_t bytes) {
+    const std::size_t needed = bytes_.size() + bytes;
+    if (needed > bytes_.capacity()) bytes_.reserve(std::max(needed, 2 * bytes_.capacity()));
+  }
+
+  // What those that are alike have in common, with one's key in it and its comment after it.
+  void alike(const Record& record, std::size_t index, std::uint16_t commentType) {
+    const std::size_t start = bytes_.size();
+    appendPadded(record.common);
+    std::ranges::copy(record.key(index), bytes_.begin() + static_cast<std::ptrdiff_t>(start + record.head.keyAt));
+    const Bytes comment = record.comment(index);
+    if (!comment.empty()) attribute(commentType, comment);
+  }
 
   void attribute(std::uint16_t type, Bytes payload) {
     append(nlattr{.nla_len = static_cast<std::uint16_t>(sizeof(nlattr) + payload.size()), .nla_type = type});
@@ -189,6 +265,18 @@ void writeReady(Writer& writer, Bytes& elements) {
   elements = elements.subspan(size);
 }
 
+// The same for elements that are alike, from the one with that number on.
+void writeAlike(Writer& writer, const Record& record, std::uint32_t& next) {
+  const std::size_t most = align4(record.common.size()) + kCommentBytes;
+  writer.reserve(std::min<std::size_t>(kLongestList, (record.head.elementCount - next) * most));
+  const std::size_t end = writer.position() + kLongestList - most;
+  while (next < record.head.elementCount && writer.position() <= end) {
+    const std::size_t element = writer.position();
+    writer.alike(record, next++, NFTA_SET_ELEM_USERDATA);
+    writer.endNest(element);
+  }
+}
+
 // Whether it makes something that gets a handle.
 bool makesHandle(std::uint16_t type) {
   return type == NFT_MSG_NEWTABLE || type == NFT_MSG_NEWCHAIN || type == NFT_MSG_NEWRULE || type == NFT_MSG_NEWSET ||
@@ -244,10 +332,10 @@ class RunFinder {
 };
 
 // Returns how many messages the record became.
-std::size_t writeRecord(Writer& writer, const Record& record, bool echo) {
+std::size_t writeRecord(Writer& writer, const Record& record, std::uint16_t flags) {
   const auto& head = record.head;
-  const std::uint16_t flags = head.flags | (echo && makesHandle(head.type) ? NLM_F_ECHO : 0);
   Bytes elements = record.elements;
+  std::uint32_t next = 0;
   std::size_t messages = 0;
   do {
     writer.beginMessage(messageType(record), flags, head.family, 0);
@@ -256,8 +344,11 @@ std::size_t writeRecord(Writer& writer, const Record& record, bool echo) {
       const auto list = writer.beginNest(NFTA_SET_ELEM_LIST_ELEMENTS);
       if (head.kind == TransactionKind::kKeys) {
         writeKeys(writer, elements, head.keyBytes);
-      } else {
+      } else if (head.kind == TransactionKind::kElements) {
         writeReady(writer, elements);
+      } else {
+        writeAlike(writer, record, next);
+        elements = record.elements.subspan(std::size_t{next} * head.keyBytes);
       }
       writer.endNest(list);
     }
@@ -265,6 +356,16 @@ std::size_t writeRecord(Writer& writer, const Record& record, bool echo) {
     messages++;
   } while (!elements.empty());
   return messages;
+}
+
+constexpr std::size_t kHeaders = sizeof(nlmsghdr) + sizeof(nfgenmsg);
+
+// One of the rules that are alike.
+std::size_t writeRule(Writer& writer, const Record& record, std::uint32_t number, std::uint16_t flags) {
+  writer.beginMessage(messageType(record), flags, record.head.family, 0);
+  writer.alike(record, number, NFTA_RULE_USERDATA);
+  writer.endMessage();
+  return 1;
 }
 
 // The elements in a message, each whole.
@@ -285,7 +386,7 @@ std::vector<Bytes> elementsOf(const Message& message) {
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
                                                     std::uint32_t generation, bool echo) {
   EncodedTransaction transaction;
-  // A message is shorter than its record; only packed keys become more.
+  // A message is shorter than its record; only what is packed becomes more.
   transaction.bytes.reserve(records.size());
   Writer writer(transaction.bytes, firstSequence);
   writer.beginMessage(NFNL_MSG_BATCH_BEGIN, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
@@ -296,12 +397,20 @@ std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t
   writer.endMessage();
 
   RunFinder runs(transaction.unechoed);
-  for (std::uint32_t index = 0; !records.empty(); index++) {
+  std::uint32_t index = 0;
+  while (!records.empty()) {
     const auto record = readRecord(records);
     if (!record) return std::nullopt;
-    transaction.recordOf.insert(transaction.recordOf.end(), writeRecord(writer, *record, echo), index);
-    if (echo) runs.take(writer, *record, index);
-    records = records.subspan(record->head.length);
+    const auto& head = record->head;
+    const std::uint16_t flags = head.flags | (echo && makesHandle(head.type) ? NLM_F_ECHO : 0);
+    const bool rules = head.kind == TransactionKind::kRules;
+    if (rules) writer.reserve(head.elementCount * (kHeaders + align4(record->common.size()) + kCommentBytes));
+    for (std::uint32_t i = 0; i < (rules ? head.elementCount : 1); i++, index++) {
+      const std::size_t messages = rules ? writeRule(writer, *record, i, flags) : writeRecord(writer, *record, flags);
+      transaction.recordOf.insert(transaction.recordOf.end(), messages, index);
+      if (echo) runs.take(writer, *record, index);
+    }
+    records = records.subspan(head.length);
   }
   runs.end();
   if (transaction.recordOf.empty()) return std::nullopt;

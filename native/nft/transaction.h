@@ -16,22 +16,37 @@ enum class TransactionKind : std::uint8_t {
   kKeys = 1,      // set elements: the attributes (NFTA_SET_ELEM_LIST_TABLE, _SET …), then packed keys, in as many
                   // messages as it takes
   kElements = 2,  // the same, but after the attributes stand elements with all that is in them: NFTA_LIST_ELEM each
+  kAlike = 3,     // elements that differ in their keys and comments: after the attributes stands one of them, without a
+                  // comment; then packed keys, padded to four bytes; then comments
+  kRules = 4,     // rules that differ in what stands for a key, and in their comments: one's attributes, without a
+                  // comment; then packed keys and comments as above. Each is a message, and counts as a record
 };
 
-// A record's head. Attributes follow it (struct nlattr, NFTA_*), padded to four bytes; after them, with kKeys, the keys
-// without gaps, and with kElements the elements, each padded to four bytes. A record begins at a multiple of eight
-// bytes. Integers are in host byte order, keys and what is in the attributes as the kernel takes them.
-// lib/kernel/nft-records.ts knows the same offsets.
+constexpr std::size_t kLongestComment = 128;  // that nft takes, in bytes, without its NUL
+
+// A comment as user data the way nft keeps it: a type, which is 0, a length with the NUL, the text and its NUL. With a
+// length of 0 there is none. What follows is not looked at.
+struct CommentSlot {
+  std::uint8_t type = 0;
+  std::uint8_t length = 0;
+  char text[kLongestComment + 2] = {};
+};
+static_assert(sizeof(CommentSlot) == 132 && std::is_trivially_copyable_v<CommentSlot>);
+
+// A record's head. Attributes follow it (struct nlattr, NFTA_*), padded to four bytes; after them what its kind says:
+// keys are without gaps, elements each padded to four bytes. A record begins at a multiple of eight bytes. Integers are
+// in host byte order, keys and what is in the attributes as the kernel takes them. lib/kernel/nft-records.ts knows the
+// same offsets.
 struct TransactionRecord {
   std::uint32_t length;  // of the whole record, padding included: a multiple of eight
   std::uint16_t type;    // NFT_MSG_*
   std::uint16_t flags;   // NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_APPEND, NLM_F_ECHO
   std::uint8_t family;   // NFPROTO_*
   TransactionKind kind;
-  std::uint16_t keyBytes;        // of one key, 1 to NFT_DATA_VALUE_MAXLEN; 0 but with kKeys
+  std::uint16_t keyBytes;        // of one key, 1 to NFT_DATA_VALUE_MAXLEN; 0 with kPlain and kElements
   std::uint32_t attributeBytes;  // without the padding
-  std::uint32_t elementCount;    // at least 1; 0 with kPlain
-  std::uint32_t reserved;
+  std::uint32_t elementCount;    // of elements or rules, at least 1; 0 with kPlain
+  std::uint32_t keyAt;           // where a key goes in the element (kAlike) or the attributes (kRules), else 0
 };
 static_assert(sizeof(TransactionRecord) == 24 && std::is_trivially_copyable_v<TransactionRecord>);
 

@@ -36,7 +36,8 @@ inline std::vector<std::byte> attributeOf(std::uint16_t type, Bytes payload) {
 // Appends a record; its length, attributeBytes and, if kElements, elementCount are worked out here.
 inline void appendRecord(std::vector<std::byte>& to, TransactionRecord head, Bytes attributes, Bytes keys = {}) {
   head.attributeBytes = static_cast<std::uint32_t>(attributes.size());
-  if (head.keyBytes != 0) head.elementCount = static_cast<std::uint32_t>(keys.size() / head.keyBytes);
+  if (head.kind == TransactionKind::kKeys && head.keyBytes != 0)
+    head.elementCount = static_cast<std::uint32_t>(keys.size() / head.keyBytes);
   head.length = static_cast<std::uint32_t>(align8(sizeof head + align4(attributes.size()) + keys.size()));
   const std::size_t start = to.size();
   appendBytes(to, bytesOf(head));

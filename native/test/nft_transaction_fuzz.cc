@@ -31,6 +31,27 @@ std::uint32_t mendElements(std::span<std::byte> bytes) {
   return count;
 }
 
+// Makes of these bytes what differs in elements or rules, as many as there is room for.
+void mendAlike(TransactionRecord& head, std::span<std::byte> bytes) {
+  const bool rules = static_cast<std::uint8_t>(head.kind) % 5 == 4;
+  head.kind = rules ? TransactionKind::kRules : TransactionKind::kAlike;
+  if (rules) head.type = NFT_MSG_NEWRULE;
+  head.keyBytes = static_cast<std::uint16_t>(1 + head.keyBytes % NFT_DATA_VALUE_MAXLEN);
+  head.keyAt %= 256;
+  if (!rules && bytes.size() >= sizeof(nlattr)) {
+    const std::size_t most = std::min<std::size_t>(bytes.size(), 256);
+    mendElements(bytes.first(most));
+    bytes = bytes.subspan(std::min(align4(load<nlattr>(bytes).nla_len), bytes.size()));
+  }
+  head.elementCount = static_cast<std::uint32_t>(bytes.size() / (head.keyBytes + sizeof(CommentSlot)));
+  const std::size_t comments = align4(std::size_t{head.elementCount} * head.keyBytes);
+  for (std::uint32_t i = 0; i < head.elementCount; i++) {
+    const std::size_t at = comments + i * sizeof(CommentSlot) + offsetof(CommentSlot, length);
+    if (at >= bytes.size()) break;
+    bytes[at] = static_cast<std::byte>(std::to_integer<std::size_t>(bytes[at]) % (sizeof(CommentSlot::text) + 1));
+  }
+}
+
 // The input as one record whose lengths agree: what chance seldom finds.
 std::vector<std::byte> mended(Bytes input) {
   std::vector<std::byte> bytes(input.begin(), input.end());
@@ -44,7 +65,7 @@ std::vector<std::byte> mended(Bytes input) {
   head.attributeBytes %= tail + 1;
   const std::uint32_t rest =
       tail - static_cast<std::uint32_t>(std::min<std::size_t>(align4(head.attributeBytes), tail));
-  switch (static_cast<std::uint8_t>(head.kind) % 3) {
+  switch (static_cast<std::uint8_t>(head.kind) % 5) {
     case 0:
       head.kind = TransactionKind::kPlain;
       head.keyBytes = 0;
@@ -55,10 +76,13 @@ std::vector<std::byte> mended(Bytes input) {
       head.keyBytes = static_cast<std::uint16_t>(1 + head.keyBytes % NFT_DATA_VALUE_MAXLEN);
       head.elementCount = rest / head.keyBytes;
       break;
-    default:
+    case 2:
       head.kind = TransactionKind::kElements;
       head.keyBytes = 0;
       head.elementCount = mendElements(std::span(bytes).last(rest));
+      break;
+    default:
+      mendAlike(head, std::span(bytes).last(rest));
   }
   std::memcpy(bytes.data(), &head, sizeof head);
   return bytes;

@@ -36,7 +36,7 @@ constexpr TransactionRecord plain(std::uint16_t type, std::uint16_t flags = 0) {
           .keyBytes = 0,
           .attributeBytes = 0,
           .elementCount = 0,
-          .reserved = 0};
+          .keyAt = 0};
 }
 
 constexpr TransactionRecord keysOf(std::uint16_t type, std::uint16_t keyBytes) {
@@ -60,13 +60,40 @@ std::vector<std::byte> goodKeys() {
   return records;
 }
 
-// An element with a key of four bytes and user data of that many.
-std::vector<std::byte> readyElement(std::uint32_t number, std::size_t userdata) {
+// An element with a key of four bytes, and with user data if there is any.
+std::vector<std::byte> readyElement(std::uint32_t number, const std::optional<std::vector<std::byte>>& userdata) {
   const std::uint32_t wire = htonl(number);
   std::vector<std::byte> body =
       attributeOf(NFTA_SET_ELEM_KEY | NLA_F_NESTED, attributeOf(NFTA_DATA_VALUE, bytesOf(wire)));
-  appendBytes(body, attributeOf(NFTA_SET_ELEM_USERDATA, std::vector<std::byte>(userdata)));
+  if (userdata) appendBytes(body, attributeOf(NFTA_SET_ELEM_USERDATA, *userdata));
   return attributeOf(NFTA_LIST_ELEM | NLA_F_NESTED, body);
+}
+
+std::vector<std::byte> readyElement(std::uint32_t number, std::size_t userdata) {
+  return readyElement(number, std::vector<std::byte>(userdata));
+}
+
+// A comment of that many bytes with its NUL, or none.
+CommentSlot slotOf(std::size_t length) {
+  CommentSlot slot;
+  slot.length = static_cast<std::uint8_t>(length);
+  for (std::size_t i = 0; i + 1 < length; i++) slot.text[i] = 'c';
+  return slot;
+}
+
+std::optional<std::vector<std::byte>> userdataOf(const CommentSlot& slot) {
+  if (slot.length == 0) return std::nullopt;
+  const Bytes bytes = bytesOf(slot).first(2 + std::size_t{slot.length});
+  return std::vector<std::byte>(bytes.begin(), bytes.end());
+}
+
+// So many with keys of four bytes.
+TransactionRecord alike(TransactionKind kind, std::uint16_t type, std::uint32_t count) {
+  auto head = plain(type, NLM_F_CREATE);
+  head.kind = kind;
+  head.keyBytes = 4;
+  head.elementCount = count;
+  return head;
 }
 
 std::vector<std::byte> recordOfElements(const std::vector<std::byte>& all, std::uint32_t count) {
@@ -141,6 +168,91 @@ TEST(a_transaction_is_framed_and_numbered) {
     CHECK_EQ(ntohs(generic.res_id), inner ? 0 : NFNL_SUBSYS_NFTABLES);
   }
   CHECK((*messages)[0].attributes.empty());
+}
+
+TEST(elements_that_are_alike_become_those_that_were_ready) {
+  constexpr std::uint32_t kCount = 3000;
+  std::vector<std::byte> expected;
+  std::vector<std::byte> tail = readyElement(0, std::nullopt);
+  std::vector<std::byte> comments;
+  for (std::uint32_t i = 0; i < kCount; i++) {
+    const auto slot = slotOf(i % (sizeof(CommentSlot::text) + 1));
+    const std::uint32_t wire = htonl(i);
+    appendBytes(tail, bytesOf(wire));
+    appendBytes(comments, bytesOf(slot));
+    appendBytes(expected, readyElement(i, userdataOf(slot)));
+  }
+  appendBytes(tail, comments);
+  auto head = alike(TransactionKind::kAlike, NFT_MSG_NEWSETELEM, kCount);
+  head.keyAt = 3 * sizeof(nlattr);
+  std::vector<std::byte> records;
+  appendRecord(records, head, setOf("t", "s"), tail);
+  const auto encoded = encodeTransaction(records, 1, 0);
+  CHECK(encoded && encoded->recordOf.size() > 3);
+  const auto messages = readMessages(encoded->bytes);
+  CHECK(messages && messages->size() == encoded->recordOf.size() + 2);
+  std::vector<std::byte> sent;
+  for (std::size_t i = 1; i + 1 < messages->size(); i++) {
+    const auto& attributes = (*messages)[i].attributes;
+    CHECK(attributes.size() == 3 && attributes[2].type == NFTA_SET_ELEM_LIST_ELEMENTS);
+    CHECK_EQ(encoded->recordOf[i - 1], 0U);
+    appendBytes(sent, attributes[2].payload);
+  }
+  CHECK(sent == expected);
+}
+
+TEST(rules_that_are_alike_are_a_change_each) {
+  const auto attributes = attributeOf(NFTA_RULE_TABLE, text("t"));
+  const std::size_t keyAt = attributes.size() + sizeof(nlattr);
+  std::vector<std::byte> rule = attributes;
+  appendBytes(rule, attributeOf(NFTA_RULE_EXPRESSIONS, std::vector<std::byte>(4)));
+  std::vector<std::byte> tail = bytesOfList({1, 2, 3, 4, 5, 6, 0, 0});
+  for (const std::size_t length : {std::size_t{0}, std::size_t{1}, sizeof(CommentSlot::text)})
+    appendBytes(tail, bytesOf(slotOf(length)));
+  auto head = alike(TransactionKind::kRules, NFT_MSG_NEWRULE, 3);
+  head.keyBytes = 2;
+  head.keyAt = static_cast<std::uint32_t>(keyAt);
+  std::vector<std::byte> records;
+  appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
+  appendRecord(records, head, rule, tail);
+  appendRecord(records, plain(NFT_MSG_DELTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));
+  const auto encoded = encodeTransaction(records, 1, 0, true);
+  CHECK(encoded.has_value());
+  CHECK(encoded->recordOf == (std::vector<std::uint32_t>{0, 1, 2, 3, 4}));
+  CHECK(encoded->unechoed.size() == 1 && encoded->unechoed[0].first == 1 && encoded->unechoed[0].last == 3);
+  const auto messages = readMessages(encoded->bytes);
+  CHECK(messages && messages->size() == 7);
+  for (std::size_t i = 0; i < 3; i++) {
+    const auto& [header, generic, found] = (*messages)[2 + i];
+    CHECK_EQ(header.nlmsg_type, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE);
+    CHECK_EQ((header.nlmsg_flags & NLM_F_ECHO) != 0, i != 1);
+    CHECK(found.size() == (i == 0 ? 2 : 3) && found[1].type == NFTA_RULE_EXPRESSIONS);
+    CHECK(std::ranges::equal(found[1].payload.first(2), Bytes(tail).subspan(2 * i, 2)));
+    if (i == 0) continue;
+    const auto userdata = userdataOf(slotOf(i == 1 ? 1 : sizeof(CommentSlot::text)));
+    CHECK(found[2].type == NFTA_RULE_USERDATA && std::ranges::equal(found[2].payload, *userdata));
+  }
+
+  // A key over a header, or past the end; comments too long, or missing; of something else than rules.
+  const auto refused = [&](auto change) {
+    auto bad = head;
+    auto badTail = tail;
+    change(bad, badTail);
+    std::vector<std::byte> one;
+    appendRecord(one, bad, rule, badTail);
+    return !encodeTransaction(one, 1, 0);
+  };
+  CHECK(!refused([](auto&, auto&) {}));
+  CHECK(refused([](auto& bad, auto&) { bad.keyAt -= 1; }));
+  CHECK(refused([](auto& bad, auto&) { bad.keyAt += 3; }));
+  CHECK(refused([](auto& bad, auto&) { bad.keyAt = 0; }));
+  CHECK(refused([](auto& bad, auto&) { bad.keyAt = 0xffffffff; }));
+  CHECK(refused([](auto& bad, auto&) { bad.keyBytes = 0; }));
+  CHECK(refused([](auto& bad, auto&) { bad.elementCount = 4; }));
+  CHECK(refused([](auto& bad, auto&) { bad.elementCount = 0; }));
+  CHECK(refused([](auto& bad, auto&) { bad.type = NFT_MSG_NEWCHAIN; }));
+  CHECK(refused([](auto&, auto& badTail) { badTail[8 + 1] = std::byte{131}; }));
+  CHECK(refused([](auto&, auto& badTail) { badTail.resize(badTail.size() - sizeof(CommentSlot)); }));
 }
 
 TEST(a_generation_goes_into_the_begin_message) {

@@ -2,14 +2,24 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { InvalidArgument } from '../../lib/base/errors.js'
-import { checkedName, commentOf, networkHash, ownerOf, readComment } from '../../lib/masquerade/owner.js'
+import { readComment as readUserdata } from '../../lib/kernel/nft-userdata.js'
+import {
+  checkedInterface,
+  checkedText,
+  networkHash,
+  networkWords,
+  ownerOf,
+  readComment,
+  writeOwner,
+} from '../../lib/masquerade/owner.js'
+import { ownersOf } from './masquerade-owners.js'
 
 const containerId = 'f'.repeat(64)
 const half = (text: string) => createHash('sha512').update(text).digest('hex').slice(0, 16)
-const commented = (network: string, interfaceName: string, id: string) =>
-  Buffer.from(
-    commentOf(ownerOf(networkHash(network), interfaceName, id), { network, interfaceName, containerId: id }),
-  ).toString()
+const commented = async (network: string, interfaceName: string, id: string) => {
+  const [one] = await ownersOf([network, interfaceName, id])
+  return readUserdata(one!.comment)!
+}
 
 describe('a comment', () => {
   // Those that the plugins' own tests expect.
@@ -18,29 +28,31 @@ describe('a comment', () => {
     ['unit-test', 'eth0', 'two', '6fd94d501e58f0aa-d750b2c8f0f25d5f, net: unit-test, if: eth0, id: two'],
     ['unit-test', 'eth0', 'four', '6fd94d501e58f0aa-e766de567ef6c543, net: unit-test, if: eth0, id: four'],
     ['alternate', 'net1', 'three', '82783ef24bdc7036-acb19d111858e348, net: alternate, if: net1, id: three'],
-  ])("of %s, %s, %s is the plugins'", (network, interfaceName, id, comment) => {
-    expect(commented(network, interfaceName, id)).toBe(comment)
+  ])("of %s, %s, %s is the plugins'", async (network, interfaceName, id, comment) => {
+    expect(await commented(network, interfaceName, id)).toBe(comment)
     expect(readComment(comment)).toEqual({
       owner: comment.slice(0, 33),
       name: { network, interfaceName, containerId: id },
     })
   })
 
-  test('has no quotes, and then says no names: whose it is stays told by the hash of all', () => {
-    const comment = commented('a "b"', 'eth0', 'c"')
+  test('has no quotes, and then says no names: whose it is stays told by the hash of all', async () => {
+    const comment = await commented('a "b"', 'eth0', 'c"')
     expect(comment).toBe(`${half('a "b"')}-${half('eth0:c"')}, net: a b, if: eth0, id: c`)
     expect(readComment(comment)).toEqual({ owner: `${half('a "b"')}-${half('eth0:c"')}`, name: undefined })
   })
 
-  test('is cut at 128 bytes, within a character too, and then says no names', () => {
-    const long = commented('a-network-of-a-rather-long-name', 'eth0', containerId)
+  test('is cut at 128 bytes, within a character too, and then says no names', async () => {
+    const long = await commented('a-network-of-a-rather-long-name', 'eth0', containerId)
     expect(long).toHaveLength(128)
     expect(readComment(long)).toEqual({ owner: long.slice(0, 33), name: undefined })
     for (let length = 60; length < 80; length++) {
       const name = { network: `${'n'.repeat(length)}üüüüüüüü`, interfaceName: 'eth0', containerId }
       const owner = ownerOf(networkHash(name.network), name.interfaceName, name.containerId)
       const whole = Buffer.from(`${owner}, net: ${name.network}, if: eth0, id: ${containerId}`)
-      expect(Buffer.from(commentOf(owner, name) as Uint8Array).equals(whole.subarray(0, 128))).toBe(true)
+      const [made] = await ownersOf([name.network, name.interfaceName, name.containerId])
+      const userdata = Buffer.concat([Uint8Array.of(0, 129), whole.subarray(0, 128), Uint8Array.of(0)])
+      expect(made!.comment.subarray(0, 131)).toEqual(userdata)
     }
   })
 
@@ -59,11 +71,12 @@ describe('a comment', () => {
     })
   })
 
-  test('whatever it is, is read without an error, and never as names that it was not made from', () => {
-    const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 40 })
-    fc.assert(
-      fc.property(text, text, text, (network, interfaceName, id) => {
-        const read = readComment(commented(network, interfaceName, id))
+  test('whatever it is, is read without an error, and never as names that it was not made from', async () => {
+    const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 40 }).filter((some) => !/\p{Cc}/u.test(some))
+    const name = text.filter((some) => !some.includes(':'))
+    await fc.assert(
+      fc.asyncProperty(text, name, text, async (network, interfaceName, id) => {
+        const read = readComment(await commented(network, interfaceName, id))
         expect(read?.owner).toBe(ownerOf(networkHash(network), interfaceName, id))
         if (read?.name !== undefined) expect(read.name).toEqual({ network, interfaceName, containerId: id })
       }),
@@ -72,8 +85,40 @@ describe('a comment', () => {
   })
 })
 
+describe('owners by the thousand', () => {
+  test('are in the order given, each the hashes that node makes', async () => {
+    const names = Array.from(
+      { length: 3000 },
+      (_, i) => [`net${i % 7}`, `eth${i % 3}`, 'x'.repeat(i % 256) || 'y'] as const,
+    )
+    const owners = await ownersOf(...names)
+    expect(owners).toHaveLength(names.length)
+    for (const [i, [network, interfaceName, id]] of names.entries()) {
+      const text = `${half(network)}-${half(`${interfaceName}:${id}`)}`
+      expect(owners[i]!.owner).toBe(text.replace('-', ''))
+      expect(readUserdata(owners[i]!.comment)!.slice(0, 33)).toBe(text)
+    }
+  })
+
+  test('have the words that their text has', async () => {
+    const [one] = await ownersOf(['podnet', 'eth0', containerId])
+    const words = new Uint32Array(4)
+    writeOwner(ownerOf(networkHash('podnet'), 'eth0', containerId), words, 0)
+    expect(Buffer.from(words.buffer).toString('hex')).toBe(one!.owner)
+    expect(networkWords('podnet')).toEqual(words.subarray(0, 2))
+  })
+})
+
 describe('names', () => {
   const good = { network: 'podnet', interfaceName: 'eth0', containerId }
+  const checkedName = (
+    { network, interfaceName, containerId }: Record<keyof typeof good, unknown>,
+    argument: string,
+  ) => ({
+    network: checkedText(network, `${argument}.network`),
+    interfaceName: checkedInterface(interfaceName, `${argument}.interfaceName`),
+    containerId: checkedText(containerId, `${argument}.containerId`),
+  })
 
   test('are taken as they are', () => {
     for (const name of [

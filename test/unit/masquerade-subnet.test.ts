@@ -2,20 +2,19 @@ import { isIP } from 'node:net'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { InvalidArgument } from '../../lib/base/errors.js'
-import { NftTransaction } from '../../lib/kernel/nft.js'
+import { commentSlots, NftTransaction, PackedComments } from '../../lib/kernel/nft.js'
 import {
   checks,
+  compared,
   mappingOf,
   mappingRule,
   mappingTemplate,
-  mappingValues,
   prefixOfChain,
   subnetChain,
 } from '../../lib/masquerade/rules.js'
-import { checkedMapping, mappingText, Subnets, type Mapping } from '../../lib/masquerade/subnet.js'
+import { bytesOf, mappingText, Subnets } from '../../lib/masquerade/subnet.js'
+import { mappingAt } from './masquerade-mapping.js'
 import { heldBy } from './nft-wire.js'
-
-const mappingAt = (text: unknown, argument = 'x'): Mapping => checkedMapping(text, argument, new Subnets())
 
 describe('an address with its prefix', () => {
   test.each([
@@ -100,7 +99,11 @@ describe('a rule for a mapping', () => {
     fc.assert(
       fc.property(mappings, (mapping) => {
         const written = new NftTransaction().addRule({ ...checks, expressions: mappingRule(mapping) })
-        const filled = new NftTransaction().addRuleFrom(mappingTemplate(mapping), mappingValues(mapping))
+        const comments = new PackedComments()
+        comments.add(commentSlots([undefined], 'x'))
+        const template = mappingTemplate(mapping.subnet)
+        const alike = { subnet: compared(mapping.subnet) }
+        const filled = new NftTransaction().addRulesFrom(template, alike, bytesOf(mapping), comments)
         expect(heldBy(filled)).toEqual(heldBy(written))
       }),
     )

@@ -4,7 +4,8 @@
  * - `rounds`: adds, replaces and removes attachments of its own network at addresses that others use too, then prints
  *   { held, removed, crossed }: what its attachments should have, removals that were not what they should have been, and how
  *   often somebody else wrote during one of its calls.
- * - `flood`: adds and removes the same attachments, all at once, until it is killed. Says 'begun'.
+ * - `flood`: adds and removes the same attachments, all at once, until it is killed. Says 'begun', and what it
+ *   has done.
  * - `noise`: makes and deletes a table of its own until its input ends. Says 'begun'.
  */
 import process from 'node:process'
@@ -52,7 +53,9 @@ const kinds = {
     process.stdout.write('begun\n')
     for (;;) {
       await masquerade.add(attachments)
+      process.stdout.write('added\n')
       await masquerade.remove(attachments)
+      process.stdout.write('removed\n')
     }
   },
 

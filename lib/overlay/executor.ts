@@ -182,8 +182,9 @@ class Executor {
 
   #refused(phase: Phase, head: number, subject: number, spi: number, refusal: Refusal): void {
     const gone = refusal.errno === ESRCH || refusal.errno === ENOENT
-    if (isDeletion(codeOf(head)) && gone) settle(this.#is, head, subject, spi, true)
-    else this.#fail(phase, head, subject, spi, refusal)
+    const ok = isDeletion(codeOf(head)) && gone
+    settle(this.#is, head, subject, spi, ok)
+    if (!ok) this.#fail(phase, head, subject, spi, refusal)
   }
 
   #fail(phase: Phase, head: number, subject: number, spi: number, why: Refusal): void {

@@ -442,7 +442,7 @@ export class Overlay implements AsyncDisposable {
     const take = () => records
     return this.#call('nat', undefined, take, async (call, told) => {
       const { slots, mappings } = this.#mesh.learn(told)
-      // What fails leaves the peer degraded, and is told again by the kernel.
+      // What fails leaves the peer degraded, and the kernel tells again: the SA that it compares with changes last.
       if (slots.length > 0) await this.#mesh.follow(slots, executionOptions(call)).catch(() => undefined)
       return mappings
     })

@@ -11,10 +11,12 @@ import type { Damage, Is, Should } from './state.js'
  * What makes what is what should be: a value, made without touching anything.
  *
  * Phases come in an order that never breaks what works: all that decrypts is added, then what encrypts, then policies
- * turn to it; only then is the old removed, what encrypts first. Whoever carries a plan out does phase after phase, a
- * phase's operations in order; calls {@link settle} for each operation's outcome, in order; and before each phase takes
- * out of it, by {@link without}, the peers for whom an operation failed: they keep what they have. If any of phase
- * 'guard' fails, nothing may follow.
+ * turn to it; only then is the old removed, what encrypts first. Another port is given to what encrypts before what
+ * decrypts: until that has it too, the kernel tells again where packets come from, whatever failed before.
+ *
+ * Whoever carries a plan out does phase after phase, a phase's operations in order; calls {@link settle} for each
+ * operation's outcome, in order; and before each phase takes out of it, by {@link without}, the peers for whom an
+ * operation failed: they keep what they have. If any of phase 'guard' fails, nothing may follow.
  */
 export interface Plan {
   /** VNIs to guard before phase 'guard', and to guard no more after the last phase. */
@@ -200,14 +202,14 @@ export class Planner {
   /** All SAs that it has, for what can't be replaced stays. One that is shared has the port of one of those who share it. */
   #updatePorts(slot: number): void {
     const { peers, claims } = this.#is
-    for (let left = peers.inbound[slot]!; left !== 0; left &= left - 1) {
-      const key = lowest(left)
-      const spi = this.#reverse(slot, key)
-      if (claims.count(spi) === 1) this.#phases.decrypt.push(opHead(Op.updateInbound, key), slot, spi)
-    }
     for (let left = peers.outbound[slot]!; left !== 0; left &= left - 1) {
       const key = lowest(left)
       this.#phases.encrypt.push(opHead(Op.updateOutbound, key), slot, this.#forward(slot, key))
+    }
+    for (let left = peers.inbound[slot]!; left !== 0; left &= left - 1) {
+      const key = lowest(left)
+      const spi = this.#reverse(slot, key)
+      if (claims.count(spi) === 1) this.#phases.select.push(opHead(Op.updateInbound, key), slot, spi)
     }
   }
 

@@ -10,10 +10,13 @@ import type { Is } from './state.js'
  * @returns whether it took effect: not if it failed, nor if it was to share an SA whose adding failed
  */
 export function settle(is: Is, head: number, subject: number, spi: number, ok: boolean): boolean {
-  if (!ok) return false
   const { peers, claims } = is
   const key = keyOf(head)
   const code = codeOf(head)
+  if (!ok) {
+    if (code === Op.updateInbound || code === Op.updateOutbound) peers.installedPort[subject] = 0
+    return false
+  }
   switch (code) {
     case Op.addInbound:
     case Op.shareInbound:
@@ -34,8 +37,8 @@ export function settle(is: Is, head: number, subject: number, spi: number, ok: b
       peers.outbound[subject]! |= 1 << key
       return true
     case Op.updateOutbound:
-      // The last of a peer's, and only if none before it failed.
-      peers.installedPort[subject] = peers.port[subject]!
+      // The first of a peer's says so, and any after it that fails takes it back.
+      if ((peers.outbound[subject]! & ((1 << key) - 1)) === 0) peers.installedPort[subject] = peers.port[subject]!
       return true
     case Op.deleteOutbound:
       peers.outbound[subject]! &= ~(1 << key)

@@ -133,16 +133,23 @@ test('an overlay follows, says so, and keeps the port through a rotation', async
   expect((await overlay.reconcile()).plan).toEqual([])
 })
 
-test('an update that the kernel refuses leaves the peer degraded, until it is told again', async () => {
-  const { ports, heard, overlay } = await opened({}, [A])
-  ports.weather = { ...fair, refuses: () => true }
-  heard.tell({ peer: A, from: A, port: 31234 })
-  await vi.waitFor(() => expect(overlay.peers.get(A)?.state).toBe('degraded'))
-  ports.weather = fair
-  heard.tell({ peer: A, from: A, port: 31234 })
-  await vi.waitFor(() => expect(overlay.peers.get(A)?.state).toBe('active'))
-  expect(ports.kernel.outboundTo(A).map(portsOf)).toEqual([[4500, 31234]])
-})
+test.each([1, 2])(
+  'while the kernel refuses an update, be it number %i, the peer is degraded, and it tells again',
+  async (refused) => {
+    const { ports, heard, overlay } = await opened({}, [A])
+    const inbound = () => ports.kernel.outboundTo(LOCAL).map(portsOf)
+    let messages = 0
+    ports.weather = { ...fair, refuses: () => ++messages === refused }
+    heard.tell({ peer: A, from: A, port: 31234 })
+    await vi.waitFor(() => expect(overlay.peers.get(A)?.state).toBe('degraded'))
+    // It tells for as long as packets come from another port than this.
+    expect(inbound()).toEqual([[4500, 4500]])
+    heard.tell({ peer: A, from: A, port: 31234 })
+    await vi.waitFor(() => expect(overlay.peers.get(A)?.state).toBe('active'))
+    expect(inbound()).toEqual([[31234, 4500]])
+    expect(ports.kernel.outboundTo(A).map(portsOf)).toEqual([[4500, 31234]])
+  },
+)
 
 test('a change of many is one turn of work, and nothing is followed once it is closed', async () => {
   const { ports, heard, overlay } = await opened({}, [A])

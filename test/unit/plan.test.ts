@@ -403,9 +403,9 @@ describe('ports', () => {
     learn(w, slots[0]!, 31234)
     const { steps } = converge(w, { peers: [slots[0]!] })
     expect(told(w, steps)).toEqual([
+      `update outbound SA 1 ${PEER}`,
       `update inbound SA 1 ${PEER}`,
       `update inbound SA 2 ${PEER}`,
-      `update outbound SA 1 ${PEER}`,
     ])
     expect(w.kernel.states.size).toBe(6)
     expect(ports(w).filter((pair) => pair!.includes(31234))).toEqual([
@@ -420,8 +420,30 @@ describe('ports', () => {
     const { w, slots } = inUdp([1], PEER)
     converge(w)
     learn(w, slots[0]!, 31234)
-    expect(told(w, converge(w, {}, () => true).steps)).toEqual([`update inbound SA 1 ${PEER}`])
-    expect(told(w, converge(w).steps)).toEqual([`update inbound SA 1 ${PEER}`, `update outbound SA 1 ${PEER}`])
+    const all = [`update outbound SA 1 ${PEER}`, `update inbound SA 1 ${PEER}`]
+    // While the first is refused the second is left alone, so that the kernel tells again.
+    expect(told(w, converge(w, {}, () => true).steps)).toEqual(all.slice(0, 1))
+    let messages = 0
+    expect(told(w, converge(w, {}, () => ++messages === 2).steps)).toEqual(all)
+    expect(w.is.peers.installedPort[slots[0]!]).toBe(0)
+    expect(told(w, converge(w).steps)).toEqual(all)
+    expect(plan(w.is, w.should).operations).toBe(0)
+  })
+
+  test.each([1, 2])('while one of two outbound SAs, number %i, has the old port, the peer has none', (refused) => {
+    const { w, slots } = inUdp([1, 2], PEER)
+    converge(w)
+    w.should = { ...w.should, keyring: w.should.keyring.update({ primary: 2 }) }
+    const refusing = (which: number) => {
+      let messages = 0
+      return () => ++messages === which
+    }
+    // The new one is added, and the old one stays.
+    converge(w, {}, refusing(2))
+    learn(w, slots[0]!, 31234)
+    const { steps } = converge(w, {}, refusing(refused))
+    expect(told(w, steps)).toEqual([`update outbound SA 1 ${PEER}`, `update outbound SA 2 ${PEER}`])
+    expect(w.is.peers.installedPort[slots[0]!]).toBe(0)
   })
 
   test('an SA that two peers share is left with the port of one', () => {

@@ -1,7 +1,7 @@
 import { boolean, integer, namespace, options } from '../base/check.js'
 import { errnoText } from '../kernel/netlink-errors.js'
 import { Sysctls } from '../kernel/sysctl.js'
-import { type Load, type Need, needs } from './needs.js'
+import { type Load, type Need, needs, switches } from './needs.js'
 
 /** What a node has to do with, and where. */
 export interface HostOptions {
@@ -69,7 +69,8 @@ export interface HostTuning {
 }
 
 /**
- * What this host's sysctls are and should be for a node of that size, and why. Changes nothing. What concerns buffers holds
+ * What this host's sysctls are and should be for a node of that size, and why; of single devices only those that are not
+ * as they should be. Changes nothing. What concerns buffers holds
  * for this process with the privileges that it has.
  *
  * @throws InvalidArgument; Unsupported where the namespace may not be entered
@@ -161,6 +162,10 @@ class Host {
   async #needs(load: Load): Promise<Need[]> {
     const { namespace } = this.#sysctls
     const all = needs(load, namespace.granted)
+    for (const device of await namespace.devices()) {
+      // Only what is not as it should be; of IPv6, or of a device that went away meanwhile, there is none.
+      for (const need of switches(device)) if (((await namespace.read(need.name)) ?? 0) !== 0) all.push(need)
+    }
     return (await namespace.read(IPV6)) === null ? all.filter(({ name }) => !name.startsWith('net.ipv6.')) : all
   }
 }

@@ -1,3 +1,5 @@
+import { deviceSwitches, type DeviceSwitch, switchOf } from '../kernel/device-switches.js'
+
 /** What a node of an overlay needs of its host's sysctls, and why. Each was seen to matter: test/kernel/host.test.ts. */
 
 /** What the node has to do with. */
@@ -32,15 +34,7 @@ export function needs(load: Load, granted: Granted): Need[] {
     receiveBuffer(granted),
     sendBuffer(load, granted),
     ...forwarding(load),
-    {
-      name: 'net.ipv4.conf.all.disable_xfrm',
-      scope: 'namespace',
-      wants: 0,
-      most: true,
-      why: 'else nothing is encrypted: what should be is dropped, or with the firewall gone leaves in the clear',
-    },
-    policyBypass(4),
-    policyBypass(6),
+    ...switches('all'),
     {
       name: 'net.ipv4.conf.all.rp_filter',
       scope: 'namespace',
@@ -116,12 +110,19 @@ function forwarding(load: Load): Need[] {
   ]
 }
 
-function policyBypass(version: 4 | 6): Need {
-  return {
-    name: `net.ipv${version}.conf.all.disable_policy`,
+const PASSED_BY: Readonly<Record<DeviceSwitch['what'], string>> = {
+  disable_xfrm:
+    'else nothing sent there is encrypted: what should be is dropped, or with the firewall gone leaves in the clear',
+  disable_policy: 'else no policy is asked about what comes in there: `exclusive` keeps nothing out',
+}
+
+/** Those of a device, or of `all` devices. */
+export function switches(device: string): Need[] {
+  return deviceSwitches.map((each) => ({
+    name: switchOf(each, device),
     scope: 'namespace',
     wants: 0,
     most: true,
-    why: 'else no policy is asked about what comes in: `exclusive` keeps nothing out',
-  }
+    why: PASSED_BY[each.what],
+  }))
 }

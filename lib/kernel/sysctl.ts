@@ -1,5 +1,6 @@
 import { NETLINK_ROUTE } from '../native.js'
 import { Channel } from './channel.js'
+import { devicesOf } from './device-switches.js'
 
 /** Sysctls whose value is one integer, by their names as sysctl(8) has them: `net.ipv4.ip_forward`. */
 
@@ -31,6 +32,11 @@ export class Sysctls {
   async read(name: string): Promise<number | null> {
     const text = await this.#channel.readFile(sysctlPath(name))
     return text === undefined ? null : Number(text)
+  }
+
+  /** The namespace's devices, but for the loopback. */
+  async devices(): Promise<string[]> {
+    return devicesOf((await this.#channel.readFile('/proc/thread-self/net/dev')) ?? '')
   }
 
   /** Returns 0, or the errno that the kernel refused it with. */

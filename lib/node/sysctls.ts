@@ -1,5 +1,6 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { Unsupported } from '../base/errors.js'
+import { deviceSwitches, type DeviceSwitch, devicesOf, switchOf } from '../kernel/device-switches.js'
 import { errnoText } from '../kernel/netlink-errors.js'
 import { sysctlPath } from '../kernel/sysctl.js'
 
@@ -46,24 +47,11 @@ const sysctls: readonly Sysctl[] = [
   },
 ]
 
-/** Switches that each device has, and `all` devices together: on in either place, it is on. */
-const ofDevices = [
-  {
-    switchOf: (device: string) => `net.ipv4.conf.${device}.disable_xfrm`,
-    family: AF_INET,
-    why: 'else what is sent there is not encrypted, nor does a policy drop it',
-  },
-  {
-    switchOf: (device: string) => `net.ipv4.conf.${device}.disable_policy`,
-    family: AF_INET,
-    why: 'else no policy is asked for what comes in there',
-  },
-  {
-    switchOf: (device: string) => `net.ipv6.conf.${device}.disable_policy`,
-    family: AF_INET6,
-    why: 'else no policy is asked for what comes in there',
-  },
-] as const
+/** Of those that each device has. */
+const PASSED_BY: Readonly<Record<DeviceSwitch['what'], string>> = {
+  disable_xfrm: 'else what is sent there is not encrypted, nor does a policy drop it',
+  disable_policy: 'else no policy is asked for what comes in there',
+}
 
 /** Looks at the switches that matter to these families: of a device only those that are not as they should be are told. */
 export async function checkSysctls(families: ReadonlySet<Family>, files: Files): Promise<SysctlCheck[]> {
@@ -101,18 +89,12 @@ const unwritable: Readonly<Record<number, string>> = {
 }
 
 function devicesSwitches(device: string): Sysctl[] {
-  return ofDevices.map(({ switchOf, family, why }) => ({
-    name: switchOf(device.replaceAll('.', '/')),
-    family,
+  return deviceSwitches.map((each) => ({
+    name: switchOf(each, device),
+    family: each.family,
     wanted: '0',
-    why,
+    why: PASSED_BY[each.what],
   }))
-}
-
-/** The devices of /proc/net/dev, but for the loopback's, which nothing leaves by. */
-function devicesOf(text: string): string[] {
-  const names = Array.from(text.matchAll(/^ *([^\s:]+):/gm), ([, name]) => name!)
-  return names.filter((name) => name !== 'lo')
 }
 
 async function check({ name, wanted, why }: Sysctl, files: Files): Promise<SysctlCheck> {

@@ -75,6 +75,10 @@ describe('what is checked', () => {
         ['net.ipv4.conf.all.disable_xfrm', '192.0.2.1', '192.0.2.2', 'out'],
         ['net.ipv4.conf.all.disable_policy', '192.0.2.1', '192.0.2.2', 'in'],
         ['net.ipv6.conf.all.disable_policy', '2001:db8::1', '2001:db8::2', 'in'],
+        // A device's own, where that of all is off.
+        ['net.ipv4.conf.eth0.disable_xfrm', '192.0.2.1', '192.0.2.2', 'out'],
+        ['net.ipv4.conf.eth0.disable_policy', '192.0.2.1', '192.0.2.2', 'in'],
+        ['net.ipv6.conf.eth0.disable_policy', '2001:db8::1', '2001:db8::2', 'in'],
       ] as const) {
         const ends = ['src', from, 'dst', to]
         const where = direction === 'in' ? other : one
@@ -90,6 +94,8 @@ describe('what is checked', () => {
         await inNetns(where, 'ip', 'route', 'flush', 'cache')
         expect(await passes(one, to, true), name).toBe(true)
         await policy('delete')
+        await set(where, { [name]: 0 })
+        expect((await checkHost({ netns: where })).filter(own).filter(({ ok }) => !ok)).toEqual([])
       }
       for (const [value, expected] of [
         [0, true],

@@ -78,7 +78,7 @@ function mappingOf(record: RecordReader, { local, mark }: Form): Uint8Array | un
   return undefined
 }
 
-/** How long a peer whose packets come from elsewhere is shown so, in milliseconds: the kernel tells again every few seconds. */
+/** How long a peer is shown so, in milliseconds, after the kernel last told: of packets from elsewhere it tells again and again. */
 const SHOWN_MS = 60_000
 
 /** Peers whose packets come from where ESP to them does not go. */
@@ -99,5 +99,35 @@ export class Strays {
   list(isWanted: (peer: string) => boolean, now: number): Mapping[] {
     for (const [peer, { at }] of this.#byPeer) if (now - at > SHOWN_MS || !isWanted(peer)) this.#byPeer.delete(peer)
     return [...this.#byPeer.values()].map(({ mapping }) => mapping)
+  }
+}
+
+/** How often in a row a port comes back that was left before, until it is no NAT's doing. */
+const RETURNS = 3
+
+/** Peers whose port goes to and fro between two. */
+export class Contested {
+  /** The last port but one and the last, and how often in a row it was one left within the minute before. */
+  readonly #byPeer = new Map<string, { ports: [number, number]; returns: number; at: number }>()
+
+  /** Takes in what was learned. */
+  note(mappings: readonly Mapping[], now: number): void {
+    for (const { peer, port, followed } of mappings) {
+      const before = this.#byPeer.get(peer)
+      const [left, last] = before?.ports ?? [0, 0]
+      if (!followed || port === last) continue
+      const isBack = port === left && now - before!.at <= SHOWN_MS
+      this.#byPeer.set(peer, { ports: [last, port], returns: isBack ? before!.returns + 1 : 0, at: now })
+    }
+  }
+
+  /** Those of the last minute who are still wanted, ports in order. */
+  list(isWanted: (peer: string) => boolean, now: number): { peer: string; ports: [number, number] }[] {
+    const listed: { peer: string; ports: [number, number] }[] = []
+    for (const [peer, { ports, returns, at }] of this.#byPeer) {
+      if (now - at > SHOWN_MS || !isWanted(peer)) this.#byPeer.delete(peer)
+      else if (returns >= RETURNS) listed.push({ peer, ports: [Math.min(...ports), Math.max(...ports)] })
+    }
+    return listed
   }
 }

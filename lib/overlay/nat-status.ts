@@ -15,13 +15,18 @@ export interface NatStatus {
   keepalives: KeepaliveStatus
   /** Peers whose packets came from elsewhere, within the last minute, than where ESP to them goes. */
   strays: { peer: string; address: string; port: number }[]
+  /**
+   * Peers whose port went to and fro between these two, again and again, up to within the last minute: there are two nodes
+   * behind one address, and ESP reaches now this one and now that.
+   */
+  contested: { peer: string; ports: [number, number] }[]
 }
 
 /** As many of them as a sentence names. */
 const NAMED = 3
 
 /** What of it is not as it should be, a sentence each. */
-export function natTroubles({ port, intact, following, keepalives, strays }: NatStatus): string[] {
+export function natTroubles({ port, intact, following, keepalives, strays, contested }: NatStatus): string[] {
   const troubles: string[] = []
   if (!intact) {
     troubles.push(
@@ -34,11 +39,20 @@ export function natTroubles({ port, intact, following, keepalives, strays }: Nat
     troubles.push(`keepalives can't be sent to all peers (${keepalives.error}): NATs may forget this node`)
   }
   if (strays.length > 0) {
-    const named = strays.slice(0, NAMED).map((stray) => `${stray.peer} from ${stray.address} port ${stray.port}`)
-    const more = strays.length > NAMED ? ', …' : ''
+    const named = some(strays, (stray) => `${stray.peer} from ${stray.address} port ${stray.port}`)
     troubles.push(
-      `packets of ${strays.length} peers come from elsewhere than ESP to them goes (${named.join(', ')}${more}): add a peer whose address is another by that, and one whose given port is another with that, after removing it`,
+      `packets of ${strays.length} peers come from elsewhere than ESP to them goes (${named}): add a peer whose address is another by that, and one whose given port is another with that, after removing it`,
+    )
+  }
+  if (contested.length > 0) {
+    const named = some(contested, ({ peer, ports }) => `${peer} at ${ports.join(' and ')}`)
+    troubles.push(
+      `ESP to ${contested.length} peers goes by turns to two ports of theirs (${named}): two nodes behind one address can't be told apart; give each an address of its own`,
     )
   }
   return troubles
+}
+
+function some<T>(all: readonly T[], name: (one: T) => string): string {
+  return all.slice(0, NAMED).map(name).join(', ') + (all.length > NAMED ? ', …' : '')
 }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Keepalive } from './keepalive.js'
-import { type Mapping, Strays } from './mappings.js'
+import { Contested, type Mapping, Strays } from './mappings.js'
 import type { NatSettings } from './nat-options.js'
 import type { NatStatus } from './nat-status.js'
 import { type PeerTable, PortSource } from './peers.js'
@@ -16,6 +16,7 @@ export class Nat {
   readonly #peers: PeerTable
   readonly #keepalive: Keepalive
   readonly #strays = new Strays()
+  readonly #contested = new Contested()
   #deaf: string | undefined
 
   /**
@@ -70,6 +71,7 @@ export class Nat {
       strays: this.#strays
         .list(isWanted, performance.now())
         .map(({ peer, address, port: from }) => ({ peer, address, port: from })),
+      contested: this.#contested.list(isWanted, performance.now()),
     }
   }
 
@@ -78,7 +80,10 @@ export class Nat {
       for (;;) {
         const heard = await this.#port.mappings.hear(false)
         if (heard === undefined) return
-        for (const mapping of this.#strays.note(await follow(heard.records), performance.now())) this.#tell(mapping)
+        const learned = await follow(heard.records)
+        const now = performance.now()
+        this.#contested.note(learned, now)
+        for (const mapping of this.#strays.note(learned, now)) this.#tell(mapping)
         await sleep(REST_MS, undefined, { ref: false })
       }
     } catch (error) {

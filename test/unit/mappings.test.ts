@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test, vi } from 'vitest'
 import { type Mapping, type NatOptions, Overlay, type PeerInput } from '../../lib/index.js'
-import { learn, Strays } from '../../lib/overlay/mappings.js'
+import { Contested, learn, Strays } from '../../lib/overlay/mappings.js'
 import { PortSource } from '../../lib/overlay/peers.js'
 import { type MappingFields, mappings, ModelNat } from './heard.js'
 import { converge, form, LOCAL, portsOf, wish, world } from './model.js'
@@ -98,6 +98,27 @@ test('a stray is news once, and for as long as it is told, wanted and not follow
   expect(strays.list(() => true, 111_000)).toEqual([])
 })
 
+test('a port that goes to and fro is contested; one that changes once in a while is not', () => {
+  const contested = new Contested()
+  let now = 0
+  const come = (milliseconds: number, ...ports: number[]) => {
+    for (const port of ports) contested.note([{ peer: A, address: A, port, followed: true }], (now += milliseconds))
+    return contested.list(() => true, now)
+  }
+  // A NAT that starts anew, and again, and one that has two mappings by turns, a day each.
+  expect(come(100, 31000, 31001, 31002, 31003, 31004)).toEqual([])
+  expect(come(61_000, 31001, 31002, 31001, 31002, 31001, 31002)).toEqual([])
+  expect(come(100, 4500, 31000, 4500, 31000)).toEqual([])
+  contested.note([{ peer: A, address: B, port: 4500, followed: false }], now)
+  expect(contested.list(() => true, now)).toEqual([])
+  expect(come(100, 4500)).toEqual([{ peer: A, ports: [4500, 31000] }])
+  expect(contested.list(() => true, now + 60_000)).toHaveLength(1)
+  expect(contested.list(() => true, now + 60_001)).toEqual([])
+  come(100, 4500, 31000, 4500, 31000, 4500)
+  expect(contested.list(() => false, now)).toEqual([])
+  expect(contested.list(() => true, now)).toEqual([])
+})
+
 async function opened(nat: NatOptions, peers: PeerInput[]) {
   const ports = new ModelPorts()
   const { mappings: heard } = (ports.nat = new ModelNat())
@@ -150,6 +171,21 @@ test.each([1, 2])(
     expect(ports.kernel.outboundTo(A).map(portsOf)).toEqual([[4500, 31234]])
   },
 )
+
+test('two nodes behind one address, each added by that alone, are told of with both ports', async () => {
+  const { heard, overlay } = await opened({}, [A, A])
+  for (const port of [31000, 4500, 31000, 4500, 31000]) {
+    expect((await overlay.status()).degraded).toEqual([])
+    heard.tell({ peer: A, from: A, port })
+    await vi.waitFor(() => expect(overlay.peers.get(A)?.port?.number).toBe(port))
+  }
+  await vi.waitFor(async () =>
+    expect(await overlay.status()).toMatchObject({
+      nat: { contested: [{ peer: A, ports: [4500, 31000] }] },
+      degraded: [expect.stringContaining(`by turns to two ports of theirs (${A} at 4500 and 31000)`) as string],
+    }),
+  )
+})
 
 test('a change of many is one turn of work, and nothing is followed once it is closed', async () => {
   const { ports, heard, overlay } = await opened({}, [A])

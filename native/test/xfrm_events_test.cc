@@ -1,6 +1,8 @@
 // What the kernel multicasts, put together as it does (net/xfrm/xfrm_user.c), through the decoder.
 #include <arpa/inet.h>
 
+#include <cstring>
+
 #include "test/check.h"
 #include "test/xfrm_records.h"
 #include "xfrm/decode.h"
@@ -56,6 +58,19 @@ std::vector<std::byte> decodeAndCut(std::uint16_t type, Bytes payload, Event eve
 
 Bytes payloadOf(std::span<std::byte> room, std::size_t size) {
   return Bytes(room).first(size).subspan(sizeof(nlmsghdr));
+}
+
+// As the kernel has it on its stack: of IPv4 only a4 is set.
+xfrm_address_t onStack(std::uint32_t address) {
+  xfrm_address_t made;
+  std::memset(&made, 0xff, sizeof made);
+  made.a4 = htonl(address);
+  return made;
+}
+
+bool isIpv4(const std::uint8_t (&address)[16], std::uint32_t wanted) {
+  const xfrm_address_t whole{.a6 = {htonl(wanted), 0, 0, 0}};
+  return std::memcmp(address, &whole, sizeof whole) == 0;
 }
 
 xfrm_usersa_info stateInfo() {
@@ -148,6 +163,55 @@ TEST(acquire_has_the_flow_the_policy_and_what_is_wanted) {
   CHECK_EQ(tail.protocol, std::uint32_t{IPPROTO_ESP});
   CHECK_EQ(load<xfrm_selector>(tailOf(record, kTailSelector)).proto, IPPROTO_UDP);
   CHECK_EQ(load<PolicyRecord>(record).direction, XFRM_POLICY_OUT);
+}
+
+TEST(of_ipv4_addresses_nothing_else_is_taken_from_the_kernels_stack) {
+  xfrm_user_mapping mapping{};
+  mapping.id.family = AF_INET;
+  mapping.id.daddr = onStack(0xc0000201);
+  mapping.old_saddr = onStack(0xc0000202);
+  mapping.new_saddr = onStack(0xc0000203);
+  const auto moved = decodeAndCut(XFRM_MSG_MAPPING, bytesOf(mapping), Event::kMapping);
+  CHECK(isIpv4(load<StateRecord>(moved).destination, 0xc0000201));
+  CHECK(isIpv4(load<StateRecord>(moved).source, 0xc0000202));
+  CHECK(isIpv4(load<MappingTail>(tailOf(moved, kTailMapping)).source, 0xc0000203));
+
+  xfrm_user_expire larval{};
+  larval.state = stateInfo();
+  larval.state.id.daddr = onStack(0xc0000201);
+  larval.state.saddr = onStack(0xc0000202);
+  const auto expired = decodeAndCut(XFRM_MSG_EXPIRE, bytesOf(larval), Event::kStateExpired);
+  CHECK(isIpv4(load<StateRecord>(expired).destination, 0xc0000201));
+  CHECK(isIpv4(load<StateRecord>(expired).source, 0xc0000202));
+
+  // The family is that of the template, or without one the flow's.
+  for (const bool templated : {true, false}) {
+    std::vector<std::byte> room(kRoom);
+    MessageWriter writer(room, XFRM_MSG_ACQUIRE, 0, 0);
+    xfrm_user_acquire wanted{};
+    wanted.id.daddr = onStack(0xc0000201);
+    wanted.id.proto = IPPROTO_ESP;
+    wanted.saddr = onStack(0xc0000202);
+    wanted.sel.family = templated ? AF_INET6 : AF_INET;
+    writer.appendValue(wanted);
+    xfrm_user_tmpl made{};
+    made.id.proto = IPPROTO_ESP;
+    made.family = AF_INET;
+    if (templated) writer.attributeValue(XFRMA_TMPL, made);
+    const auto record = decodeAndCut(XFRM_MSG_ACQUIRE, payloadOf(room, writer.finish()), Event::kAcquire);
+    const auto tail = load<AcquireTail>(tailOf(record, kTailAcquire));
+    CHECK(isIpv4(tail.destination, 0xc0000201));
+    CHECK(isIpv4(tail.source, 0xc0000202));
+  }
+}
+
+TEST(of_ipv6_addresses_all_is_taken) {
+  xfrm_user_mapping mapping{};
+  mapping.id.family = AF_INET6;
+  mapping.new_saddr = onStack(0x20010db8);
+  const auto record = decodeAndCut(XFRM_MSG_MAPPING, bytesOf(mapping), Event::kMapping);
+  const auto tail = load<MappingTail>(tailOf(record, kTailMapping));
+  CHECK_EQ(std::memcmp(tail.source, &mapping.new_saddr, sizeof tail.source), 0);
 }
 
 TEST(flush_of_states_says_of_which_protocol) {

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "xfrm/address.h"
+
 namespace xfrmesh {
 namespace {
 
@@ -13,8 +15,6 @@ constexpr std::uint32_t kWholeMask = 0xffffffff;
 bool isZero(Bytes bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
 }
-
-void copyAddress(std::uint8_t (&to)[16], const xfrm_address_t& from) { std::memcpy(to, &from, sizeof to); }
 
 bool isUnlimited(const xfrm_lifetime_cfg& lifetime) {
   return lifetime.soft_byte_limit == XFRM_INF && lifetime.hard_byte_limit == XFRM_INF &&
@@ -94,8 +94,8 @@ std::size_t RecordDecoder::beginState(const xfrm_usersa_info& info) {
   state.family = static_cast<std::uint8_t>(info.family);
   state.protocol = info.id.proto;
   state.mode = info.mode;
-  copyAddress(state.destination, info.id.daddr);
-  copyAddress(state.source, info.saddr);
+  copyAddress(state.destination, info.id.daddr, state.family);
+  copyAddress(state.source, info.saddr, state.family);
   state.spi = ntohl(info.id.spi);
   state.reqid = info.reqid;
   state.flags = info.flags;
@@ -233,8 +233,9 @@ std::size_t RecordDecoder::beginPolicy(const xfrm_userpolicy_info& info) {
   policy.family = static_cast<std::uint8_t>(info.sel.family);
   policy.direction = info.dir;
   policy.action = info.action;
-  copyAddress(policy.destination, info.sel.daddr);
-  copyAddress(policy.source, info.sel.saddr);
+  // Whole, as it was given: the kernel finds a policy by all bytes of its selector.
+  copyAddress(policy.destination, info.sel.daddr, AF_UNSPEC);
+  copyAddress(policy.source, info.sel.saddr, AF_UNSPEC);
   policy.destinationPort = ntohs(info.sel.dport);
   policy.destinationPortMask = ntohs(info.sel.dport_mask);
   policy.sourcePort = ntohs(info.sel.sport);

@@ -2,8 +2,7 @@
 #include <arpa/inet.h>
 #include <linux/xfrm.h>
 
-#include <cstring>
-
+#include "xfrm/address.h"
 #include "xfrm/decode.h"
 
 namespace xfrmesh {
@@ -17,7 +16,14 @@ bool loadFixed(Bytes payload, T& fixed) {
   return true;
 }
 
-void copyAddress(std::uint8_t (&to)[16], const xfrm_address_t& from) { std::memcpy(to, &from, sizeof to); }
+// Of the SA that an acquire wants: it is not in the message, but in the template that asks for it.
+std::uint16_t familyWanted(Bytes templates, const xfrm_user_acquire& wanted) {
+  for (; templates.size() >= sizeof(xfrm_user_tmpl); templates = templates.subspan(sizeof(xfrm_user_tmpl))) {
+    const auto found = load<xfrm_user_tmpl>(templates);
+    if (found.id.proto == wanted.id.proto) return found.family;
+  }
+  return wanted.sel.family;
+}
 
 }  // namespace
 
@@ -134,12 +140,12 @@ bool RecordDecoder::decodeMapping(Bytes payload) {
   StateRecord state{};
   state.family = static_cast<std::uint8_t>(mapping.id.family);
   state.protocol = mapping.id.proto;
-  copyAddress(state.destination, mapping.id.daddr);
-  copyAddress(state.source, mapping.old_saddr);
+  copyAddress(state.destination, mapping.id.daddr, state.family);
+  copyAddress(state.source, mapping.old_saddr, state.family);
   state.spi = ntohl(mapping.id.spi);
   state.reqid = mapping.reqid;
   MappingTail tail{};
-  copyAddress(tail.source, mapping.new_saddr);
+  copyAddress(tail.source, mapping.new_saddr, state.family);
   tail.port = ntohs(mapping.new_sport);
   tail.knownPort = ntohs(mapping.old_sport);
   const std::size_t start = beginHead(bytesOf(state));
@@ -152,9 +158,10 @@ bool RecordDecoder::decodeMapping(Bytes payload) {
 bool RecordDecoder::decodeAcquire(Bytes payload) {
   xfrm_user_acquire wanted{};
   if (!loadFixed(payload, wanted) || !collect(payload, sizeof wanted)) return false;
+  const std::uint16_t family = familyWanted(found_[XFRMA_TMPL], wanted);
   AcquireTail tail{};
-  copyAddress(tail.destination, wanted.id.daddr);
-  copyAddress(tail.source, wanted.saddr);
+  copyAddress(tail.destination, wanted.id.daddr, family);
+  copyAddress(tail.source, wanted.saddr, family);
   tail.sequence = wanted.seq;
   tail.protocol = wanted.id.proto;
   const std::size_t start = beginPolicy(wanted.policy);

@@ -153,7 +153,7 @@ export interface NativeSocket {
    * Opens the UDP socket that ESP in UDP comes to (native/netlink/udp_encap.h), in the socket's namespace, at an address
    * of that family (16 bytes) and port; or takes a duplicate of a descriptor handed in. It is held until this closes.
    * Fails with what was wrong in `step`: 'namespace', 'socket', 'bind', 'encap'; of one handed in, with EINVAL, 'kind',
-   * 'family', 'port', 'address', 'place' (its namespace).
+   * 'family', 'connected', 'device', 'port', 'address', 'place' (its namespace).
    */
   openEncap(
     job: number,

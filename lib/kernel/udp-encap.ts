@@ -47,7 +47,8 @@ export class UdpEncap {
 
   /**
    * Sends a keepalive (RFC 3948, 2.3) to each of these, addresses of 16 bytes, each with its port. The arrays are the addon's
-   * until this settles. Those that can't be sent to stand in nobody's way; `errno` is of the last of them.
+   * until this settles. Those that can't be sent to stand in nobody's way; `errno` is of the last of them. Where the send
+   * buffer stays full, all that are left fail.
    */
   async keepAlive(addresses: Uint8Array, ports: Uint16Array): Promise<{ sent: number; failed: number; errno: number }> {
     const { timeoutMs } = this.#channel
@@ -78,6 +79,8 @@ async function openError(
     family: `a UDP socket of ${family}, as local (${local.text}) is`,
     port: `a UDP socket that is bound to port ${port}, as nat.port says`,
     address: `a UDP socket that is bound to local (${local.text}) or to all addresses`,
+    connected: 'a UDP socket that is not connected: it would take in the packets of one peer alone',
+    device: 'a UDP socket that is not bound to a device (SO_BINDTODEVICE): peers may come by another',
     place: "a UDP socket in the overlay's network namespace",
   }
   if (should[step] !== undefined)

@@ -11,7 +11,7 @@ export interface NatOptions {
   port?: number
   /**
    * An open descriptor of a UDP socket that somebody else holds: an IKE daemon, or whoever started this process. Bound to
-   * that port, at `local` or at all addresses. A duplicate is used, and closed with the overlay; the caller may close its
+   * that port, at `local` or at all addresses; neither connected nor bound to a device. A duplicate is used, and closed with the overlay; the caller may close its
    * own. Default: a socket of the overlay's own, see `natSocket`.
    */
   socket?: number

@@ -91,6 +91,10 @@ const char* nameOf(UdpEncap::Step step) {
       return "address";
     case UdpEncap::Step::kPort:
       return "port";
+    case UdpEncap::Step::kConnected:
+      return "connected";
+    case UdpEncap::Step::kDevice:
+      return "device";
     case UdpEncap::Step::kPlace:
       return "place";
     default:

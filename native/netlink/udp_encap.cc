@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/udp.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 
@@ -17,8 +18,8 @@ namespace {
 
 // Keepalives in one sendmmsg.
 constexpr std::size_t kVolley = 256;
-// How long to wait for room in the send buffer, before looking whether there is still anybody to send for.
-constexpr int kRoomMs = 100;
+// How often keepalives wait for room in the send buffer, a millisecond each: SAs are committed by the same thread.
+constexpr int kWaits = 10;
 
 union SocketAddress {
   sockaddr any;
@@ -86,6 +87,12 @@ UdpEncap::Step differs(int fd, const UdpEncap::Place& place, std::uint64_t names
   socklen_t size = sizeof bound;
   socketAddress(place.family, place.address, place.port, wanted);
   if (getsockname(fd, &bound.any, &size) != 0 || bound.any.sa_family != place.family) return Step::kFamily;
+  SocketAddress peer{};
+  size = sizeof peer;
+  if (getpeername(fd, &peer.any, &size) == 0) return Step::kConnected;
+  std::array<char, IFNAMSIZ> device{};
+  size = device.size();
+  if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.data(), &size) == 0 && size > 0) return Step::kDevice;
   // The port is at the same offset in both.
   if (bound.four.sin_port != wanted.four.sin_port) return Step::kPort;
   if (!isAny(bound) && !isAt(bound, wanted)) return Step::kAddress;
@@ -191,6 +198,7 @@ UdpEncap::Sent UdpEncap::keepAlive(std::span<const AddressBytes> addresses, std:
   iovec data{.iov_base = &byte, .iov_len = sizeof byte};
   std::array<SocketAddress, kVolley> to{};
   std::array<mmsghdr, kVolley> messages{};
+  int waits = 0;
   for (std::size_t next = 0; next < addresses.size();) {
     result.ending = control.check();
     if (result.ending != Ending::kComplete) return result;
@@ -208,9 +216,13 @@ UdpEncap::Sent UdpEncap::keepAlive(std::span<const AddressBytes> addresses, std:
     if (sent > 0) {
       next += static_cast<std::size_t>(sent);
       result.sent += static_cast<std::uint32_t>(sent);
-    } else if (errno == EAGAIN) {
+    } else if (errno == EAGAIN && waits++ < kWaits) {
       pollfd room{.fd = fd_.get(), .events = POLLOUT, .revents = 0};
-      static_cast<void>(poll(&room, 1, kRoomMs));
+      static_cast<void>(poll(&room, 1, 1));
+    } else if (errno == EAGAIN) {
+      result.error = EAGAIN;
+      result.failed += static_cast<std::uint32_t>(addresses.size() - next);
+      return result;
     } else if (errno != EINTR) {
       // It is the first of the volley that can't be sent.
       result.error = errno;

@@ -24,12 +24,26 @@ class UdpEncap {
     std::uint16_t port = 0;  // host byte order
   };
   // What opening failed at, or what of a socket handed in is another than it should be.
-  enum class Step : std::uint8_t { kNone, kNamespace, kSocket, kBind, kEncap, kKind, kFamily, kAddress, kPort, kPlace };
+  enum class Step : std::uint8_t {
+    kNone,
+    kNamespace,
+    kSocket,
+    kBind,
+    kEncap,
+    kKind,
+    kFamily,
+    kConnected,
+    kDevice,
+    kPort,
+    kAddress,
+    kPlace
+  };
 
   // Opens one at that place. It need have no such address yet: SAs do not either. 0 or an errno.
   int open(const Namespace& where, const Place& place, Step& step);
   // Takes a duplicate of one that somebody holds, at that place or at all addresses, in the namespace of that inode (0:
-  // that can't be told). What comes to it beside ESP stays its holder's. 0 or an errno, with EINVAL what is wrong.
+  // that can't be told), and open to what comes from anywhere: neither connected nor bound to a device. What comes to
+  // it beside ESP stays its holder's. 0 or an errno, with EINVAL what is wrong.
   int adopt(int fd, const Place& place, std::uint64_t namespaceInode, Step& step);
 
   [[nodiscard]] int fd() const { return fd_.get(); }
@@ -43,6 +57,7 @@ class UdpEncap {
     int error = 0;  // of the last that failed
   };
   // Sends each of these a keepalive: one byte 0xff (RFC 3948, 2.3). Those that can't be sent to stand in nobody's way.
+  // Where the send buffer stays full, the rest fail with EAGAIN.
   [[nodiscard]] Sent keepAlive(std::span<const AddressBytes> addresses, std::span<const std::uint16_t> ports,
                                const Control& control) const;
 

@@ -1,5 +1,6 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <linux/udp.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -166,6 +167,15 @@ TEST(a_socket_handed_in_is_looked_at_and_duplicated) {
     CHECK(refused(given.get(), placeOf(place.family, "127.0.0.1", kPort + 1)) == Step::kPort);
     CHECK(refused(given.get(), other) == Step::kAddress);
     CHECK(refused(given.get(), kHere[four ? 1 : 0]) == Step::kFamily);
+    const Descriptor bound = boundSocket(placeOf(place.family, four ? "0.0.0.0" : "::", kPort + 1));
+    const Place next{.family = place.family, .address = {}, .port = kPort + 1};
+    CHECK_EQ(setsockopt(bound.get(), SOL_SOCKET, SO_BINDTODEVICE, "lo", 2), 0);
+    CHECK(refused(bound.get(), next) == Step::kDevice);
+    CHECK_EQ(setsockopt(bound.get(), SOL_SOCKET, SO_BINDTODEVICE, "", 0), 0);
+    sockaddr_storage peer{};
+    const socklen_t size = fill(place, peer);
+    CHECK_EQ(connect(bound.get(), reinterpret_cast<const sockaddr*>(&peer), size), 0);
+    CHECK(refused(bound.get(), placeOf(place.family, four ? "127.0.0.1" : "::1", kPort + 1)) == Step::kConnected);
     const std::uint64_t inode = namespaceInodeOf(given.get());
     if (inode != 0) CHECK(refused(given.get(), place, inode + 1) == Step::kPlace);
     CHECK(refused(boundSocket(place, SOCK_STREAM).get(), place) == Step::kKind);
@@ -218,6 +228,45 @@ TEST(keepalives_go_from_our_place_to_all_that_can_be_sent_to) {
     CHECK_EQ(reinterpret_cast<sockaddr_in*>(&from)->sin_port, htons(kPort));
     CHECK_EQ(waiting(one.get()), 1);
   }
+}
+
+// A bridge without ports, over which nobody answers for an address: what is sent there waits, and takes up the buffer.
+bool raiseDeadEnd(const Place& place) {
+  const Descriptor fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strncpy(request.ifr_name, "dead", sizeof request.ifr_name - 1);
+  if (ioctl(fd.get(), SIOCBRADDBR, "dead") != 0) return false;
+  sockaddr_storage address{};
+  fill(place, address);
+  std::memcpy(&request.ifr_addr, &address, sizeof request.ifr_addr);
+  if (ioctl(fd.get(), SIOCSIFADDR, &request) != 0) return false;
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  return ioctl(fd.get(), SIOCSIFFLAGS, &request) == 0;
+}
+
+TEST(keepalives_end_where_the_send_buffer_stays_full) {
+  if (!enterFreshNamespace()) SKIP(kNoNamespace);
+  const Place place = placeOf(AF_INET, "10.1.2.3");
+  if (!raiseDeadEnd(place)) SKIP("no bridge here");
+  const Descriptor given = boundSocket(place);
+  const int least = 1;
+  CHECK_EQ(setsockopt(given.get(), SOL_SOCKET, SO_SNDBUF, &least, sizeof least), 0);
+  UdpEncap encap;
+  Step step = Step::kNone;
+  CHECK_EQ(encap.adopt(given.get(), place, 0, step), 0);
+  constexpr std::size_t kCount = 300;
+  std::vector<std::uint8_t> bytes(kCount * sizeof(AddressBytes));
+  for (std::size_t i = 0; i < kCount; i++) {
+    std::memcpy(bytes.data() + i * sizeof(AddressBytes), placeOf(AF_INET, "10.1.2.4").address, sizeof(AddressBytes));
+  }
+  const std::vector<std::uint16_t> ports(kCount, 7001);
+  const std::span addresses(reinterpret_cast<const AddressBytes*>(bytes.data()), kCount);
+  const UdpEncap::Sent sent = encap.keepAlive(addresses, ports, kUnhurried);
+  CHECK(sent.ending == Ending::kComplete);
+  CHECK(sent.sent > 0);
+  CHECK_EQ(sent.sent + sent.failed, kCount);
+  CHECK(sent.failed > 1);
+  CHECK_EQ(sent.error, EAGAIN);
 }
 
 TEST(keepalives_end_when_their_time_is_up) {

@@ -1,5 +1,6 @@
 /** The UDP socket that ESP in UDP comes to: whose it is, and who else has its port. Needs no ESP. */
 import { spawn } from 'node:child_process'
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { openSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -14,6 +15,10 @@ const LOCAL = { 4: '192.0.2.1', 6: '2001:db8::1' } as const
 async function bound(netns: string): Promise<string[]> {
   const lines = (await inNetns(netns, 'ss', '-Hanu')).split('\n').filter((line) => line !== '')
   return lines.map((line) => line.trim().split(/\s+/)[3]!).sort()
+}
+
+function descriptorOf(socket: object): number {
+  return (socket as { _handle: { fd: number } })._handle.fd
 }
 
 async function open(options: OverlayOptions): Promise<Overlay> {
@@ -109,11 +114,16 @@ test('a socket handed in that will not do is refused with what is wrong', () =>
       const tcp = createServer().listen(0, '127.0.0.1')
       await once(tcp, 'listening')
       onTestFinished(() => void tcp.close())
-      const { fd } = (tcp as unknown as { _handle: { fd: number } })._handle
+      const fd = descriptorOf(tcp)
+      const connected = createSocket('udp4')
+      connected.connect(4500, '127.0.0.1')
+      await once(connected, 'connect')
+      onTestFinished(() => void connected.close())
       const null_ = openSync('/dev/null', 'r')
       for (const [nat, message] of [
         [{ socket: null_ }, `a UDP socket; descriptor ${null_} is none`],
         [{ socket: fd }, `a UDP socket; descriptor ${fd} is none`],
+        [{ socket: descriptorOf(connected) }, 'a UDP socket that is not connected'],
         [{ socket: six.natSocket! }, 'a UDP socket of IPv4, as local (192.0.2.1) is'],
         [{ socket: there.natSocket!, port: 4501 }, 'a UDP socket that is bound to port 4501, as nat.port says'],
         [{ socket: there.natSocket! }, "a UDP socket in the overlay's network namespace"],

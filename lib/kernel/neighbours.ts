@@ -2,6 +2,7 @@ import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { NETLINK_ROUTE, type NativeOutcome } from '../native.js'
 import { Channel, type ChannelOptions } from './channel.js'
 import { LinkMessage, linkNamed, readLinks, type Link } from './link.js'
+import { GET_NAMESPACE_ID, namespaceIdOf, readNamespaceIds } from './namespace-id.js'
 import { AF_BRIDGE } from './neighbour-records.js'
 import { checkEnding } from './netlink-errors.js'
 import { readVxlan, VXLAN } from './vxlan.js'
@@ -21,6 +22,8 @@ export interface LinkView {
   readonly vni: number
   /** Of a VXLAN link: the UDP port that it receives at, and sends to. */
   readonly port: number
+  /** {@link Link.linkNamespace} */
+  readonly linkNamespace: number | undefined
 }
 
 export class NeighbourChannel {
@@ -45,6 +48,22 @@ export class NeighbourChannel {
     if (reply.errno === ENODEV) return undefined
     checkEnding(what, reply)
     return readLinks(reply.messages).map(viewOf)[0]
+  }
+
+  /** @see Channel.namespaceInode */
+  get namespaceInode(): number {
+    return this.#channel.namespaceInode
+  }
+
+  /** The id by which a namespace is known in this one, by a descriptor of it; undefined if it has none. */
+  async namespaceId(descriptor: number): Promise<number | undefined> {
+    const what = "looking for a namespace's id"
+    const question = namespaceIdOf(descriptor)
+    const reply = await this.#channel.run(what, (socket, job) =>
+      socket.request(job, GET_NAMESPACE_ID, 0, question, this.#channel.timeoutMs),
+    )
+    checkEnding(what, reply)
+    return readNamespaceIds(reply.messages)[0]
   }
 
   /** @throws Unsupported without CAP_NET_ADMIN over the namespace: better at first than for each entry */
@@ -90,12 +109,20 @@ export class NeighbourChannel {
   }
 }
 
-function viewOf({ index, kind, data }: Link): LinkView {
+function viewOf({ index, kind, data, linkNamespace }: Link): LinkView {
   if (kind !== VXLAN || data === undefined)
-    return { index, kind, family: undefined, isExternal: false, vni: 0, port: 0 }
+    return { index, kind, family: undefined, isExternal: false, vni: 0, port: 0, linkNamespace }
   const { family, external, vniFilter, vni, port } = readVxlan(data)
   const families = { 4: AF_INET, 6: AF_INET6 } as const
-  return { index, kind, family: family && families[family], isExternal: external || vniFilter, vni, port }
+  return {
+    index,
+    kind,
+    family: family && families[family],
+    isExternal: external || vniFilter,
+    vni,
+    port,
+    linkNamespace,
+  }
 }
 
 const ENODEV = 19

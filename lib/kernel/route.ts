@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import { NETLINK_ROUTE } from '../native.js'
 import { Channel } from './channel.js'
@@ -13,7 +13,8 @@ import {
   type NewLink,
 } from './link.js'
 import { GET_NAMESPACE_ID, namespaceIdOf, readNamespaceIds } from './namespace-id.js'
-import { checkEnding, errnoText } from './netlink-errors.js'
+import { openNamespace } from './namespace.js'
+import { checkEnding } from './netlink-errors.js'
 
 const NLM_F_DUMP = 0x300
 const NLM_F_EXCL = 0x200
@@ -93,7 +94,7 @@ export class Route {
     if (typeof this.#netns === 'number') return this.#netns
     if (this.#descriptor !== undefined) return this.#descriptor
     const path = this.#netns ?? '/proc/self/ns/net'
-    const descriptor = opened(path)
+    const descriptor = openNamespace(path)
     const { namespaceInode } = this.#channel
     if (namespaceInode !== 0 && fstatSync(descriptor).ino !== namespaceInode) {
       closeSync(descriptor)
@@ -121,17 +122,5 @@ export class Route {
     if (reply.errno === EPERM && reply.message !== undefined) throw new NetlinkError(what, EPERM, reply.message)
     checkEnding(what, reply)
     return reply.messages
-  }
-}
-
-function opened(path: string): number {
-  try {
-    // Not to hang on a FIFO that somebody put there meanwhile.
-    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-  } catch (error) {
-    const { errno = 0, code } = error as NodeJS.ErrnoException
-    if (code !== 'ENOENT') throw new NetlinkError(`opening ${path}`, -errno, errnoText(-errno)[1], { cause: error })
-    const gone = `the network namespace ${path} is gone`
-    throw new XfrmeshError('ERR_XFRMESH_NAMESPACE_GONE', gone, { cause: error })
   }
 }

@@ -76,6 +76,11 @@ export class XfrmChannel {
     return (await this.#channel.run('boost', (socket, job) => socket.expedite(job, what))).errno
   }
 
+  /** @see Channel.namespaceInode */
+  get namespaceInode(): number {
+    return this.#channel.namespaceInode
+  }
+
   /** Most operations in one send. */
   get chunk(): number {
     return this.#channel.chunk

@@ -76,6 +76,14 @@ export class Convergence {
     return this.#known && (this.#is.sharedPolicies & all) === all
   }
 
+  /** Whether nothing of a network can leave in the clear, as far as is known. */
+  isEncrypted(vni: number): boolean {
+    const { form } = this.#settings
+    if (!form.exclusive) return this.networks.isGuarded(vni)
+    const all = sharedPolicies(form)
+    return (this.#is.sharedPolicies & all) === all
+  }
+
   /** What is not as it should be, as far as that is known without a look, a sentence each. */
   lacks(): string[] {
     const { peers } = this.#is
@@ -150,8 +158,7 @@ export class Convergence {
 
   /** Wants nothing any more. */
   clear(): void {
-    const { peers } = this.#is
-    for (const slot of peers.slots()) while (peers.drop(slot) > 0);
+    this.#is.peers.dropAll()
     this.networks.wanted.clear()
   }
 

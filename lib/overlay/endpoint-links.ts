@@ -14,6 +14,8 @@ import { drop } from './references.js'
 export interface EndpointLink {
   readonly endpoints: Endpoints
   readonly entries: Entries
+  /** The network that they are of, once there are any. */
+  vni: number | undefined
   /**
    * References that endpoints had which went. As long as there are any it is not known that no entry leads to where no
    * endpoint is.
@@ -23,7 +25,7 @@ export interface EndpointLink {
 
 interface Look {
   readonly link: EndpointLink
-  /** Nothing, where there is no such link. */
+  /** Nothing, where there is no such link, or another one bears its name. */
   readonly found: Found | undefined
   /** Whether its entries are known to lead to where endpoints are, or nowhere. */
   isRight: boolean
@@ -72,6 +74,11 @@ export class EndpointLinks {
     return steps
   }
 
+  /** Makes what no endpoint wants go. */
+  async clear(): Promise<Execution> {
+    return this.#report(await this.#each((entries, found) => entries.clear(found)))
+  }
+
   /** Makes peers what they should be; before that goes what no endpoint wants, after it comes what leads to peers. */
   async around(repair: () => Promise<Execution>, options: ExecutionOptions): Promise<Execution> {
     const cleared = await this.#each((entries, found) => entries.clear(found))
@@ -81,7 +88,11 @@ export class EndpointLinks {
       add(done, await this.#each((entries, found) => entries.mend(found)))
       add(done, await this.#release(options))
     }
-    for (const failure of this.#failures) done.failures.push({ ...failure, peer: NO_PEER })
+    return this.#report(done)
+  }
+
+  #report(done: Execution): Execution {
+    for (const failure of this.#failures.splice(0)) done.failures.push({ ...failure, peer: NO_PEER })
     return done
   }
 
@@ -110,7 +121,9 @@ export class EndpointLinks {
     const slots = new Set<number>()
     for (const { link, isRight } of this.#looks) {
       if (!isRight) continue
-      for (const owed of link.owed.splice(0)) for (const slot of await drop(this.#mesh.peers, owed)) slots.add(slot)
+      for (const owed of link.owed.splice(0)) {
+        for (const slot of await drop(this.#mesh.peers, owed, 'endpoints')) slots.add(slot)
+      }
     }
     return slots.size === 0 ? nothingDone() : this.#mesh.follow([...slots], options)
   }
@@ -122,7 +135,8 @@ export class EndpointLinks {
   }
 }
 
-function add(to: Execution, other: Execution): void {
+/** Adds what another execution came to. */
+export function add(to: Execution, other: Execution): void {
   to.operations += other.operations
   to.added += other.added
   to.updated += other.updated

@@ -5,13 +5,15 @@ import { type Failure, InvalidArgument, InvalidState } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import type { EndpointList } from '../vxlan/endpoint-list.js'
 import type { Changes } from '../vxlan/endpoint-table.js'
+import type { OpenLink } from '../vxlan/endpoint-link.js'
 import { type Endpoint, Endpoints, type Holder } from '../vxlan/endpoints.js'
-import type { Entries } from '../vxlan/entries.js'
 import type { Done } from './calls.js'
 import type { Convergence } from './converge.js'
 import { type EndpointLink, EndpointLinks } from './endpoint-links.js'
 import { type ExecutionOptions, nothingDone } from './executor.js'
 import type { Settings } from './options.js'
+import { POLICY_DIFFERS } from './peers.js'
+import type { Ports } from './ports.js'
 import { drop, retain } from './references.js'
 
 /** What a call on endpoints is given, as it was when the call was made. */
@@ -41,7 +43,7 @@ export interface Outcome {
 }
 
 /**
- * The endpoints of encrypted networks: each has one reference to the peer that is its VTEP.
+ * The endpoints of encrypted networks: each has one reference to the peer that is its VTEP, beside those of callers.
  *
  * The peer comes first: its FDB entries are made once there is what encrypts to it, and held back until then. What leads to
  * it goes first: its reference after that. So of an endpoint whose new VTEP is not ready the entry to the old one goes too:
@@ -51,36 +53,72 @@ export interface Outcome {
 export class CountedEndpoints implements Holder {
   readonly #mesh: Convergence
   readonly #settings: Settings
+  readonly #hasSocketOf: Ports['hasSocketOf']
   /** Makes sure that the kernel has what SAs need. */
   readonly #probe: () => Promise<void>
+  /** Those that have endpoints, or had and may have entries of theirs. They are held for as long. */
   readonly #links = new Map<Endpoints, EndpointLink>()
   readonly #address = new Uint8Array(ADDRESS_BYTES)
 
-  constructor(mesh: Convergence, settings: Settings, probe: () => Promise<void>) {
+  constructor(mesh: Convergence, settings: Settings, hasSocketOf: Ports['hasSocketOf'], probe: () => Promise<void>) {
     this.#mesh = mesh
     this.#settings = settings
+    this.#hasSocketOf = hasSocketOf
     this.#probe = probe
   }
 
+  /** One whose packets would not be encrypted here, or that is of another network than its endpoints. */
+  async refusal(endpoints: Endpoints, found: OpenLink): Promise<InvalidArgument | undefined> {
+    const { form } = this.#settings
+    const name = endpoints.link
+    const { vni, port, family } = found
+    const refused = (expected: string) => new InvalidArgument('link', expected)
+    if (port !== form.port) {
+      return refused(`one at UDP port ${form.port}, which is encrypted; ${name} sends to ${port}`)
+    }
+    if (family !== undefined && family !== form.local.family) {
+      return refused(`one whose outer addresses are of local's family (${form.local.text}); ${name}'s are not`)
+    }
+    const before = this.#links.get(endpoints)?.vni
+    if (before !== undefined && vni !== before) {
+      const advice = endpoints.size > 0 ? 'removeEndpoints() with them first' : 'reconcile() first'
+      return refused(`of network ${before}, as when its endpoints were added; ${name} is of ${vni} now: ${advice}`)
+    }
+    if (await this.#hasSocketOf(found)) return undefined
+    return refused(
+      `one whose UDP socket is in the overlay's network namespace, where its packets are encrypted; ${name}'s is in another: make the link in the overlay's, and move it`,
+    )
+  }
+
   /** Whether there is what encrypts to a VTEP. */
-  readonly isReady = (vteps: Uint32Array, at: number): boolean => {
+  isReady(endpoints: Endpoints, vteps: Uint32Array, at: number): boolean {
+    const vni = this.#links.get(endpoints)?.vni
+    if (vni === undefined || !this.#mesh.isEncrypted(vni)) return false
     const slot = this.#slot(vteps, at)
     const { peers } = this.#mesh
     if (slot < 0 || peers.outbound[slot] === 0) return false
-    return this.#settings.form.policies === 'shared' || peers.policy[slot] !== 0
+    const policy = peers.policy[slot]!
+    return this.#settings.form.policies === 'shared' || (policy !== 0 && policy !== POLICY_DIFFERS)
   }
 
   /** @throws InvalidArgument; InvalidState; Unsupported: nothing has changed then */
   add({ endpoints, list: given }: GivenEndpoints, options: ExecutionOptions): Promise<Outcome> {
+    if (endpoints.isClosed) {
+      const message = `addEndpoints: the Endpoints of ${endpoints.link} are closed`
+      return Promise.reject(new InvalidState(message, 'ERR_XFRMESH_CLOSED'))
+    }
     return this.#held(endpoints, async (link) => {
       const { entries } = link
       const { form } = this.#settings
-      const { peers } = this.#mesh
+      const { peers, keyring } = this.#mesh
+      if (keyring.size === 0) {
+        throw new InvalidState('addEndpoints: there are no keys yet: call setKeys() first', 'ERR_XFRMESH_NO_KEYS')
+      }
       const list = await entries.check(given, form.local.family)
-      this.#check(endpoints.link, entries, list, given)
+      if (list.size > 0) this.#check(link, list, given)
       await this.#probe()
       const { gained, lost } = entries.table.moves(list, true)
-      await retain(peers, gained, form.natPort)
+      await retain(peers, gained, form.natPort, 'endpoints')
       const changes = await entries.put(list)
       link.owed.push(lost)
       const slots = await this.#degraded(list)
@@ -111,13 +149,31 @@ export class CountedEndpoints implements Holder {
 
   /** Does work on all links that have endpoints of ours, with nobody else at them. */
   hold<T>(work: (links: EndpointLinks) => Promise<T>): Promise<T> {
-    const links = [...this.#links.values()].filter(({ endpoints }) => !endpoints.isClosed)
+    const links = [...this.#links.values()]
     const holdRest = (from: number): Promise<T> => {
       const link = links[from]
       if (link === undefined) return work(new EndpointLinks(this.#mesh, links))
-      return link.endpoints.held(this, () => holdRest(from + 1))
+      return this.#held(link.endpoints, () => holdRest(from + 1))
     }
     return holdRest(0)
+  }
+
+  /** @throws InvalidState for networks of which there are endpoints: frames to these would leave in the clear */
+  checkUnused(networks: readonly number[]): void {
+    if (this.#settings.form.exclusive) return
+    for (const { endpoints, vni } of this.#links.values()) {
+      if (vni === undefined || !networks.includes(vni)) continue
+      const { link, size } = endpoints
+      const why = size > 0 ? `has ${size} endpoints at ${link}` : `may have entries of removed endpoints at ${link}`
+      const advice = size > 0 ? 'call removeEndpoints() with them first' : 'call reconcile() first'
+      throw new InvalidState(`removeNetworks: network ${vni} ${why}: ${advice}`, 'ERR_XFRMESH_HAS_ENDPOINTS')
+    }
+  }
+
+  /** Lets go of all links. Their entries stay. */
+  async release(): Promise<void> {
+    for (const { endpoints } of this.#links.values()) await endpoints.release(this)
+    this.#links.clear()
   }
 
   /** What is not as it should be, as far as that is known, a sentence each. */
@@ -133,12 +189,16 @@ export class CountedEndpoints implements Holder {
 
   #held<T>(endpoints: Endpoints, work: (link: EndpointLink) => Promise<T>): Promise<T> {
     return endpoints.held(this, async (entries) => {
-      const known = this.#links.get(endpoints)
-      if (known !== undefined) return work(known)
-      const link = { endpoints, entries, owed: [] }
-      return work(link).finally(() => {
-        if (endpoints.size > 0) this.#links.set(endpoints, link)
-      })
+      const link = this.#links.get(endpoints) ?? { endpoints, entries, vni: undefined, owed: [] }
+      this.#links.set(endpoints, link)
+      try {
+        return await work(link)
+      } finally {
+        if (endpoints.size === 0 && link.owed.length === 0) {
+          this.#links.delete(endpoints)
+          await endpoints.release(this)
+        }
+      }
     })
   }
 
@@ -155,7 +215,7 @@ export class CountedEndpoints implements Holder {
     if (owed.length > 1 || (followed.failed.size > 0 && !followed.isLinkGone)) {
       return { done: { operations, failures, aborted: false }, changed, applied }
     }
-    const slots = await drop(this.#mesh.peers, owed.pop()!)
+    const slots = await drop(this.#mesh.peers, owed.pop()!, 'endpoints')
     const released = slots.length === 0 ? nothingDone() : await this.#mesh.follow(slots, options)
     operations += released.operations
     return {
@@ -184,31 +244,20 @@ export class CountedEndpoints implements Holder {
     return peers.find()
   }
 
-  /** Whether an overlay as this one can have these on that link. */
-  #check(name: string, { network }: Entries, list: EndpointList, given: readonly unknown[]): void {
+  /** Whether these can be had on that link now. */
+  #check(link: EndpointLink, list: EndpointList, given: readonly unknown[]): void {
     const { form, advertise } = this.#settings
-    if (this.#mesh.keyring.size === 0) {
-      throw new InvalidState('addEndpoints: there are no keys yet: call setKeys() first', 'ERR_XFRMESH_NO_KEYS')
-    }
-    if (list.size === 0 || network === undefined) return
-    const { vni, port } = network
-    if (port !== form.port) {
-      throw new InvalidArgument('link', `one at UDP port ${form.port}, which is encrypted; ${name} sends to ${port}`)
-    }
-    const { wanted, guarded } = this.#mesh.networks
-    if (!form.exclusive && !(wanted.has(vni) && guarded.has(vni))) {
-      const advice = `call addNetworks([${vni}]) first`
+    const { vni } = link.entries.network!
+    const { networks } = this.#mesh
+    // The policies of an exclusive one come with its peers.
+    if (!form.exclusive && !networks.isGuarded(vni)) {
+      const advice = networks.wanted.has(vni) ? 'call reconcile() first' : `call addNetworks([${vni}]) first`
       throw new InvalidState(
-        `addEndpoints: network ${vni} of ${name} is not encrypted: ${advice}`,
+        `addEndpoints: network ${vni} of ${link.endpoints.link} is not encrypted: ${advice}`,
         'ERR_XFRMESH_NO_NETWORK',
       )
     }
-    if (familyOf(list.vteps, 0) !== form.local.family) {
-      throw new InvalidArgument(
-        'link',
-        `one whose outer addresses are of local's family (${form.local.text}); ${name}'s are not`,
-      )
-    }
+    link.vni = vni
     for (const own of [form.local.text, advertise]) checkOthers(list, given, own)
   }
 }

@@ -17,6 +17,8 @@ export class Networks {
   /** VNIs that were wanted, and are still guarded: ending that failed. */
   readonly releasing = new Set<number>()
   readonly #firewall: FirewallPort | undefined
+  /** Whether the firewall's table was found tampered with, and is not mended since. */
+  #broken = false
 
   constructor(firewall: FirewallPort | undefined) {
     this.#firewall = firewall
@@ -26,7 +28,13 @@ export class Networks {
   async read(): Promise<FirewallState | undefined> {
     const state = await this.#firewall?.read()
     if (state !== undefined) this.guarded = state.networks
+    this.#broken = isBroken(state)
     return state
+  }
+
+  /** Whether a network is wanted, and known to be guarded. */
+  isGuarded(vni: number): boolean {
+    return !this.#broken && this.wanted.has(vni) && this.guarded.has(vni)
   }
 
   /** The networks to guard: those wanted, and what else is guarded but not given up, such as what an earlier process left. */
@@ -48,6 +56,7 @@ export class Networks {
       return add.map((vni) => failure(`vni ${vni}`, 'guard network', error))
     }
     this.guarded = this.guarded.size === 0 ? all : union(this.guarded, all)
+    this.#broken = false
     return []
   }
 
@@ -77,6 +86,7 @@ export class Networks {
       return [failure('firewall', 'update firewall', error)]
     }
     this.guarded = all
+    this.#broken = false
     return []
   }
 

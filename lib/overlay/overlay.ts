@@ -8,8 +8,10 @@ import { items, packedPeers, type PeerInput, taken, takenPeers, vnis, wipe } fro
 import { abortedError, type Call, callOptions, type CallOptions, executionOptions, reportOf } from './calls.js'
 import { Convergence } from './converge.js'
 import { nothingDone } from './executor.js'
+import { add } from './endpoint-links.js'
 import { CountedEndpoints, takenEndpoints } from './endpoints.js'
 import { type Drops, drops } from './guard.js'
+import { Home } from './home.js'
 import type { Keyring, KeyInput, KeyUpdate } from './keyring.js'
 import { openFirewall } from './open-firewall.js'
 import { type FirewallKind, type OverlayOptions, type Settings, settings } from './options.js'
@@ -80,7 +82,12 @@ export class Overlay implements AsyncDisposable {
     this.#ports = ports
     this.#mesh = new Convergence(given, ports)
     this.peers = new PeersView(this.#mesh, given.form.spis)
-    this.#endpoints = new CountedEndpoints(this.#mesh, given, () => this.#probe())
+    this.#endpoints = new CountedEndpoints(
+      this.#mesh,
+      given,
+      (link) => ports.hasSocketOf(link),
+      () => this.#probe(),
+    )
     const { nat } = ports
     if (nat !== undefined && given.nat !== undefined)
       this.#nat = new Nat(nat, given.nat, this.#mesh.peers, (records) => this.#followMappings(records))
@@ -99,8 +106,10 @@ export class Overlay implements AsyncDisposable {
     const { netns, timeoutMs, boost, form } = given
     const xfrm = await XfrmChannel.open({ netns, timeoutMs, boost })
     let nat: OpenNat | undefined
+    let home: Home | undefined
     const closeXfrm = async () => {
       await nat?.mappings.close()
+      home?.close()
       // The lock goes last.
       await xfrm.close()
     }
@@ -108,7 +117,8 @@ export class Overlay implements AsyncDisposable {
       const holder = await xfrm.lock(`xfrmesh/${form.mark.toString(16)}`)
       if (holder !== undefined) throw lockedError(form.mark, holder)
       if (given.nat !== undefined) nat = await openNat(xfrm, form.local, given.nat)
-      const ports = { xfrm, ...(nat && { nat }) }
+      const here = (home = new Home(netns, xfrm.namespaceInode))
+      const ports = { xfrm, ...(nat && { nat }), hasSocketOf: here.hasSocketOf.bind(here) }
       if (given.firewall === 'none') return new Overlay(given, { ...ports, close: closeXfrm })
       const guard = await openFirewall(given)
       return new Overlay(given, { ...ports, firewall: guard.firewall, close: () => guard.close().then(closeXfrm) })
@@ -185,12 +195,14 @@ export class Overlay implements AsyncDisposable {
    * Ends the encryption of networks. Take down their links first: what they send afterwards leaves in the clear.
    *
    * @param networks VNIs; one that was not added is `unchanged`
-   * @throws InvalidArgument; PartialFailure
+   * @throws InvalidArgument; InvalidState ERR_XFRMESH_HAS_ENDPOINTS for one of which there are endpoints, or may be entries of
+   *   removed ones, unless `exclusive` has all of the port encrypted: nothing has changed; PartialFailure
    */
   removeNetworks(networks: Iterable<number>, options?: CallOptions): Promise<Report> {
     const take = () => items(networks, 'networks', 'an array of VNIs, as in [4096]')
     return this.#call('removeNetworks', options, take, async (call, given) => {
       const list = vnis(given)
+      this.#endpoints.checkUnused(list)
       const mesh = this.#mesh
       const { wanted, releasing } = mesh.networks
       const gone = new Set(list.filter((vni) => wanted.delete(vni) || releasing.has(vni)))
@@ -268,7 +280,7 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Takes one reference from each peer, and the SAs from those that have none left. One that is not there, or that others
-   * still refer to, is `unchanged`.
+   * still refer to, is `unchanged`; so is one that has but the references of endpoints.
    *
    * @param peers as for `addPeers()`: a peer is told by its address alone
    * @throws InvalidArgument; PartialFailure
@@ -291,19 +303,23 @@ export class Overlay implements AsyncDisposable {
    * reference to the peer at its VTEP, and the entries of its link as {@link Endpoints.add} makes them. Those that are there
    * as they are given take no system call.
    *
-   * Where FDB entries lead, there are SAs: those of a VTEP come before them. A reference goes after the last entry that needs
-   * it. While a peer can't be had, the FDB entries to it are held back, each of them a failure with
-   * ERR_XFRMESH_HELD_BACK; `reconcile()`, or adding the endpoints again, makes them once it can. An endpoint that moves to
+   * Where the FDB entries that this makes lead, there are SAs: those of a VTEP come before them. A reference goes after the
+   * last entry that needs it; `removePeers()` does not take it. While a peer can't be had, the FDB entries to it are held
+   * back, and all of a network whose guard was found broken, each of them a failure with ERR_XFRMESH_HELD_BACK;
+   * `reconcile()` makes them once it can, and for want of a peer so does adding the endpoints again. An endpoint that moves to
    * such a VTEP leaves the old one all the same: it is there no more. Until then the kernel has no FDB entry for its MAC.
    *
-   * The link's endpoints are this overlay's from then on, as long as both are open: its own `add()`, `remove()` and
-   * `replace()` refuse. Leave their references to `removeEndpoints()`.
+   * The link's endpoints are this overlay's from then on, until the last is removed or the overlay is closed: its own
+   * `add()`, `remove()`, `replace()` and `reconcile()` refuse, and `close()` does not end it before. Entries that stay when
+   * the overlay is closed are taken over as endpoints are added again, there or to another overlay.
    *
-   * @param link a link of one of this overlay's networks, at its UDP port. It may live in another namespace
+   * @param link a link of one of this overlay's networks, at its UDP port, whose socket is in this overlay's namespace: it was
+   *   made there. It may live in another. Where a link of another network or port, or with its socket elsewhere, bears its
+   *   name later, that has none of these endpoints
    * @param endpoints `vtep`: an address that `addPeers()` takes. Read in the call's turn: leave them as they are until then
    * @throws InvalidArgument for any of them that is wrong, and a link that is not there or is another's; InvalidState before
-   *   `setKeys()`, before `addNetworks()` with the link's network, and for endpoints that were added otherwise; Unsupported: in
-   *   all of these nothing has changed
+   *   `setKeys()`, before `addNetworks()` with the link's network (ERR_XFRMESH_NO_NETWORK), and for endpoints that were added
+   *   otherwise; Unsupported: in all of these nothing has changed
    * @throws PartialFailure, also if the link vanished half way; XfrmeshError ERR_XFRMESH_TIMEOUT and the like
    */
   addEndpoints(
@@ -320,7 +336,7 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Removes endpoints: the entries of their link, then their references to peers, and the SAs of those that have none left.
-   * One that is not there, or is with another MAC or at another VTEP by now, is `unchanged`. The link may be gone.
+   * One that is not there, or is with another MAC or at another VTEP by now, is `unchanged`. The link may be gone, or closed.
    *
    * @throws InvalidArgument, InvalidState: nothing has changed; PartialFailure: what entries could not be removed from
    *   keeps its references until `reconcile()` has seen to it
@@ -339,9 +355,9 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Makes the kernel what it should be, whatever happened to it: reads all that is ours, and changes only what differs.
-   * What bears our mark and nobody asked for goes last. So it does for the entries of links that have endpoints of this
-   * overlay, as {@link Endpoints.reconcile} says what is theirs: what leads to no endpoint goes before SAs do, and what is
-   * missing comes after them.
+   * What bears our mark and nobody asked for goes last. The entries of links that have endpoints of this overlay bear no
+   * mark: there all permanent ones are taken for ours, whoever made them, as {@link Endpoints.reconcile} says. What leads to
+   * no endpoint goes before SAs do, and what is missing comes after them.
    *
    * @param options `dryRun`: only say what would be done; default false
    * @throws InvalidArgument; PartialFailure
@@ -411,7 +427,9 @@ export class Overlay implements AsyncDisposable {
 
   /**
    * Closes the sockets, once the calls made before are done, and gives up the lock. What is in the kernel stays there and
-   * works on (but for ESP in UDP, which is received for as long as somebody has its socket: `natSocket`), unless `flush` asks for all that is ours to go: SAs first, then policies, the firewall last.
+   * works on (but for ESP in UDP, which is received for as long as somebody has its socket: `natSocket`), unless `flush` asks
+   * for all that is ours to go: entries of endpoints first, then SAs, policies, the firewall last. Where entries can't be
+   * removed, all the rest stays. Links are everybody's again.
    *
    * @throws PartialFailure if the kernel would not let something go; it is closed all the same
    */
@@ -428,6 +446,7 @@ export class Overlay implements AsyncDisposable {
     this.#closed = before.then(nothing).finally(async () => {
       this.#mesh.keyring.wipe()
       this.#nat?.stop()
+      await this.#endpoints.release()
       await this.#ports.close()
     })
     return this.#closed
@@ -451,11 +470,18 @@ export class Overlay implements AsyncDisposable {
   #flush(call: Call): Promise<void> {
     return this.#endpoints.hold(async (links) => {
       await links.wantNothing()
+      await links.look()
+      const cleared = await links.clear()
+      const { length } = cleared.failures
+      // Where entries may be left, frames may be sent: what encrypts them stays, and what keeps them in.
+      if (length > 0) {
+        reportOf(call, cleared, length, length, 0)
+        return
+      }
       this.#mesh.clear()
       const look = await this.#mesh.look()
-      await links.look()
-      const options = executionOptions(call)
-      const done = await links.around(() => this.#mesh.repair(look, options), options)
+      const done = await this.#mesh.repair(look, executionOptions(call))
+      add(done, cleared)
       reportOf(call, done, look.plan.operations, look.plan.operations, done.operations)
     })
   }

@@ -12,7 +12,7 @@ const origins = Object.keys(PortSource) as PortOrigin[]
 export interface PeerStatus {
   /** Canonical text. */
   readonly address: string
-  /** How often it was added and not removed. */
+  /** How often it was added and not removed, and how many endpoints are at it. */
   readonly references: number
   /** 'degraded': it lacks some of what it should have; `reconcile()`, or adding it again, tries again. It fails closed. */
   readonly state: 'active' | 'degraded'

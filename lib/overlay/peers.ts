@@ -14,6 +14,9 @@ export const PortSource = {
   learned: 2,
 } as const
 
+/** Who has references to a peer: those who added it, or endpoints at it. Neither takes the other's. */
+export type Referrer = 'callers' | 'endpoints'
+
 const WORDS = ADDRESS_BYTES / 4
 const FIRST_CAPACITY = 64
 
@@ -30,8 +33,10 @@ export class PeerTable {
   words!: Uint32Array
   /** The same addresses, 16 bytes a slot. */
   bytes!: Uint8Array
-  /** How often each was added and not removed. Change it by {@link retain} and {@link drop}. */
+  /** How often each was added and not removed, and endpoints at it. Change it by {@link retain} and {@link drop}. */
   references!: Uint32Array
+  /** How many of these are endpoints'. */
+  endpoints!: Uint32Array
   /** Mask of the key slots whose inbound SA is installed. */
   inbound!: Uint32Array
   /** Mask of the key slots whose outbound SA is installed. */
@@ -141,19 +146,30 @@ export class PeerTable {
   }
 
   /** Counts one more reference and returns how many there are. */
-  retain(slot: number): number {
+  retain(slot: number, referrer: Referrer = 'callers'): number {
+    if (referrer === 'endpoints') this.endpoints[slot]!++
     const count = ++this.references[slot]!
     if (count === 1) this.#wanted++
     return count
   }
 
-  /** Counts one reference less, if there is one, and returns how many there were. */
-  drop(slot: number): number {
-    const count = this.references[slot]!
+  /** Counts one reference less of these, if there is one, and returns how many of them there were. */
+  drop(slot: number, referrer: Referrer = 'callers'): number {
+    const endpoints = this.endpoints[slot]!
+    const all = this.references[slot]!
+    const count = referrer === 'endpoints' ? endpoints : all - endpoints
     if (count === 0) return 0
-    this.references[slot] = count - 1
-    if (count === 1) this.#wanted--
+    if (referrer === 'endpoints') this.endpoints[slot] = endpoints - 1
+    this.references[slot] = all - 1
+    if (all === 1) this.#wanted--
     return count
+  }
+
+  /** Leaves no reference to any. */
+  dropAll(): void {
+    this.references.fill(0)
+    this.endpoints.fill(0)
+    this.#wanted = 0
   }
 
   /** Whether nothing is wanted of it and nothing of it is installed: it may be released. */
@@ -182,7 +198,7 @@ export class PeerTable {
   release(slot: number): void {
     this.#index.remove(slot)
     if (this.references[slot]! > 0) this.#wanted--
-    this.references[slot] = this.inbound[slot] = this.outbound[slot] = 0
+    this.references[slot] = this.endpoints[slot] = this.inbound[slot] = this.outbound[slot] = 0
     this.policy[slot] = this.degraded[slot] = this.#live[slot] = 0
     this.port[slot] = this.portSource[slot] = this.installedPort[slot] = 0
     this.words[slot * WORDS] = this.#free
@@ -205,6 +221,7 @@ export class PeerTable {
     this.words = wider(this.words, new Uint32Array(capacity * WORDS))
     this.bytes = new Uint8Array(this.words.buffer)
     this.references = wider(this.references, new Uint32Array(capacity))
+    this.endpoints = wider(this.endpoints, new Uint32Array(capacity))
     this.inbound = wider(this.inbound, new Uint32Array(capacity))
     this.outbound = wider(this.outbound, new Uint32Array(capacity))
     this.policy = wider(this.policy, new Uint8Array(capacity))

@@ -1,6 +1,7 @@
 import type { UdpEncap } from '../kernel/udp-encap.js'
 import type { XfrmChannel } from '../kernel/xfrm-channel.js'
 import type { EventChannel } from '../kernel/xfrm-monitor.js'
+import type { OpenLink } from '../vxlan/endpoint-link.js'
 import type { Firewall } from './firewall.js'
 
 /** What an Overlay needs of the kernel. */
@@ -22,6 +23,8 @@ export interface Ports {
   readonly nat?: NatPort
   /** Left out where somebody else guards. */
   readonly firewall?: FirewallPort
+  /** Whether the UDP socket of a link is in this namespace: its packets leave here, and are encrypted. */
+  hasSocketOf(link: OpenLink): Promise<boolean>
   /** Closes what the ports stand on. */
   close(): Promise<void>
 }

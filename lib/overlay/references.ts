@@ -1,6 +1,6 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { Pace } from '../base/pace.js'
-import { type PeerTable, PortSource } from './peers.js'
+import { type PeerTable, PortSource, type Referrer } from './peers.js'
 
 /** Peers by their packed addresses, one as often as it is to be counted. */
 export interface PackedPeers {
@@ -20,13 +20,14 @@ export async function retain(
   table: PeerTable,
   { bytes, ports, count }: PackedPeers,
   assumed: number,
+  referrer: Referrer = 'callers',
 ): Promise<number[]> {
   const slots = new Set<number>()
   const pace = new Pace()
   for (let i = 0; i < count; i++) {
     table.load(bytes, i * ADDRESS_BYTES)
     const slot = table.insert()
-    if (table.retain(slot) === 1) {
+    if (table.retain(slot, referrer) === 1) {
       // It lacks everything until the kernel has it.
       table.degraded[slot] = 1
       table.port[slot] = assumed
@@ -43,15 +44,22 @@ export async function retain(
   return [...slots]
 }
 
-/** One reference less to each. Returns the slots of those that have none left: they are to go. */
-export async function drop(table: PeerTable, { bytes, count }: PackedPeers): Promise<number[]> {
+/** One reference less to each. Returns the slots of those that have none left, of anybody: they are to go. */
+export async function drop(
+  table: PeerTable,
+  { bytes, count }: PackedPeers,
+  referrer: Referrer = 'callers',
+): Promise<number[]> {
   const slots = new Set<number>()
   const pace = new Pace()
   for (let i = 0; i < count; i++) {
     table.load(bytes, i * ADDRESS_BYTES)
     const slot = table.find()
-    // One without references is there because not all of it could be removed.
-    if (slot >= 0 && table.drop(slot) <= 1) slots.add(slot)
+    if (slot >= 0) {
+      table.drop(slot, referrer)
+      // One that had none before is there because not all of it could be removed.
+      if (table.references[slot] === 0) slots.add(slot)
+    }
     if (pace.isDue) await pace.breathe()
   }
   return [...slots]

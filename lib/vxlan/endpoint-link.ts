@@ -1,7 +1,7 @@
 import type { Family } from '../base/address.js'
 import { InvalidArgument, XfrmeshError } from '../base/errors.js'
 import type { ChannelOptions } from '../kernel/channel.js'
-import { NeighbourChannel, type LinkView } from '../kernel/neighbours.js'
+import { NeighbourChannel } from '../kernel/neighbours.js'
 
 /** The link whose endpoints these are, found by its name, and the socket that speaks of it. */
 export interface OpenLink {
@@ -12,7 +12,12 @@ export interface OpenLink {
   readonly vni: number
   /** UDP port at which VTEPs receive. */
   readonly port: number
+  /** Where its UDP socket is in another namespace than the link: that one's id in the link's. */
+  readonly linkNamespace: number | undefined
 }
+
+/** Why a link that was found is not one for these endpoints; undefined if it is. */
+export type Refusal = (link: OpenLink) => Promise<InvalidArgument | undefined>
 
 /** Opened when it is first asked for. One caller at a time. */
 export class EndpointLink {
@@ -22,10 +27,20 @@ export class EndpointLink {
   #link: OpenLink | undefined
   /** Indexes of links that are locked. */
   readonly #locked = new Set<number>()
+  readonly #openChannel: (options: ChannelOptions) => Promise<NeighbourChannel>
+  #refusal: Refusal | undefined
 
-  constructor(name: string, options: ChannelOptions) {
+  /** @param openChannel what stands for the kernel, in tests */
+  constructor(name: string, options: ChannelOptions, openChannel = openedChannel) {
     this.#name = name
     this.#options = options
+    this.#openChannel = openChannel
+  }
+
+  /** From now on only links are found that are not refused. */
+  restrict(refusal: Refusal | undefined): void {
+    this.#refusal = refusal
+    this.forget()
   }
 
   /** What the last look found. */
@@ -38,36 +53,43 @@ export class EndpointLink {
     return this.#link ?? (await this.look())
   }
 
-  /** The same, but undefined if there is no such link. */
+  /** The same, but undefined if there is no such link, or another one bears its name. */
   async find(): Promise<OpenLink | undefined> {
-    return this.#link ?? (await this.#look())
+    const found = this.#link ?? (await this.#look())
+    return found instanceof InvalidArgument ? undefined : found
   }
 
   /**
    * Looks the link up again: another may bear its name by now.
    *
-   * @throws InvalidArgument for a namespace or link that is not there, or a link of another kind
+   * @throws InvalidArgument for a namespace or link that is not there, or a link of another kind, or one that is refused
    * @throws Unsupported without CAP_NET_ADMIN; XfrmeshError ERR_XFRMESH_LOCKED if others have its endpoints
    */
   async look(): Promise<OpenLink> {
     const found = await this.#look()
-    if (found === undefined) throw this.#refuse('it is not there')
+    if (found instanceof InvalidArgument) throw found
     return found
   }
 
-  async #look(): Promise<OpenLink | undefined> {
+  async #look(): Promise<OpenLink | InvalidArgument> {
     this.#link = undefined
-    const channel = (this.#channel ??= await this.#openChannel())
-    const found = await channel.link(this.#name)
-    if (found === undefined) return undefined
-    this.#check(found)
-    if (!this.#locked.has(found.index)) {
-      const holder = await channel.lock(`xfrmesh/endpoints/${found.index}`)
-      if (holder !== undefined) throw this.#lockedError(holder)
-      this.#locked.add(found.index)
+    const channel = (this.#channel ??= await this.#openChannel(this.#options))
+    const view = await channel.link(this.#name)
+    if (view === undefined) return this.#refuse('it is not there')
+    const { index, kind, family, vni, port, linkNamespace } = view
+    if (kind !== 'vxlan') return this.#refuse(kind === undefined ? 'it is a device' : `it is a ${kind}`)
+    if (view.isExternal) {
+      return this.#refuse('it is external: it has no network of its own, and its FDB is by networks')
     }
-    const { index, family, vni, port } = found
-    return (this.#link = { channel, index, family, vni, port })
+    const link = { channel, index, family, vni, port, linkNamespace }
+    const refusal = await this.#refusal?.(link)
+    if (refusal !== undefined) return refusal
+    if (!this.#locked.has(index)) {
+      const holder = await channel.lock(`xfrmesh/endpoints/${index}`)
+      if (holder !== undefined) throw this.#lockedError(holder)
+      this.#locked.add(index)
+    }
+    return (this.#link = link)
   }
 
   /** The link is gone, or not known to be what it was. */
@@ -77,22 +99,6 @@ export class EndpointLink {
 
   async close(): Promise<void> {
     await this.#channel?.close()
-  }
-
-  async #openChannel(): Promise<NeighbourChannel> {
-    const channel = await NeighbourChannel.open(this.#options)
-    try {
-      await channel.checkCapability()
-      return channel
-    } catch (error) {
-      await channel.close()
-      throw error
-    }
-  }
-
-  #check({ kind, isExternal }: LinkView): void {
-    if (kind !== 'vxlan') throw this.#refuse(kind === undefined ? 'it is a device' : `it is a ${kind}`)
-    if (isExternal) throw this.#refuse('it is external: it has no network of its own, and its FDB is by networks')
   }
 
   #refuse(why: string): InvalidArgument {
@@ -105,5 +111,16 @@ export class EndpointLink {
       'ERR_XFRMESH_LOCKED',
       `${who} has the endpoints of ${this.#name} in this network namespace: close them there first`,
     )
+  }
+}
+
+async function openedChannel(options: ChannelOptions): Promise<NeighbourChannel> {
+  const channel = await NeighbourChannel.open(options)
+  try {
+    await channel.checkCapability()
+    return channel
+  } catch (error) {
+    await channel.close()
+    throw error
   }
 }

@@ -1,8 +1,8 @@
 import { KEY_WORDS, parseKey } from '../base/address-key.js'
 import { array, boolean, integer, namespace, options as checkOptions } from '../base/check.js'
 import { InvalidArgument, InvalidState, PartialFailure, type Failure, type Report } from '../base/errors.js'
-import { EndpointLink } from './endpoint-link.js'
-import { Entries, type Readiness } from './entries.js'
+import { EndpointLink, type OpenLink } from './endpoint-link.js'
+import { Entries } from './entries.js'
 import type { Step } from './phases.js'
 import { addressAt, macAt } from './texts.js'
 
@@ -40,7 +40,10 @@ export interface EndpointsReconciliation {
 
 /** Whose the endpoints are, if not the caller's. */
 export interface Holder {
-  readonly isReady: Readiness
+  /** Why a link that was found is not one for these endpoints; undefined if it is. */
+  refusal(endpoints: Endpoints, link: OpenLink): Promise<InvalidArgument | undefined>
+  /** Whether frames may be sent through the link to the VTEP at that word. */
+  isReady(endpoints: Endpoints, vteps: Uint32Array, at: number): boolean
 }
 
 /**
@@ -59,7 +62,7 @@ export interface Holder {
  * over what is there, and `reconcile()` removes what nobody wants any more.
  *
  * On an encrypted network changes are made by an Overlay's `addEndpoints()` and `removeEndpoints()`, which has SAs to the
- * VTEPs in step.
+ * VTEPs in step. As long as an overlay has endpoints here, this is its own: calls that change anything refuse.
  *
  * Calls run in the order made. What the kernel refuses does not stop the rest: the call rejects with PartialFailure, whose
  * report names each entry, and what was asked for is what `reconcile()` makes then. A link that is set down loses its
@@ -69,7 +72,7 @@ export class Endpoints implements AsyncDisposable {
   /** The link's name. */
   readonly link: string
   readonly #link: EndpointLink
-  readonly #entries: Entries
+  #entries: Entries
   #holder: Holder | undefined
   #queue: Promise<unknown> = Promise.resolve()
   #closed: Promise<void> | undefined
@@ -164,10 +167,12 @@ export class Endpoints implements AsyncDisposable {
    * takes is replaced, of whichever kind it is.
    *
    * @param options `dryRun`: only say what would be done; default false
-   * @throws InvalidArgument; PartialFailure; XfrmeshError as {@link add}
+   * @throws InvalidArgument; PartialFailure; XfrmeshError as {@link add}; InvalidState for those that an overlay has: what
+   *   leads to peers is mended after them, by its own `reconcile()`
    */
   reconcile(options: { dryRun?: boolean } = {}): Promise<EndpointsReconciliation> {
     return this.#call(async (began) => {
+      this.#checkFree('mend them by its reconcile()')
       const { dryRun } = checkOptions<{ dryRun?: boolean }>(options, 'options', ['dryRun'])
       boolean(dryRun ?? false, 'options.dryRun')
       const entries = this.#entries
@@ -190,30 +195,37 @@ export class Endpoints implements AsyncDisposable {
   }
 
   /**
-   * Does work of somebody else's on the entries in its turn. From then on changes are its alone to make: it holds something
-   * for each endpoint, and says which VTEPs are ready.
+   * Does work of somebody else's on the entries in its turn. From then on, until it lets go by {@link release}, changes are
+   * its alone to make: it holds something for each endpoint, and says which links and VTEPs are ready.
    * @internal
    */
   held<T>(holder: Holder, work: (entries: Entries) => Promise<T>): Promise<T> {
-    return this.#call(async () => {
+    if (this.#closed !== undefined && this.#holder !== holder) return Promise.reject(closedError())
+    return this.#turn(() => {
       const before = this.#holder
       if (before !== undefined ? before !== holder : this.size > 0) {
         const whose = before === undefined ? 'endpoints that were added directly' : 'those of another overlay'
         throw new InvalidState(`endpoints: ${this.link} has ${whose}: an overlay could not count them`)
       }
-      this.#hold(holder)
-      try {
-        return await work(this.#entries)
-      } catch (error) {
-        if (this.size === 0) this.#hold(before)
-        throw error
-      }
+      if (before === undefined) this.#hold(holder)
+      return work(this.#entries)
     })
   }
 
-  /** Ends it, after the calls made. All entries stay. */
+  /** Wants nothing any more of what a holder wanted, and is everybody's again. All entries stay. @internal */
+  async release(holder: Holder): Promise<void> {
+    if (this.#holder !== holder) return
+    if (this.size > 0) this.#entries = new Entries(this.#link)
+    this.#hold(undefined)
+    if (this.#closed !== undefined) await this.#link.close()
+  }
+
+  /**
+   * Ends it, after the calls made. All entries stay. What an overlay has endpoints of goes on for that one, and ends when it
+   * is closed or has none left.
+   */
   close(): Promise<void> {
-    this.#closed ??= this.#queue.then(() => this.#link.close())
+    this.#closed ??= this.#queue.then(() => (this.#holder === undefined ? this.#link.close() : undefined))
     return this.#closed
   }
 
@@ -223,7 +235,13 @@ export class Endpoints implements AsyncDisposable {
 
   #hold(holder: Holder | undefined): void {
     this.#holder = holder
-    this.#entries.isReady = (vteps, at) => holder?.isReady(vteps, at) ?? true
+    this.#entries.isReady = (vteps, at) => holder?.isReady(this, vteps, at) ?? true
+    this.#link.restrict(holder && ((link) => holder.refusal(this, link)))
+  }
+
+  #checkFree(advice: string): void {
+    if (this.#holder === undefined) return
+    throw new InvalidState(`endpoints: an overlay counts those of ${this.link}: ${advice}`)
   }
 
   #change(
@@ -237,22 +255,26 @@ export class Endpoints implements AsyncDisposable {
       return Promise.reject(error instanceof Error ? error : new Error(String(error)))
     }
     return this.#call((began) => {
-      if (this.#holder !== undefined) {
-        throw new InvalidState(
-          `endpoints: an overlay counts those of ${this.link}: change them by its addEndpoints() and removeEndpoints()`,
-        )
-      }
+      this.#checkFree('change them by its addEndpoints() and removeEndpoints()')
       return work(this.#entries, given, began)
     })
   }
 
   #call<T>(work: (began: number) => Promise<T>): Promise<T> {
-    if (this.#closed) return Promise.reject(new InvalidState('endpoints: closed', 'ERR_XFRMESH_CLOSED'))
+    if (this.#closed) return Promise.reject(closedError())
     const began = performance.now()
-    const result = this.#queue.then(() => work(began))
+    return this.#turn(() => work(began))
+  }
+
+  #turn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work)
     this.#queue = result.catch(() => undefined)
     return result
   }
+}
+
+function closedError(): InvalidState {
+  return new InvalidState('endpoints: closed', 'ERR_XFRMESH_CLOSED')
 }
 
 /** dev_valid_name() of the kernel's net/core/dev.c. */

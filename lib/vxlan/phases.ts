@@ -64,7 +64,7 @@ export function heldBack({ fdb }: EndpointTable, row: number): Failure {
     operation: 'add FDB entry',
     errno: 0,
     code: 'ERR_XFRMESH_HELD_BACK',
-    message: `it is held back: there is no SA to ${vtep}`,
+    message: `it is held back: what is sent to ${vtep} would not be encrypted`,
   }
 }
 

@@ -1,10 +1,11 @@
 /** Endpoints of an encrypted network: their entries, as `bridge` and `ip` list them, in step with SAs. */
+import { open } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { Fabric, type Host } from '../../lib/demo/hosts.js'
 import { ping } from '../../lib/demo/ping.js'
 import { deriveSpi, Overlay, PartialFailure, type Report } from '../../lib/index.js'
 import { Endpoints, type Endpoint } from '../../lib/vxlan/endpoints.js'
-import { bridgeFdb, endpoints, expected, ip, LINK, type Listed, listed, MANY, withVxlan } from './endpoints.js'
+import { bridgeFdb, endpoints, expected, ip, LINK, type Listed, listed, MANY, nameOf, withVxlan } from './endpoints.js'
 import { keyOf } from './keys.js'
 import { inNetns } from './netns.js'
 import { few, hardwareAddress, inner, left, nothing, received, Taps, VNI } from './mesh.js'
@@ -102,6 +103,34 @@ test('a ping between containers passes with their endpoints added, and with noth
   expect(await entriesOf(one)).toEqual(expected([]))
   expect(await statesOf(one)).toBe(0)
   expect(await left(taps, fabric, one.host, other.host)).toEqual(nothing)
+})
+
+test('a link is refused whose socket is in another namespace than the overlay, wherever the link is', async () => {
+  const [here, there, third] = hosts
+  const far = { ip: '10.0.0.78', mac: '02:42:0a:00:00:4e', vtep: third.address }
+  const file = await open(here.netns)
+  const overlay = await Overlay.open({ local: here.address, netns: file.fd })
+  onTestFinished(() => overlay.close({ flush: true }))
+  await file.close()
+  await overlay.addNetworks([VNI, VNI + 1])
+  await overlay.setKeys([keyOf(1)])
+  const moved = `link add moved type vxlan id ${VNI + 1} dstport 4789 local ${there.address}`
+  await ip(there.netns, moved, `link set moved netns ${nameOf(here.netns)}`)
+  onTestFinished(() => ip(here.netns, 'link delete moved'))
+  const link = (name: string, netns: string) => {
+    const made = new Endpoints({ link: name, netns })
+    onTestFinished(() => made.close())
+    return made
+  }
+  const elsewhere = [link('moved', here.netns), link(`vx${VNI}`, there.container.netns)]
+  for (const each of elsewhere) {
+    await expect(overlay.addEndpoints(each, [far])).rejects.toMatchObject({
+      code: 'ERR_XFRMESH_INVALID_ARGUMENT',
+      message: expect.stringContaining("one whose UDP socket is in the overlay's network namespace") as string,
+    })
+  }
+  expect(JSON.stringify(await listed(there.container.netns, `vx${VNI}`))).not.toContain(far.mac)
+  expect(await overlay.addEndpoints(link(`vx${VNI}`, here.container.netns), [far])).toMatchObject({ applied: 1 })
 })
 
 test('a container that moves to a node whose SA is refused is at neither, until a reconciliation has the SA', async () => {

@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { Overlay } from '../../lib/index.js'
+import { Overlay, type OverlayOptions, PartialFailure, type Report } from '../../lib/index.js'
 import { Operation, State } from '../../lib/kernel/records.js'
 import { Endpoints } from '../../lib/vxlan/endpoints.js'
 import { key } from './model.js'
@@ -17,7 +17,7 @@ export interface Linked {
  * An Overlay and a link's endpoints, on models of the SAD and of the link's entries: whenever one of these changes, all FDB
  * entries have to lead to where there is an SA.
  */
-export async function openedWithLink(): Promise<Linked> {
+export async function openedWithLink(options: Partial<OverlayOptions> = {}): Promise<Linked> {
   const ports = new ModelPorts()
   const neighbours = new NeighbourKernel()
   const encrypted = (vtep: string) => ports.kernel.outboundTo(vtep).length > 0
@@ -31,7 +31,7 @@ export async function openedWithLink(): Promise<Linked> {
     }
     return said
   }
-  const overlay = Overlay.over({ local: LOCAL }, ports)
+  const overlay = Overlay.over({ local: LOCAL, ...options }, ports)
   await overlay.addNetworks([4096])
   await overlay.setKeys([key(1)])
   const endpoints = new Endpoints({ link: 'vx0' }, neighbours.link())
@@ -41,4 +41,14 @@ export async function openedWithLink(): Promise<Linked> {
 /** Of each peer, by its address. */
 export function references({ peers }: Overlay): Map<string, number> {
   return new Map([...peers].map(({ address, references }): [string, number] => [address, references]).sort())
+}
+
+/** The report of a call that was not all done. */
+export async function refused(call: Promise<unknown>): Promise<Report> {
+  const error: unknown = await call.then(
+    () => expect.unreachable(),
+    (reason: unknown) => reason,
+  )
+  if (!(error instanceof PartialFailure)) throw error
+  return error.report
 }

@@ -2,12 +2,14 @@ import { familyOf, keyText } from '../../lib/base/address-key.js'
 import { formatMac } from '../../lib/base/packed-mac.js'
 import { Neighbour, NeighbourOperation, NeighbourReader } from '../../lib/kernel/neighbour-records.js'
 import { RecordReader } from '../../lib/kernel/records.js'
+import type { LinkView, NeighbourChannel } from '../../lib/kernel/neighbours.js'
 import type { NativeOutcome } from '../../lib/native.js'
-import type { EndpointLink, OpenLink } from '../../lib/vxlan/endpoint-link.js'
+import { EndpointLink } from '../../lib/vxlan/endpoint-link.js'
 import type { Endpoint } from '../../lib/vxlan/endpoints.js'
 
 const ENOENT = 2
 const ENOMEM = 12
+const ENODEV = 19
 const COMPLETE = 0
 const LATE = 2
 
@@ -18,6 +20,14 @@ const LATE = 2
 export class NeighbourKernel {
   readonly fdb = new Map<string, Uint8Array>()
   readonly neighbours = new Map<string, Uint8Array>()
+  /** The link whose entries they are; undefined: there is none. */
+  view: LinkView | undefined = {
+    ...{ index: 7, kind: 'vxlan', family: undefined, isExternal: false, vni: 4096, port: 4789 },
+    linkNamespace: undefined,
+  }
+  /** What reading them fails with. */
+  unreadable: Error | undefined
+  isClosed = false
   /** Of the operations to come: refused ones, and where it is broken off. */
   refuse: (index: number) => boolean = () => false
   breakAt = Infinity
@@ -42,22 +52,25 @@ export class NeighbourKernel {
 
   link(): EndpointLink {
     const read = (entries: Map<string, Uint8Array>) =>
-      Promise.resolve(Uint8Array.from(Buffer.concat([...entries.values()])))
+      this.unreadable === undefined
+        ? Promise.resolve(Uint8Array.from(Buffer.concat([...entries.values()])))
+        : Promise.reject(this.unreadable)
     const channel = {
+      link: () => Promise.resolve(this.view),
+      lock: () => Promise.resolve(undefined),
       commit: (records: Uint8Array) => this.commit(records),
       readFdb: () => read(this.fdb),
       readNeighbours: (_link: number, family: number) => (family === 2 ? read(this.neighbours) : read(new Map())),
+      close: () => Promise.resolve(void (this.isClosed = true)),
     }
-    const open = { channel, index: 7, family: undefined, vni: 4096, port: 4789 } as unknown as OpenLink
-    const found = () => Promise.resolve(open)
-    return {
-      known: open,
-      open: found,
-      find: found,
-      look: found,
-      forget: () => undefined,
-      close: found,
-    } as unknown as EndpointLink
+    return new EndpointLink('vx0', {}, () => Promise.resolve(channel as unknown as NeighbourChannel))
+  }
+
+  /** The link is deleted, and made again with other settings: it has no entries then. */
+  remake(change: Partial<LinkView>): void {
+    this.view = { ...this.view!, index: this.view!.index + 1, ...change }
+    this.fdb.clear()
+    this.neighbours.clear()
   }
 
   /** As `bridge` and `ip` would list it. */
@@ -72,6 +85,7 @@ export class NeighbourKernel {
     const [mac, address] = textsOf(record)
     const fields = new RecordReader(record)
     fields.next()
+    if (fields.u32(Neighbour.interfaceIndex) !== this.view?.index) return ENODEV
     const isFdb = fields.u8(Neighbour.family) === 7
     const [entries, key] = isFdb ? [this.fdb, mac] : [this.neighbours, address]
     if (fields.u8(Neighbour.operation) === NeighbourOperation.set) {

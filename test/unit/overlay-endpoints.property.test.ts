@@ -22,7 +22,7 @@ const endpoint = fc.record({
   vtep: fc.constantFrom(...VTEPS),
 })
 const step = fc.record({
-  what: fc.constantFrom('add', 'add', 'remove', 'reconcile', 'rotate', 'endpoints.reconcile'),
+  what: fc.constantFrom('add', 'add', 'remove', 'reconcile', 'rotate', 'removePeers'),
   endpoints: fc.uniqueArray(endpoint, { maxLength: 5, size: 'max', selector: ({ ip }) => ip }),
   /** Of some messages to the SAD, and to the link, the one that is refused; and after how many each is broken off. */
   peers: fc.nat({ max: 15 }),
@@ -56,7 +56,7 @@ test('an FDB entry leads to where there is an SA, and an endpoint has one refere
             const next = ++tag
             await overlay.updateKeys({ add: key(next), primary: next, prune: next - 1 })
           } else if (what === 'reconcile') await overlay.reconcile()
-          else await endpoints.reconcile()
+          else await overlay.removePeers(VTEPS)
         }
         await call().catch((error: unknown) => {
           const code = (error as { code?: string }).code

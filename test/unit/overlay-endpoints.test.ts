@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest'
-import { InvalidArgument, InvalidState, Overlay, PartialFailure, type Report } from '../../lib/index.js'
+import { InvalidArgument, InvalidState, Overlay } from '../../lib/index.js'
+import { Policy } from '../../lib/kernel/records.js'
 import { Endpoints, type Endpoint } from '../../lib/vxlan/endpoints.js'
-import { openedWithLink, references } from './linked.js'
+import { openedWithLink, references, refused } from './linked.js'
 import { key } from './model.js'
+import { NeighbourKernel } from './neighbour-model.js'
 import { fair, LOCAL, ModelPorts } from './stories.js'
 
 /** What an Overlay makes of endpoints, call by call. */
@@ -10,15 +12,6 @@ import { fair, LOCAL, ModelPorts } from './stories.js'
 const [A, B] = ['10.0.0.2', '10.0.0.3']
 const at = (i: number, vtep: string): Endpoint => ({ ip: `10.1.0.${i}`, mac: `02:00:00:00:00:0${i}`, vtep })
 const stormy = { ...fair, refuses: () => true }
-
-async function refused(call: Promise<unknown>): Promise<Report> {
-  const error: unknown = await call.then(
-    () => expect.unreachable(),
-    (reason: unknown) => reason,
-  )
-  if (!(error instanceof PartialFailure)) throw error
-  return error.report
-}
 
 const HELD = 'ERR_XFRMESH_HELD_BACK'
 
@@ -73,8 +66,6 @@ test('the entry to a peer that was refused is held back, and made by a reconcili
   expect(neighbours.listed.fdb).toEqual(new Map([[at(1, A).mac, A]]))
   expect(overlay.peers.get(B)).toMatchObject({ references: 1, state: 'degraded' })
   expect((await overlay.status()).degraded).toContain('vx0: 1 endpoints lack entries; reconcile() mends it')
-  // Not by whoever asks before.
-  expect((await refused(endpoints.reconcile())).failures.map(({ code }) => code)).toEqual([HELD])
   expect((await refused(overlay.addEndpoints(endpoints, [at(2, B)]))).failures.map(({ code }) => code)).toEqual([
     'ENOMEM',
     HELD,
@@ -200,6 +191,21 @@ test('a call that is wrong anywhere changes nothing', async () => {
   expect([neighbours.operations, ports.kernel.states.size, endpoints.size, overlay.peers.size]).toEqual([0, 0, 0, 0])
 })
 
+test('callers and endpoints have references of their own, and neither takes those of the other', async () => {
+  const { ports, neighbours, overlay, endpoints } = await openedWithLink()
+  await overlay.addEndpoints(endpoints, [at(1, A), at(2, A)])
+  expect(await overlay.removePeers([A, A, A])).toMatchObject({ applied: 0, unchanged: 3, operations: 0 })
+  expect(references(overlay)).toEqual(new Map([[A, 2]]))
+  await overlay.addPeers([A])
+  expect(references(overlay)).toEqual(new Map([[A, 3]]))
+  await overlay.removeEndpoints(endpoints, [at(1, A), at(2, A)])
+  expect(neighbours.listed.fdb.size).toBe(0)
+  expect(references(overlay)).toEqual(new Map([[A, 1]]))
+  expect(ports.kernel.outboundTo(A).length).toBe(1)
+  expect(await overlay.removePeers([A, A])).toMatchObject({ applied: 1, unchanged: 1 })
+  expect(ports.kernel.states.size).toBe(0)
+})
+
 test("endpoints are one's: an overlay's, another's, or the caller's own", async () => {
   const { neighbours, overlay, endpoints } = await openedWithLink()
   neighbours.onLead = () => undefined
@@ -210,12 +216,98 @@ test("endpoints are one's: an overlay's, another's, or the caller's own", async 
   for (const call of ['add', 'remove', 'replace'] as const) {
     await expect(endpoints[call]([at(1, A)])).rejects.toThrow(/change them by its addEndpoints\(\) and removeEndpoints/)
   }
+  for (const dryRun of [false, true]) {
+    await expect(endpoints.reconcile({ dryRun })).rejects.toThrow(/mend them by its reconcile\(\)/)
+  }
   const other = Overlay.over({ local: LOCAL }, new ModelPorts())
   await other.addNetworks([4096])
   await other.setKeys([key(1)])
   await expect(other.addEndpoints(endpoints, [at(1, A)])).rejects.toThrow(/those of another overlay/)
+  // With the last of them they are everybody's again.
+  await overlay.removeEndpoints(endpoints, [at(2, A)])
   expect(await endpoints.reconcile()).toMatchObject({ plan: [] })
-  // Once they are closed the overlay goes on without.
+  await other.addEndpoints(endpoints, [at(1, A)])
+  await expect(overlay.addEndpoints(endpoints, [at(2, A)])).rejects.toThrow(/those of another overlay/)
+})
+
+test('an overlay that is closed lets go of its endpoints: entries stay, and whoever adds them again has them', async () => {
+  const { ports, neighbours, overlay, endpoints } = await openedWithLink()
+  await overlay.addEndpoints(endpoints, [at(1, A), at(2, B)])
+  await overlay.close()
+  const { listed } = neighbours
+  expect([endpoints.size, listed.fdb.size]).toEqual([0, 2])
+  expect(await endpoints.add([at(1, A), at(2, B)])).toMatchObject({ applied: 2 })
+  expect(await endpoints.remove([at(1, A)])).toMatchObject({ applied: 1 })
+  await endpoints.replace([])
+  expect(neighbours.listed.fdb.size).toBe(0)
+  const next = Overlay.over({ local: LOCAL }, ports)
+  await next.addNetworks([4096])
+  await next.setKeys([key(1)])
+  await next.addEndpoints(endpoints, [at(1, A)])
+  expect(neighbours.listed.fdb).toEqual(new Map([[at(1, A).mac, A]]))
+  await next.close({ flush: true })
+  expect([neighbours.listed.fdb.size, ports.kernel.states.size, neighbours.isClosed]).toEqual([0, 0, false])
   await endpoints.close()
-  expect(await overlay.reconcile()).toMatchObject({ plan: [] })
+  expect(neighbours.isClosed).toBe(true)
+})
+
+test("endpoints that are closed first are the overlay's until it has none left", async () => {
+  const { ports, neighbours, overlay, endpoints } = await openedWithLink()
+  await overlay.addEndpoints(endpoints, [at(1, A), at(2, A)])
+  await endpoints.close()
+  const late = overlay.addEndpoints(endpoints, [at(3, A)])
+  await expect(late).rejects.toMatchObject({ code: 'ERR_XFRMESH_CLOSED' })
+  await expect(endpoints.reconcile()).rejects.toMatchObject({ code: 'ERR_XFRMESH_CLOSED' })
+  neighbours.fdb.clear()
+  expect(await overlay.reconcile()).toMatchObject({ added: 2 })
+  expect(await overlay.removeEndpoints(endpoints, [at(1, A)])).toMatchObject({ applied: 1 })
+  expect(neighbours.isClosed).toBe(false)
+  expect(await overlay.removeEndpoints(endpoints, [at(2, A)])).toMatchObject({ applied: 1 })
+  expect([neighbours.listed.fdb.size, ports.kernel.states.size, neighbours.isClosed]).toEqual([0, 0, true])
+  await expect(overlay.removeEndpoints(endpoints, [])).rejects.toMatchObject({ code: 'ERR_XFRMESH_CLOSED' })
+})
+
+test.for([false, true])('endpoints that are closed first end with the overlay; flush: %s', async (flush) => {
+  const { ports, neighbours, overlay, endpoints } = await openedWithLink()
+  await overlay.addEndpoints(endpoints, [at(1, A)])
+  await endpoints.close()
+  await overlay.close({ flush })
+  expect(neighbours.isClosed).toBe(true)
+  const left = flush ? 0 : 1
+  expect([neighbours.listed.fdb.size, ports.kernel.outboundTo(A).length, ports.guarded.size]).toEqual([
+    left,
+    left,
+    left,
+  ])
+})
+
+test('endpoints that are closed while a reconciliation waits for them keep it from nothing', async () => {
+  const { neighbours, overlay, endpoints } = await openedWithLink()
+  const second = new NeighbourKernel()
+  const other = new Endpoints({ link: 'vx0' }, second.link())
+  await overlay.addEndpoints(endpoints, [at(1, A)])
+  await overlay.addEndpoints(other, [at(2, A)])
+  neighbours.fdb.clear()
+  second.fdb.clear()
+  const held = endpoints.held.bind(endpoints)
+  endpoints.held = (holder, work) =>
+    held(holder, (entries) => {
+      void other.close()
+      return work(entries)
+    })
+  expect(await overlay.reconcile()).toMatchObject({ added: 2 })
+  expect([neighbours.listed.fdb.size, second.listed.fdb.size]).toEqual([1, 1])
+})
+
+test("what is sent by a peer's own policy that is not as it should be is not ready", async () => {
+  const { ports, neighbours, overlay, endpoints } = await openedWithLink({ policies: 'per-peer' })
+  await overlay.addEndpoints(endpoints, [at(1, A)])
+  for (const policy of ports.kernel.policies.values()) policy[Policy.priority]! ^= 1
+  ports.weather = stormy
+  const { failures } = await refused(overlay.reconcile())
+  expect(failures.map(({ code }) => code)).toEqual(['ENOMEM', HELD])
+  expect(neighbours.listed.fdb.size).toBe(0)
+  ports.weather = fair
+  await overlay.reconcile()
+  expect(neighbours.listed.fdb.size).toBe(1)
 })

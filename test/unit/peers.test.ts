@@ -52,6 +52,23 @@ describe('references', () => {
     expect(table.drop(slot)).toBe(0)
     expect([table.references[slot], table.wanted]).toEqual([0, 0])
   })
+
+  test('of callers and of endpoints are counted apart', () => {
+    const table = new PeerTable(AF_INET)
+    const slot = insert(table, '10.0.0.2')
+    expect(table.retain(slot, 'endpoints')).toBe(1)
+    expect(table.drop(slot)).toBe(0)
+    expect(table.retain(slot)).toBe(2)
+    expect(table.drop(slot, 'endpoints')).toBe(1)
+    expect(table.drop(slot, 'endpoints')).toBe(0)
+    expect([table.references[slot], table.wanted]).toEqual([1, 1])
+    table.retain(slot, 'endpoints')
+    table.release(slot)
+    expect(table.drop(insert(table, '10.0.0.2'), 'endpoints')).toBe(0)
+    table.retain(slot, 'endpoints')
+    table.dropAll()
+    expect([table.drop(slot, 'endpoints'), table.references[slot], table.wanted]).toEqual([0, 0, 0])
+  })
 })
 
 test('a peer is swept once nothing of it is left', () => {

@@ -34,6 +34,8 @@ export class ModelPorts implements Ports {
   /** Messages taken, dumps read. */
   operations = 0
   reads = 0
+  /** Of the firewall's table. */
+  tampered = false
 
   readonly xfrm: XfrmPort = {
     commit: (records, { keys }, signal) => Promise.resolve(this.#commit(records, keys, signal)),
@@ -54,10 +56,15 @@ export class ModelPorts implements Ports {
     },
     read: () => Promise.resolve(this.#firewall()),
     restore: (networks) => {
+      this.tampered = false
       this.guarded.clear()
       for (const vni of networks) this.guarded.add(vni)
       return Promise.resolve()
     },
+  }
+
+  hasSocketOf({ linkNamespace }: { linkNamespace: number | undefined }): Promise<boolean> {
+    return Promise.resolve(linkNamespace === undefined)
   }
 
   close(): Promise<void> {
@@ -68,7 +75,7 @@ export class ModelPorts implements Ports {
     const networks = new Set(this.guarded)
     return {
       exists: networks.size > 0,
-      intact: networks.size > 0,
+      intact: networks.size > 0 && !this.tampered,
       differences: [],
       networks,
       otherPort: undefined,

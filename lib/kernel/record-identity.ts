@@ -87,6 +87,19 @@ export function attributeAt(records: Uint8Array, at: number, type: number): numb
   return -1
 }
 
+/** The types of the attributes in a record's tail, in order. */
+export function attributeTypes(records: Uint8Array, at: number): number[] {
+  const types: number[] = []
+  const end = at + recordLength(records, at)
+  for (let place = at + HEAD_BYTES; place + 4 <= end;) {
+    const length = u16(records, place)
+    if (length < 4) break
+    types.push(u16(records, place + 2))
+    place += (length + 3) & ~3
+  }
+  return types
+}
+
 function sameAttribute(a: Uint8Array, atA: number, b: Uint8Array, atB: number, type: number): boolean {
   const [inA, inB] = [attributeAt(a, atA, type), attributeAt(b, atB, type)]
   if (inA < 0 || inB < 0) return inA === inB

@@ -44,6 +44,11 @@ export function sequenceNumbers(bytes: Uint8Array, at: number): SequenceNumbers 
   return { sent: number(Word.sentLow, Word.sentHigh), received: number(Word.receivedLow, Word.receivedHigh) }
 }
 
+/** The window, in packets, of a struct xfrm_replay_state_esn that starts there. */
+export function replayWindow(bytes: Uint8Array, at: number): number {
+  return new DataView(bytes.buffer, bytes.byteOffset + at).getUint32(Word.window * 4, LITTLE_ENDIAN)
+}
+
 /** The same structure of an SA that has sent and received nothing. */
 export function unusedReplay(payload: Uint8Array): Uint8Array {
   const still = new Uint8Array(payload.length)

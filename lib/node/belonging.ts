@@ -1,18 +1,54 @@
 import { ADDRESS_BYTES, type Family } from '../base/address.js'
+import { U16 } from '../base/check.js'
+import { type Prefix, widthOf } from '../base/prefix.js'
 import { viewOf } from '../kernel/attributes.js'
-import { attributeAt } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, Policy, State } from '../kernel/records.js'
-import { DIRECTION_OUT, FLAG_ESN, IPPROTO_ESP, MODE_TUNNEL, XFRMA } from '../kernel/xfrm-names.js'
+import { attributeAt, attributeTypes } from '../kernel/record-identity.js'
+import { LITTLE_ENDIAN, Policy, State, Tail } from '../kernel/records.js'
+import {
+  DIRECTION_FWD,
+  DIRECTION_IN,
+  DIRECTION_OUT,
+  FLAG_ESN,
+  IPPROTO_ESP,
+  IPPROTO_UDP,
+  MODE_TUNNEL,
+  XFRMA,
+} from '../kernel/xfrm-names.js'
 import { TemplateLayout } from '../kernel/xfrm-parts.js'
-import type { Settings } from './settings.js'
-import { Purpose, remoteKey } from './tunnels.js'
+import { replayWindow } from '../kernel/xfrm-replay.js'
+import { FORWARD_PRIORITY } from './objects.js'
+import { REPLAY_WINDOW } from './sequences.js'
+import type { Remote, Settings } from './settings.js'
+import {
+  decryptMark,
+  inboundMark,
+  keyIdOf,
+  type Mark,
+  outboundMark,
+  proxyMark,
+  Purpose,
+  remoteKey,
+  spiOf,
+} from './tunnels.js'
 
 /** In place of a far end: of policies that are no node's. */
 export const SHARED = 'shared'
 
+/** Whose a policy is. */
+export interface Ownership {
+  /** The other end of its tunnel, as {@link remoteKey} has it, or {@link SHARED}. */
+  readonly far: string
+  /**
+   * Whether it says so by itself. One that lets in what a tunnel brought, where no marks are, has no SPI that would: it is
+   * ours if the way out of the same ranges is, or if a node has just those.
+   */
+  readonly isCertain: boolean
+}
+
 /**
- * Tells what is ours, and whose: what has the form of ours, which is its reqid, tunnel mode, and an address of this node at
- * one end. Other tools use the same reqids.
+ * Tells what is ours, and whose. Other tools use the same reqids, between the same addresses, so that is not enough: ours
+ * has an SPI that derives from its source, ESN and our window, marks that agree with the key, the priority and the kind of
+ * selector that we give. What has all but one of these is another's: it stays as it is.
  */
 export class Belonging {
   readonly #settings: Settings
@@ -26,62 +62,210 @@ export class Belonging {
 
   /** Whether a state leads to this node. */
   isInbound(records: Uint8Array, at: number): boolean {
-    return this.#isHere(records, at + State.destination, records[at + State.family]!)
+    const family = records[at + State.family]!
+    return this.purposes.some((purpose) => this.#isHere(records, at + State.destination, family, purpose))
   }
 
   /** The other end of a state of ours, as {@link remoteKey} has it; undefined: it is not ours. */
   ofState(records: Uint8Array, at: number): string | undefined {
     const view = viewOf(records)
-    const isOurs =
-      this.purposes.some((purpose) => purpose === view.getUint32(at + State.reqid, LITTLE_ENDIAN)) &&
-      records[at + State.protocol] === IPPROTO_ESP &&
-      records[at + State.mode] === MODE_TUNNEL &&
-      (records[at + State.flags]! & FLAG_ESN) !== 0 &&
-      // Larval: it stands for a packet that found none, and goes by itself.
-      view.getUint32(at + State.spi, LITTLE_ENDIAN) !== 0 &&
-      attributeAt(records, at, XFRMA.MARK) < 0 === (this.#settings.marks === false)
-    return isOurs
-      ? this.#far(records, at + State.source, at + State.destination, records[at + State.family]!)
-      : undefined
+    const purpose = this.#purpose(view.getUint32(at + State.reqid, LITTLE_ENDIAN))
+    const isTunnel = records[at + State.protocol] === IPPROTO_ESP && records[at + State.mode] === MODE_TUNNEL
+    if (purpose === undefined || !isTunnel || !hasOurWindow(records, at)) return undefined
+    if (foreign.some((type) => attributeAt(records, at, type) >= 0)) return undefined
+    const family = records[at + State.family]!
+    const inbound = this.#isHere(records, at + State.destination, family, purpose)
+    if (!inbound && !this.#isHere(records, at + State.source, family, purpose)) return undefined
+    const spi = view.getUint32(at + State.spi, LITTLE_ENDIAN)
+    if (!this.#derives(spi, records, at + State.source)) return undefined
+    const mark = markOf(records, at)
+    const isMarked =
+      this.#settings.marks === false ? mark === undefined : inbound ? isInboundMark(mark) : isOutboundMark(mark, spi)
+    return isMarked ? farOf(records, at + (inbound ? State.source : State.destination), family) : undefined
   }
 
-  /** The other end of the tunnel of a policy of ours, or {@link SHARED}; undefined: it is not ours. */
-  ofPolicy(records: Uint8Array, at: number): string | undefined {
-    const family = records[at + Policy.family]!
+  /** Whose a policy is; undefined: it is not ours. */
+  ofPolicy(records: Uint8Array, at: number): Ownership | undefined {
     const template = attributeAt(records, at, XFRMA.TMPL)
-    if (template < 0 || records[template + TemplateLayout.mode] !== MODE_TUNNEL) return undefined
-    const outbound = records[at + Policy.direction] === DIRECTION_OUT
-    const marked = attributeAt(records, at, XFRMA.MARK) >= 0
-    // Those for what goes on have none.
-    if (marked && this.#settings.marks === false) return undefined
-    if (outbound && !marked && this.#settings.marks !== false) return undefined
+    if (template < 0 || !isPlain(records, at)) return undefined
+    const view = viewOf(records)
+    const purpose = this.#purpose(view.getUint32(template + TemplateLayout.reqid, LITTLE_ENDIAN))
+    const isTunnel =
+      view.getUint16(template - ATTRIBUTE_HEAD, LITTLE_ENDIAN) === ATTRIBUTE_HEAD + TemplateLayout.bytes &&
+      records[template + TemplateLayout.protocol] === IPPROTO_ESP &&
+      records[template + TemplateLayout.mode] === MODE_TUNNEL
+    if (purpose === undefined || !isTunnel) return undefined
     const [source, destination] = [template + TemplateLayout.source, template + TemplateLayout.destination]
-    if (!outbound && isZero(records, source)) {
-      return this.#settings.marks !== false && this.#isHere(records, destination, family) ? SHARED : undefined
+    const outbound = records[at + Policy.direction] === DIRECTION_OUT
+    const family = records[at + Policy.family]!
+    const spi = view.getUint32(template + TemplateLayout.spi)
+    if (!this.#isHere(records, outbound ? source : destination, family, purpose)) return undefined
+    if (outbound ? !this.#derives(spi, records, source) : spi !== 0) return undefined
+    const far = farOf(records, outbound ? destination : source, family)
+    return this.#settings.marks === false
+      ? this.#chosenByRanges(records, at, purpose, far)
+      : this.#chosenByMark(records, at, purpose, far, spi)
+  }
+
+  /** Whether a policy that lets in selects what comes from a node to here. */
+  selectsFrom(node: Remote, records: Uint8Array, at: number): boolean {
+    const { local } = this.#settings
+    const has = (ranges: readonly Prefix[], address: number, length: number) =>
+      ranges.some((range) => isRange(records, at + address, at + length, range))
+    const isHost = (ends: ReadonlyMap<Family, { bytes: Uint8Array }>, address: number, length: number) => {
+      const family = records[at + Policy.family] as Family
+      const end = ends.get(family)
+      return end !== undefined && isRange(records, at + address, at + length, { ...end, length: widthOf(family) })
     }
-    return this.#far(records, source, destination, family)
+    return records[at + Policy.protocol] === IPPROTO_UDP
+      ? isHost(node.overlay, Policy.source, Policy.sourcePrefix) &&
+          isHost(local.overlay, Policy.destination, Policy.destinationPrefix)
+      : has(node.subnets, Policy.source, Policy.sourcePrefix) &&
+          has(local.subnets, Policy.destination, Policy.destinationPrefix)
   }
 
-  /** The end that is not this node's; undefined if neither is. */
-  #far(records: Uint8Array, source: number, destination: number, family: number): string | undefined {
-    const far = this.#isHere(records, destination, family)
-      ? source
-      : this.#isHere(records, source, family)
-        ? destination
-        : undefined
-    return far === undefined ? undefined : remoteKey(records.subarray(far, far + ADDRESS_BYTES), family as Family)
+  #chosenByRanges(records: Uint8Array, at: number, purpose: Purpose, far: string): Ownership | undefined {
+    const view = viewOf(records)
+    const port = (offset: number) => view.getUint16(at + offset, LITTLE_ENDIAN)
+    // Of an earlier process the port may have been another.
+    const isSelector =
+      purpose === Purpose.pods
+        ? selectsAllPorts(records, at)
+        : records[at + Policy.protocol] === IPPROTO_UDP &&
+          port(Policy.destinationPortMask) === U16 &&
+          port(Policy.sourcePortMask) === 0
+    if (!isSelector || priorityOf(records, at) !== 0 || markOf(records, at) !== undefined) return undefined
+    return { far, isCertain: records[at + Policy.direction] === DIRECTION_OUT }
   }
 
-  #isHere(records: Uint8Array, at: number, family: number): boolean {
+  #chosenByMark(records: Uint8Array, at: number, purpose: Purpose, far: string, spi: number): Ownership | undefined {
+    if (!selectsAllPorts(records, at)) return undefined
+    const [direction, priority, mark] = [records[at + Policy.direction], priorityOf(records, at), markOf(records, at)]
+    const ours = { far, isCertain: true }
+    if (direction === DIRECTION_OUT) return priority === 0 && isOutboundMark(mark, spi) ? ours : undefined
+    if (purpose === Purpose.overlay) {
+      return direction === DIRECTION_IN && priority === 0 && isMark(mark, decryptMark) ? ours : undefined
+    }
+    const isForAll =
+      far === farOf(nowhere, 0, records[at + Policy.family]!) &&
+      records[at + Policy.sourcePrefix] === 0 &&
+      records[at + Policy.destinationPrefix] === 0
+    const isShared =
+      direction === DIRECTION_FWD
+        ? mark === undefined && priority === FORWARD_PRIORITY
+        : (isMark(mark, decryptMark) && priority <= 1) || (isMark(mark, proxyMark) && priority === 0)
+    return isForAll && isShared ? { far: SHARED, isCertain: true } : undefined
+  }
+
+  #purpose(reqid: number): Purpose | undefined {
+    return this.purposes.find((purpose) => purpose === reqid)
+  }
+
+  /** Whether an SPI is one of those of what the address there sends. */
+  #derives(spi: number, records: Uint8Array, source: number): boolean {
+    const id = keyIdOf(spi)
+    return id !== 0 && spi === spiOf(records.subarray(source, source + ADDRESS_BYTES), id, this.#settings)
+  }
+
+  #isHere(records: Uint8Array, at: number, family: number, purpose: Purpose): boolean {
     const { addresses, overlay } = this.#settings.local
-    return [addresses, overlay].some((ends) => {
-      const here = ends.get(family as Family)
-      return here !== undefined && Buffer.compare(here.bytes, records.subarray(at, at + ADDRESS_BYTES)) === 0
-    })
+    const here = (purpose === Purpose.pods ? addresses : overlay).get(family as Family)
+    return here !== undefined && Buffer.compare(here.bytes, records.subarray(at, at + ADDRESS_BYTES)) === 0
   }
 }
 
-function isZero(bytes: Uint8Array, at: number): boolean {
-  for (let i = 0; i < ADDRESS_BYTES; i++) if (bytes[at + i] !== 0) return false
-  return true
+/** What a policy selects, as a text: that of one way, or of the way back, is the same for both. */
+export function selectionOf(records: Uint8Array, at: number, isBack = false): string {
+  const text = (from: number, to: number) => Buffer.from(records.subarray(at + from, at + to)).toString('latin1')
+  const ends = [
+    text(Policy.source, Policy.source + ADDRESS_BYTES) + text(Policy.sourcePrefix, Policy.sourcePrefix + 1),
+    text(Policy.destination, Policy.source) + text(Policy.destinationPrefix, Policy.sourcePrefix),
+  ]
+  if (isBack) ends.reverse()
+  const more = [
+    text(Policy.family, Policy.family + 1),
+    text(Policy.protocol, Policy.protocol + 1),
+    text(Policy.destinationPort, Policy.sourcePort),
+  ]
+  return [...ends, ...more].join('|')
 }
+
+const ATTRIBUTE_HEAD = 4
+const nowhere = new Uint8Array(ADDRESS_BYTES)
+
+/** What no SA of ours has. */
+const foreign = [XFRMA.IF_ID, XFRMA.ENCAP, Tail.selector]
+/** All that a policy of ours has. */
+const known: ReadonlySet<number> = new Set([XFRMA.TMPL, XFRMA.MARK])
+
+function hasOurWindow(records: Uint8Array, at: number): boolean {
+  const replay = attributeAt(records, at, XFRMA.REPLAY_ESN_VAL)
+  return (records[at + State.flags]! & FLAG_ESN) !== 0 && replay >= 0 && replayWindow(records, replay) === REPLAY_WINDOW
+}
+
+/** Whether a policy allows, and has nothing beside its selector, template, mark and priority. */
+function isPlain(records: Uint8Array, at: number): boolean {
+  const view = viewOf(records)
+  return (
+    records[at + Policy.action] === 0 &&
+    records[at + Policy.flags] === 0 &&
+    view.getUint32(at + Policy.interfaceIndex, LITTLE_ENDIAN) === 0 &&
+    attributeTypes(records, at).every((type) => known.has(type))
+  )
+}
+
+function selectsAllPorts(records: Uint8Array, at: number): boolean {
+  const view = viewOf(records)
+  return (
+    records[at + Policy.protocol] === 0 &&
+    view.getUint16(at + Policy.destinationPortMask, LITTLE_ENDIAN) === 0 &&
+    view.getUint16(at + Policy.sourcePortMask, LITTLE_ENDIAN) === 0
+  )
+}
+
+function isRange(
+  records: Uint8Array,
+  address: number,
+  length: number,
+  range: Pick<Prefix, 'bytes' | 'length'>,
+): boolean {
+  return (
+    records[length] === range.length &&
+    Buffer.compare(range.bytes, records.subarray(address, address + ADDRESS_BYTES)) === 0
+  )
+}
+
+function priorityOf(records: Uint8Array, at: number): number {
+  return viewOf(records).getUint32(at + Policy.priority, LITTLE_ENDIAN)
+}
+
+function farOf(records: Uint8Array, at: number, family: number): string {
+  return remoteKey(records.subarray(at, at + ADDRESS_BYTES), family as Family)
+}
+
+function markOf(records: Uint8Array, at: number): Mark | undefined {
+  const mark = attributeAt(records, at, XFRMA.MARK)
+  if (mark < 0) return undefined
+  const view = viewOf(records)
+  return { value: view.getUint32(mark, LITTLE_ENDIAN), mask: view.getUint32(mark + 4, LITTLE_ENDIAN) }
+}
+
+function isMark(found: Mark | undefined, { value, mask }: Mark): boolean {
+  return found?.value === value && found.mask === mask
+}
+
+/** Whether it is the mark of what is to be encrypted for any node under a key. */
+function isOutboundMark(found: Mark | undefined, keyId: number): boolean {
+  return found !== undefined && nodeIdOf(found) !== 0 && isMark(found, outboundMark(nodeIdOf(found), keyId))
+}
+
+/** Whether it is the mark of what came from any node. */
+function isInboundMark(found: Mark | undefined): boolean {
+  return found !== undefined && nodeIdOf(found) !== 0 && isMark(found, inboundMark(nodeIdOf(found)))
+}
+
+function nodeIdOf({ value }: Mark): number {
+  return value >>> NODE_ID_SHIFT
+}
+
+const NODE_ID_SHIFT = 16

@@ -3,7 +3,7 @@ import { viewOf } from '../kernel/attributes.js'
 import { appendPlain, detailsOf } from '../kernel/record-details.js'
 import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { LITTLE_ENDIAN, NO_KEY, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
-import { type Belonging, SHARED } from './belonging.js'
+import { type Belonging, selectionOf, SHARED } from './belonging.js'
 import { type KeyDeriver, type StateKeys, wipe } from './derive.js'
 import type { NodeKeyring } from './keyring.js'
 import { appendGeneral } from './overlap.js'
@@ -41,6 +41,8 @@ export class Look {
   readonly #groups = new Map<string, Group>()
   /** Policies that are no node's. */
   readonly #shared: number[] = []
+  /** Policies that are a node's if one at that end has the ranges that they select; else another's. */
+  readonly #doubtful = new Map<string, number[]>()
   readonly #since = new Map<number, number>()
   #generals: Uint8Array = new Uint8Array(0)
 
@@ -58,7 +60,7 @@ export class Look {
 
   /** Whether anything is left that no node has taken. */
   get isEmpty(): boolean {
-    return this.#groups.size === 0
+    return this.#groups.size === 0 && this.#doubtful.size === 0
   }
 
   /** Policies that are no node's. */
@@ -88,11 +90,10 @@ export class Look {
     for (const ends of [node.addresses, node.overlay]) {
       for (const { bytes, family } of ends.values()) {
         const key = remoteKey(bytes, family)
-        const group = this.#groups.get(key)
-        if (group === undefined) continue
+        const { states, policies } = this.#groups.get(key) ?? { states: [], policies: [] }
         this.#groups.delete(key)
-        for (const at of group.states) this.#tokenize(at, node, boots)
-        parts.push(copied(this.#states, group.states), copied(this.#policies, group.policies))
+        for (const at of states) this.#tokenize(at, node, boots)
+        parts.push(copied(this.#states, states), copied(this.#policies, [...policies, ...this.#known(key, node)]))
       }
     }
     return new Uint8Array(Buffer.concat(parts))
@@ -110,6 +111,7 @@ export class Look {
   wipe(): void {
     for (const key of this.#keys) key.fill(0)
     this.#groups.clear()
+    this.#doubtful.clear()
   }
 
   async #readStates(): Promise<void> {
@@ -156,12 +158,32 @@ export class Look {
     const dropping = parts.length
     for (const reqid of belonging.purposes) parts.push((await xfrm.read({ ...query, reqid })).records)
     this.#policies = new Uint8Array(Buffer.concat(parts))
+    const doubtful: [far: string, at: number][] = []
+    const selections = new Set<string>()
     for (const [i, at] of startsOf(this.#policies).entries()) {
       if (i >= dropping && places.some((one) => sameIdentity(this.#policies, at, one, 0))) continue
-      const other = i < dropping ? SHARED : belonging.ofPolicy(this.#policies, at)
-      if (other === SHARED) this.#shared.push(at)
-      else if (other !== undefined) this.#group(other).policies.push(at)
+      const owner = i < dropping ? { far: SHARED, isCertain: true } : belonging.ofPolicy(this.#policies, at)
+      if (owner === undefined) continue
+      if (owner.far === SHARED) this.#shared.push(at)
+      else if (owner.isCertain) {
+        this.#group(owner.far).policies.push(at)
+        selections.add(selectionOf(this.#policies, at))
+      } else doubtful.push([owner.far, at])
     }
+    for (const [far, at] of doubtful) {
+      if (selections.has(selectionOf(this.#policies, at, true))) this.#group(far).policies.push(at)
+      else this.#doubtful.set(far, [...(this.#doubtful.get(far) ?? []), at])
+    }
+  }
+
+  /** Takes out the doubtful policies that are a node's after all. */
+  #known(key: string, node: Remote): number[] {
+    const some = this.#doubtful.get(key) ?? []
+    const isTheirs = (at: number) => this.#lookout.belonging.selectsFrom(node, this.#policies, at)
+    const left = some.filter((at) => !isTheirs(at))
+    if (left.length === 0) this.#doubtful.delete(key)
+    else this.#doubtful.set(key, left)
+    return some.filter(isTheirs)
   }
 
   /** What a state of ours says beside that it is there. */

@@ -43,7 +43,7 @@ import {
 
 /** Priorities of Cilium's policies: of the one that drops what is to be encrypted and has no other, and of forwarding. */
 const DROP_PRIORITY = 100
-const FORWARD_PRIORITY = 0xb9f
+export const FORWARD_PRIORITY = 0xb9f
 
 /** What a policy selects. */
 interface Selection {

@@ -8,7 +8,7 @@ import {
   startsOf,
 } from '../kernel/record-identity.js'
 import { Operation, Policy, RecordReader, RecordWriter, State } from '../kernel/records.js'
-import { ACTION_BLOCK, XFRMA } from '../kernel/xfrm-names.js'
+import { ACTION_BLOCK, DIRECTION_OUT, XFRMA } from '../kernel/xfrm-names.js'
 
 /**
  * What makes what is what should be, both as records of the objects of each owner. Phases come in an order that breaks
@@ -89,7 +89,7 @@ export class Planner {
       if (!sameRecord(is, before, should, at)) this.#change(owner, is, before, should, at)
     }
     const kept: Uint8Array[] = []
-    for (const at of left) {
+    for (const at of backFirst(is, left)) {
       if (mayKeep && this.#judge.keeps(is, at)) kept.push(is.subarray(at, at + recordLength(is, at)))
       else this.#push(this.#retirementOf(is, at), owner, is, at, Operation.deleteState, Operation.deletePolicy)
     }
@@ -175,6 +175,14 @@ function passedOn(phases: readonly Phase[]): readonly Phase[] {
     return { name: phase.name, records: writer.take(), owners }
   })
   return [...rebuilt, ...left]
+}
+
+/** Policies that let in are known for ours by the one that leads out: cut short, a removal leaves none without it. */
+function backFirst(records: Uint8Array, starts: Iterable<number>): number[] {
+  const isOut = (at: number) => isPolicyRecord(records, at) && records[at + Policy.direction] === DIRECTION_OUT
+  const [out, others]: [number[], number[]] = [[], []]
+  for (const at of starts) (isOut(at) ? out : others).push(at)
+  return [...others, ...out]
 }
 
 const FIRST_RETIREMENT = phaseNames.indexOf('retire encryption')

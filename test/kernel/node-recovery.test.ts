@@ -182,10 +182,12 @@ const damages: {
     what: 'an SA and policies of ours for nobody',
     ip: [
       `xfrm state add src 192.0.2.1 dst 192.0.2.77 proto esp spi 0x20d3 reqid 1 ${tunnel} ${key}`,
-      'xfrm policy add src 10.1.0.0/24 dst 10.77.0.0/24 dir out tmpl src 192.0.2.1 dst 192.0.2.77 proto esp reqid 1 mode tunnel',
+      'xfrm policy add src 10.1.0.0/24 dst 10.77.0.0/24 dir out tmpl src 192.0.2.1 dst 192.0.2.77 proto esp spi 0x20d3 reqid 1 mode tunnel',
+      'xfrm policy add src 10.77.0.0/24 dst 10.1.0.0/24 dir in tmpl src 192.0.2.77 dst 192.0.2.1 proto esp reqid 1 mode tunnel',
     ],
     steps: [
       'retire encryption: delete outbound SA, of no node: 192.0.2.1 to 192.0.2.77',
+      'retire policies: delete in policy, of no node: 10.77.0.0/24 to 10.1.0.0/24',
       'retire policies: delete out policy, of no node: 10.1.0.0/24 to 10.77.0.0/24',
     ],
   },
@@ -249,6 +251,39 @@ describe('reconcile() plans and mends', () => {
     }),
   )
 })
+
+test("another's tunnels from our address, under our reqid, to our gateway and to others, stay as they are", () =>
+  withNetns(async (netns) => {
+    const theirs = ['192.0.2.2', '192.0.2.77'].flatMap((gateway, i) => {
+      const [out, back] = [`src 192.0.2.1 dst ${gateway}`, `src ${gateway} dst 192.0.2.1`]
+      const [here, there] = ['10.1.0.0/24', `172.${16 + i}.0.0/24`]
+      const [sa, template] = [`reqid 1 mode tunnel ${key}`, 'proto esp reqid 1 mode tunnel']
+      return [
+        `xfrm state add ${out} proto esp spi 0xc1a2b3c${i} replay-window 32 ${sa}`,
+        `xfrm state add ${back} proto esp spi 0xc4d5e6f${i} replay-window 1024 flag esn ${sa}`,
+        // As strongSwan has it, and as one may write it by hand.
+        `xfrm policy add src ${here} dst ${there} dir out priority 371327 tmpl ${out} ${template}`,
+        `xfrm policy add src ${there} dst ${here} dir in tmpl ${back} ${template}`,
+        `xfrm policy add src ${there} dst ${here} dir fwd tmpl ${back} ${template}`,
+      ]
+    })
+    await ipBatch(netns, theirs)
+    const before = await dump(netns)
+    const still = async () => {
+      const { states, policies } = await dump(netns)
+      expect(states).toEqual(expect.arrayContaining(before.states))
+      expect(policies).toEqual(expect.arrayContaining(before.policies))
+    }
+    const node = await NodeEncryption.open({ netns, local, keys: keysOf(3) })
+    onTestFinished(() => node.close())
+    await node.upsert(OTHERS)
+    await still()
+    expect(await node.reconcile()).toMatchObject({ plan: [] })
+    await node.remove(['node2'])
+    await still()
+    await node.close({ flush: true })
+    expect(await dump(netns)).toEqual(before)
+  }))
 
 test("a policy of another's in the place of ours is named, and left as it is", () =>
   withNode({ marks: 'cilium' }, async (node, netns) => {

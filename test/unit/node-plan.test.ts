@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { identityKey, recordLength, startsOf } from '../../lib/kernel/record-identity.js'
-import { Operation, RecordWriter, State } from '../../lib/kernel/records.js'
+import { Operation, Policy, RecordWriter, State } from '../../lib/kernel/records.js'
+import { DIRECTION_OUT } from '../../lib/kernel/xfrm-names.js'
 import { Belonging } from '../../lib/node/belonging.js'
 import { parseKeys } from '../../lib/node/index.js'
 import { NodeKeyring } from '../../lib/node/keyring.js'
@@ -162,14 +163,14 @@ describe.each([false, 'cilium'] as const)('marks: %s', (marks) => {
     ])
   })
 
-  test('a removed node: what encrypts goes first, the policies last', () => {
+  test('a removed node: what encrypts goes first, the policies last, and of them those that lead out', () => {
     const world = new World(marks, [3])
     const is = world.records({ number: 2, boots: 1, subnets: [2] }, [3])
-    expect(names(world.plan([{ owner: 2, is, should: NOTHING }])).map(([name]) => name)).toEqual([
-      'retire encryption',
-      'retire decryption',
-      'retire policies',
-    ])
+    const plan = world.plan([{ owner: 2, is, should: NOTHING }])
+    expect(names(plan).map(([name]) => name)).toEqual(['retire encryption', 'retire decryption', 'retire policies'])
+    const { records } = plan.phases.find(({ name }) => name === 'retire policies')!
+    const isOut = startsOf(records).map((at) => records[at + Policy.direction] === DIRECTION_OUT)
+    expect(isOut).toEqual(marks === false ? [false, false, false, false, true, true] : [true, true])
   })
 
   test('a node that has booted anew: each SA is swapped in its place, and no policy touched', () => {

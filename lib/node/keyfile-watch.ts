@@ -1,6 +1,6 @@
-import { type FSWatcher, watch } from 'node:fs'
+import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { open, readlink } from 'node:fs/promises'
-import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { options as checkOptions } from '../base/check.js'
 import { InvalidArgument, XfrmeshError } from '../base/errors.js'
@@ -11,12 +11,16 @@ export interface WatchOptions {
   strict?: boolean
   /** Called with the keys each time the file says others. */
   onKeys: (keys: NodeKeys) => void
-  /** Called each time the file changed and is not usable; the keys before stay. */
+  /** Called each time the file changed and is not usable, or can't be watched any more; the keys before stay. */
   onError: (error: Error) => void
 }
 
 /** How long a file must have been left alone: whoever writes it in place does so in steps, each a file of its own. */
 const SETTLED_MS = 100
+/** How often that is waited for: a file that never is left alone is read all the same. */
+const MOST_WAITS = 20
+/** How long until what could not be watched is tried again. */
+const RETRY_MS = 1000
 /** Links followed, as the kernel does (MAXSYMLINKS). */
 const MOST_LINKS = 40
 
@@ -32,6 +36,12 @@ export class KeysFileWatch implements AsyncDisposable {
   #watchers: FSWatcher[] = []
   #events = 0
   #looking: Promise<void> | undefined
+  /** Why not all can be watched, as it was last told. */
+  #trouble: string | undefined
+  /** Why the file was not usable when it was last read, and whether anything was seen to happen since. */
+  #unusable: string | undefined
+  #isNews = false
+  #retry: NodeJS.Timeout | undefined
   #closed = false
 
   private constructor(path: string, options: WatchOptions, text: string) {
@@ -48,7 +58,11 @@ export class KeysFileWatch implements AsyncDisposable {
       if (typeof options[name] !== 'function') throw new InvalidArgument(`options.${name}`, 'a function')
     }
     const watched = new KeysFileWatch(path, options, await readWhole(path))
-    await watched.#arm()
+    const trouble = await watched.#arm()
+    if (trouble !== undefined) {
+      await watched.close()
+      throw trouble
+    }
     // What changed before there was anybody to see it.
     watched.#changed()
     return watched
@@ -70,35 +84,60 @@ export class KeysFileWatch implements AsyncDisposable {
     await this.close()
   }
 
-  #changed(): void {
+  #changed(isNews = true): void {
     this.#events++
-    if (!this.#closed) this.#looking ??= this.#look().finally(() => (this.#looking = undefined))
+    this.#isNews ||= isNews
+    if (this.#closed) return
+    this.#looking ??= this.#look()
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => (this.#looking = undefined))
   }
 
-  /** Reads the file once nothing has happened for a while. */
+  /** Reads the file once nothing has happened to it for a while. */
   async #look(): Promise<void> {
+    let waits = 0
     for (;;) {
       const { length } = this.#watchers
       const before = this.#events
       await sleep(SETTLED_MS)
       if (this.#closed) return
-      if (this.#events !== before && length > 0) continue
+      if (this.#events !== before && length > 0 && ++waits < MOST_WAITS) continue
+      waits = 0
       // The way to the file may be another now: what happens from here on is seen there.
-      await this.#arm()
+      const trouble = await this.#arm()
       await this.#read()
+      this.#worry(trouble)
       if (this.#events === before) return
     }
+  }
+
+  /** Tells once what can't be watched, and tries again later. */
+  #worry(trouble: Error | undefined): void {
+    if (this.#closed) return
+    if (trouble !== undefined) {
+      this.#retry = setTimeout(() => this.#changed(false), RETRY_MS).unref()
+      if (trouble.message !== this.#trouble) this.#fail(trouble)
+    }
+    this.#trouble = trouble?.message
+  }
+
+  #fail(error: unknown): void {
+    if (!this.#closed) this.#options.onError(error instanceof Error ? error : new Error(String(error)))
   }
 
   async #read(): Promise<void> {
     let text: string
     let keys: NodeKeys
+    const [isNews, before] = [this.#isNews, this.#unusable]
+    this.#isNews = false
+    this.#unusable = undefined
     try {
       text = await readWhole(this.#path)
       if (text === this.#text) return
       keys = parse(text, this.#options)
     } catch (error) {
-      if (!this.#closed) this.#options.onError(error instanceof Error ? error : new Error(String(error)))
+      this.#unusable = String(error)
+      if (isNews || this.#unusable !== before) this.#fail(error)
       return
     }
     this.#text = text
@@ -106,30 +145,46 @@ export class KeysFileWatch implements AsyncDisposable {
     if (!this.#closed) this.#options.onKeys(keys)
   }
 
-  async #arm(): Promise<void> {
-    const directories = await directoriesOf(this.#path)
-    if (this.#closed) return
+  /** Watches all on the way to the file in place of what was watched before. @returns why some of it can't be */
+  async #arm(): Promise<Error | undefined> {
+    const places = await placesOf(this.#path)
+    if (this.#closed) return undefined
     const old = this.#watchers
     this.#watchers = []
-    for (const directory of directories) this.#watch(directory)
+    let trouble: Error | undefined
+    for (const [directory, names] of places) {
+      try {
+        this.#watch(directory, names)
+      } catch (error) {
+        trouble ??= error as Error
+      }
+    }
     for (const watcher of old) watcher.close()
+    return trouble
   }
 
-  /** Watches a directory, or the nearest above it if it is not there. */
-  #watch(directory: string): void {
+  /** Watches some names in a directory, or, if that is not there, its own in the nearest above it. */
+  #watch(directory: string, names: ReadonlySet<string>): void {
+    const own = basename(directory)
     try {
       const watcher = watch(directory)
-      watcher.on('change', () => this.#changed())
+      // What happens to the directory itself bears its own name.
+      watcher.on('change', (_, name: string | Buffer | null) => {
+        if (name === null || name === own || names.has(name.toString())) this.#changed()
+      })
       watcher.on('error', () => this.#changed())
       this.#watchers.push(watcher)
     } catch (error) {
       const parent = dirname(directory)
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || parent === directory) throw error
-      this.#watch(parent)
+      this.#watch(parent, new Set([own]))
+      // It came in between.
+      if (existsSync(directory)) this.#changed()
     }
   }
 
   #disarm(): void {
+    clearTimeout(this.#retry)
     for (const watcher of this.#watchers) watcher.close()
     this.#watchers = []
   }
@@ -162,22 +217,21 @@ async function readWhole(path: string): Promise<string> {
   throw new XfrmeshError('ERR_XFRMESH_BUSY', `${path} is being written all the time`)
 }
 
-/** The directories whose changes can make a path lead elsewhere: those of every link on its way, and the file's own. */
-async function directoriesOf(path: string): Promise<Set<string>> {
-  const found = new Set<string>()
+/** The directories whose changes can make a path lead elsewhere, with the names in them: of every link on its way, and its own. */
+async function placesOf(path: string): Promise<Map<string, Set<string>>> {
+  const found = new Map<string, Set<string>>()
   let left = parts(path)
   let at = '/'
   for (let links = 0; left.length > 0 && links <= MOST_LINKS;) {
     const name = left.shift()!
     const next = join(at, name)
     const target = name === '..' ? undefined : await readlink(next).catch(() => undefined)
+    if (target !== undefined || left.length === 0) found.set(at, (found.get(at) ?? new Set()).add(name))
     if (target === undefined) {
-      if (left.length === 0) found.add(at)
       at = next
       continue
     }
     links++
-    found.add(at)
     left = [...parts(target), ...left]
     if (isAbsolute(target)) at = '/'
   }

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { type NodeKeys, watchKeysFile, type WatchOptions } from '../../lib/node/index.js'
 
@@ -135,6 +136,60 @@ test('a file written in place in steps is never taken for what is only its begin
   await writeFile(path, line(4) + line(5))
   expect(await said.next()).toBe(5)
   expect(watched.keys.keys).toHaveLength(2)
+})
+
+test('a file beside others that change all the time is read when it changes', async () => {
+  const path = join(directory, 'keys')
+  await writeFile(path, line(3))
+  const noise = setInterval(() => overwrite(join(directory, 'log'), String(performance.now())), 10)
+  try {
+    const said = new Said()
+    await using watched = await watchKeysFile(path, said)
+    overwrite(path, line(4))
+    expect(await said.next()).toBe(4)
+    expect(watched.keys.keyId).toBe(4)
+  } finally {
+    clearInterval(noise)
+  }
+})
+
+test('a file that itself changes all the time is read all the same', async () => {
+  const path = join(directory, 'keys')
+  await writeFile(path, line(3))
+  const noise = setInterval(() => overwrite(path, line(4)), 10)
+  try {
+    const said = new Said()
+    await using watched = await watchKeysFile(path, said)
+    expect(await said.next()).toBe(4)
+    expect(watched.keys.keyId).toBe(4)
+  } finally {
+    clearInterval(noise)
+  }
+})
+
+test('what can be watched no more is told, once, the keys before stay, and it is watched again once that can be', async () => {
+  const place = join(directory, 'sub', 'deep')
+  await mkdir(place, { recursive: true })
+  await writeFile(join(place, 'keys'), line(3))
+  const said = new Said()
+  await using watched = await watchKeysFile(join(place, 'keys'), said)
+  // A watch of what would be below a file fails, and not for want of it.
+  await rm(join(directory, 'sub'), { recursive: true })
+  await writeFile(join(directory, 'sub'), 'a file')
+  const errors: unknown[] = []
+  while (!errors.some((error) => (error as NodeJS.ErrnoException).syscall === 'watch')) errors.push(await said.next())
+  expect(errors.at(-1)).toMatchObject({ code: 'ENOTDIR' })
+  expect(watched.keys.keyId).toBe(3)
+  await sleep(2500)
+  expect(said.left).toBe(0)
+
+  await unlink(join(directory, 'sub'))
+  await mkdir(place, { recursive: true })
+  await writeFile(join(place, 'keys'), line(4))
+  let last: unknown
+  while (last !== 4) last = await said.next()
+  overwrite(join(place, 'keys'), line(5))
+  expect(await said.next()).toBe(5)
 })
 
 test('says nothing of what says the same, nor after it is closed', async () => {

@@ -39,7 +39,8 @@ import { Purpose } from './tunnels.js'
  *   NAT, which may send a packet another way: its source may not be a pod's any more, so what connection tracking
  *   remembers of both directions counts too.
  * - What comes from a range there to one here is dropped if no SA of ours brought it. That is judged before all else, by
- *   the addresses that it came with.
+ *   the addresses that it came with, and again where it is forwarded or taken in, by the addresses that it then has:
+ *   destination NAT, or the way back of source NAT, may have led it here.
  *
  * It holds with every policy gone. Reading connection tracking turns it on in this namespace, and with it fragments are
  * put together before any rule sees them.
@@ -201,22 +202,28 @@ function setIds(withOverlay: boolean): SetId[] {
 
 /** @param overlayPort 0: no overlay traffic is guarded */
 function shapeOf(names: readonly SetId[], overlayPort: number): TableShape {
-  const at = (hook: 'prerouting' | 'postrouting', priority: number): Required<BaseChain> => {
+  const at = (hook: BaseChain['hook'], priority: number): Required<BaseChain> => {
     return { type: 'filter', hook, priority, policy: 'accept' }
   }
   const both = (of: (family: Family) => Expression[][]) => FAMILIES.flatMap(of)
   const purposes = overlayPort === 0 ? (['pods'] as const) : (['pods', 'overlay'] as const)
+  const toPods = (family: Family) => {
+    return [...address(family, 'source', 'remote'), ...address(family, 'destination', 'local'), goto('in-pods')]
+  }
   const chains: ShapedChain[] = [
     {
       chain: 'prerouting',
       base: at('prerouting', PRIORITY_RAW),
       rules: both((family) => [
-        [...address(family, 'source', 'remote'), ...address(family, 'destination', 'local'), goto('in-pods')],
+        toPods(family),
         ...(overlayPort === 0
           ? []
           : [[...address(family, 'source', 'overlay'), ...udpTo(overlayPort), goto('in-overlay')]]),
       ]),
     },
+    ...(['forward', 'input'] as const).map((hook) => {
+      return { chain: hook, base: at(hook, PRIORITY_RAW), rules: both((family) => [toPods(family)]) }
+    }),
     {
       chain: 'postrouting',
       base: at('postrouting', PRIORITY_LAST),

@@ -61,6 +61,32 @@ test('from the first call on nothing between pods leaves or enters in the clear,
     expect(await pings(a, b)).toMatchObject([{ lost: 0 }, { lost: 0 }])
   }))
 
+test("what comes in the clear to the node's own address, and is led to a pod by destination NAT, is not let in", () =>
+  withCluster(2, async (cluster) => {
+    const [a, b] = cluster.hosts as [Host, Host]
+    const pings = () => Promise.all(['192.0.2.1', '2001:db8::1'].map((to) => ping(b.container, to, { intervalMs: 20 })))
+    /** Leads pings of the node to an address of its pods: its pod's own, or the node's among them. */
+    const lead = (to: string) => {
+      const rules = `ip daddr 192.0.2.1 icmp type echo-request dnat ip to 10.1.0.${to};
+        ip6 daddr 2001:db8::1 icmpv6 type echo-request dnat ip6 to fd00:1::${to};`
+      const chain = `chain in { type nat hook prerouting priority -100; ${rules} }`
+      return a.run('nft', ['-f', '-'], {
+        input: `table inet nat\ndelete table inet nat\ntable inet nat { ${chain} }\n`,
+      })
+    }
+    for (const to of ['2', '1']) {
+      await lead(to)
+      expect(await pings()).toMatchObject([{ lost: 0 }, { lost: 0 }])
+    }
+    const node = await cluster.open(a)
+    await node.upsert([remoteOf(2)]).catch(() => undefined)
+    for (const [i, to] of ['2', '1'].entries()) {
+      await lead(to)
+      expect(await pings()).toMatchObject([{ received: 0 }, { received: 0 }])
+      expect((await node.status()).guard).toMatchObject({ intact: true, drops: { in: 6 * (i + 1), out: 0 } })
+    }
+  }))
+
 test('the switches that tunnels depend on are looked at, each with what it is for', () =>
   withCluster(1, async (cluster) => {
     const [a] = cluster.hosts as [Host]

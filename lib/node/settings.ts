@@ -1,15 +1,16 @@
 import { type Address, AF_INET, AF_INET6, type Family, hostAddress } from '../base/address.js'
 import { array, boolean, integer, namespace, oneOf, options, U16 } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
-import { type Prefix, prefix } from '../base/prefix.js'
+import { type Prefix, prefix, widthOf } from '../base/prefix.js'
 import { bootId as ownBootId, bootIdBytes } from './boot-id.js'
 import type { NodeKeys } from './keyfile.js'
+import { intervalOf, outside } from './ranges.js'
 
 /** What this node and the others are, as callers say it and as it was checked. */
 
 /** What this node is in the mesh. */
 export interface LocalNode {
-  /** Its end of the tunnels: an IPv4 address, an IPv6 one, or both. */
+  /** Its end of the tunnels: an IPv4 address, an IPv6 one, or both. Without marks in none of its `subnets`. */
   addresses: readonly string[]
   /** The ranges that its pods have. Default: none. */
   subnets?: readonly string[]
@@ -104,7 +105,7 @@ export function settings(given: unknown): { settings: Settings; keys: unknown } 
   const local = options<LocalNode>(o.local, 'options.local', ['addresses', 'subnets', 'overlay', 'bootId'])
   return {
     settings: {
-      local: ends({ ...local, bootId: local.bootId ?? ownBootId() }, 'options.local'),
+      local: ends({ ...local, bootId: local.bootId ?? ownBootId() }, 'options.local', marks),
       marks,
       proxy: o.proxy ?? false,
       zeroOutputMark: o.zeroOutputMark ?? false,
@@ -123,7 +124,7 @@ export function remote(given: unknown, argument: string, { marks }: Settings): R
   if (marks === false && node.id !== undefined) {
     throw new InvalidArgument(`${argument}.id`, "left out without marks: 'cilium'", node.id)
   }
-  return { ...ends(node, argument), name: nodeName(node.name, `${argument}.name`), id }
+  return { ...ends(node, argument, marks), name: nodeName(node.name, `${argument}.name`), id }
 }
 
 /** @throws InvalidArgument */
@@ -132,7 +133,7 @@ export function nodeName(value: unknown, argument: string): string {
   throw new InvalidArgument(argument, "a node's name", value)
 }
 
-function ends(given: Omit<LocalNode, 'bootId'> & { bootId: unknown }, argument: string): Ends {
+function ends(given: Omit<LocalNode, 'bootId'> & { bootId: unknown }, argument: string, marks: Settings['marks']): Ends {
   const addresses = addressesOf(given.addresses, `${argument}.addresses`)
   if (addresses.size === 0) throw new InvalidArgument(`${argument}.addresses`, 'an array of an address of each family')
   const overlay = addressesOf(given.overlay ?? [], `${argument}.overlay`)
@@ -147,7 +148,23 @@ function ends(given: Omit<LocalNode, 'bootId'> & { bootId: unknown }, argument: 
     if (addresses.has(family)) continue
     throw new InvalidArgument(`${argument}.subnets[${i}]`, `of the family of an address of the node, not ${text}`)
   }
+  // What carries the tunnels would itself be taken for what goes between pods.
+  if (marks === false) {
+    outsideOf(subnets, addresses, `${argument}.addresses`)
+    outsideOf(subnets, overlay, `${argument}.overlay`)
+  }
   return { addresses, overlay, subnets, bootId: bootIdBytes(given.bootId, `${argument}.bootId`) }
+}
+
+function outsideOf(subnets: readonly Prefix[], addresses: ReadonlyMap<Family, Address>, argument: string): void {
+  for (const [i, address] of [...addresses.values()].entries()) {
+    const { family, text } = address
+    const host = intervalOf({ ...address, length: widthOf(family) })
+    const around = subnets.find((range) => range.family === family && outside([host], [intervalOf(range)]).length === 0)
+    if (around === undefined) continue
+    const expected = `an address outside of the node's own subnets (${around.text} has it: the guard would drop the tunnels' own packets)`
+    throw new InvalidArgument(`${argument}[${i}]`, expected, text)
+  }
 }
 
 function addressesOf(value: unknown, argument: string): Map<Family, Address> {

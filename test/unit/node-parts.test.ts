@@ -281,10 +281,20 @@ describe('options', () => {
       /options\.local\.subnets\[1\] must be of the family of an address/,
     ],
     [{ local: { ...LOCAL, overlay: ['192.0.2.1'] } }, /options\.local\.overlay must be other addresses/],
+    [
+      { local: { ...LOCAL, addresses: ['2001:db8::1', '10.1.0.1'] } },
+      /options\.local\.addresses\[1\] must be an address outside of the node's own subnets \(10\.1\.0\.0\/16 has it/,
+    ],
+    [{ local: { ...LOCAL, overlay: ['fd00:1::9'] } }, /options\.local\.overlay\[0\] must be an address outside of the node's own/],
     [{ local: { ...LOCAL, bootId: 'x' } }, /options\.local\.bootId must be a boot id/],
     [{ local: LOCAL, netnss: 'x' }, /did you mean 'netns'/],
   ])('%j is refused', (wrong, says) => {
     expect(() => given(wrong)).toThrow(says)
+  })
+
+  test('with marks, which choose the packets, a node has its address in its own subnets', () => {
+    const marked = given({ marks: 'cilium', local: { ...LOCAL, addresses: ['10.1.0.1', '2001:db8::1'] } })
+    expect(marked.local.addresses.get(AF_INET)?.text).toBe('10.1.0.1')
   })
 
   test.each<[object, object, RegExp]>([
@@ -292,6 +302,7 @@ describe('options', () => {
     [{}, { id: 3 }, /node\.id must be left out/],
     [{ marks: 'cilium' }, {}, /node\.id must be an integer from 1 to 65535/],
     [{}, { bootId: '' }, /node\.bootId must be a boot id/],
+    [{}, { subnets: ['192.0.0.0/16'] }, /node\.addresses\[0\] must be an address outside of the node's own subnets/],
     [{}, { addresses: ['127.0.0.1'] }, /node\.addresses\[0\] must be the address of a host/],
   ])('with %j a node %j is refused', (more, wrong, says) => {
     const node = { name: 'b', addresses: ['192.0.2.2'], bootId: BOOT, ...wrong }

@@ -1,9 +1,8 @@
 import { type Failure, NetlinkError } from '../base/errors.js'
 import { errnoText } from '../kernel/netlink-errors.js'
-import { type GuardedSets, type GuardState, type NodeGuard, setsFor } from './guard.js'
+import { type GuardedSets, type GuardState, type NodeGuard, sameSets, setsFor } from './guard.js'
 import type { Step } from './plan.js'
-import { sameIntervals } from './ranges.js'
-import { FAMILIES, type Remote, type Settings } from './settings.js'
+import type { Remote, Settings } from './settings.js'
 
 /**
  * Sees to it that the guard holds the ranges of all nodes that are wanted, and of all that ever were, until they are
@@ -12,7 +11,7 @@ import { FAMILIES, type Remote, type Settings } from './settings.js'
 export class Cover {
   readonly #settings: Settings
   readonly #guard: NodeGuard | undefined
-  /** Ranges and addresses that were guarded and may be no node's now. */
+  /** All that is guarded, as far as is known; of some of it there may be no node now. */
   #kept: GuardedSets | undefined
 
   constructor(settings: Settings, guard: NodeGuard | undefined) {
@@ -25,9 +24,12 @@ export class Cover {
     this.#kept = (await this.read())?.sets
   }
 
-  /** The guard as the kernel has it; undefined where marks choose. */
+  /** The guard as the kernel has it, not intact where its sets hold other ranges either; undefined where marks choose. */
   read(): Promise<GuardState> | undefined {
-    return this.#guard?.read()
+    return this.#guard?.read().then((state) => {
+      if (!state.intact || this.#kept === undefined || sameSets(state.sets, this.#kept)) return state
+      return { ...state, intact: false, differences: [OTHER_RANGES] }
+    })
   }
 
   /** Guards these nodes too. @returns why that could not be done: then nothing was changed */
@@ -47,8 +49,9 @@ export class Cover {
 
   /** Guards these nodes alone. */
   async release(nodes: Iterable<Remote>): Promise<void> {
-    this.#kept = undefined
-    await this.#guard?.apply(this.#sets(nodes))
+    const sets = setsFor(this.#settings, nodes)
+    await this.#guard?.apply(sets)
+    this.#kept = sets
   }
 
   /** Takes the guard away. */
@@ -62,14 +65,12 @@ export class Cover {
     if (state === undefined) return []
     const step = (subject: string): Step[] => [{ phase: 'guard sets', operation: 'update guard', subject }]
     if (!state.intact) return step(state.differences.join('; '))
-    const wanted = this.#sets(nodes)
-    const same = (['local', 'remote', 'overlay'] as const).every((part) =>
-      FAMILIES.every((family) => sameIntervals(state.sets[part].get(family) ?? [], wanted[part].get(family) ?? [])),
-    )
-    return same ? [] : step('its sets hold other ranges')
+    return sameSets(state.sets, this.#sets(nodes)) ? [] : step(OTHER_RANGES)
   }
 
   #sets(nodes: Iterable<Remote>): GuardedSets {
     return setsFor(this.#settings, nodes, this.#kept)
   }
 }
+
+const OTHER_RANGES = 'its sets hold other ranges'

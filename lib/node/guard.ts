@@ -28,7 +28,7 @@ import {
   sameIntervals,
   without,
 } from './ranges.js'
-import { FAMILIES, type Remote, type Settings } from './settings.js'
+import { type Ends, FAMILIES, type Remote, type Settings } from './settings.js'
 import { Purpose } from './tunnels.js'
 
 /**
@@ -82,26 +82,36 @@ export interface GuardState {
   readonly drops: { in: number; out: number }
 }
 
-/** The sets for these nodes: what is here is not there. */
+/**
+ * The sets for these nodes, and for more that were guarded: what is here is not there. What was here once still is, unless
+ * a node has it now.
+ */
 export function setsFor({ local }: Settings, nodes: Iterable<Remote>, more: GuardedSets = noSets): GuardedSets {
   const all = [...nodes]
   const byFamily = (of: (family: Family) => Interval[]) =>
     new Map(FAMILIES.map((family): [Family, Interval[]] => [family, merged(of(family))]))
-  const here = byFamily((family) => local.subnets.filter((range) => range.family === family).map(intervalOf))
+  const rangesOf = ({ subnets }: Ends, family: Family) =>
+    subnets.filter((range) => range.family === family).map(intervalOf)
+  const here = byFamily((family) => rangesOf(local, family))
+  const there = byFamily((family) => all.flatMap((node) => rangesOf(node, family)))
   return {
-    local: here,
+    local: byFamily((family) => [...here.get(family)!, ...outside(more.local.get(family) ?? [], there.get(family)!)]),
     remote: byFamily((family) => {
-      const ranges = all.flatMap(({ subnets }) => subnets.filter((range) => range.family === family).map(intervalOf))
-      return outside([...ranges, ...(more.remote.get(family) ?? [])], here.get(family)!)
+      return outside([...there.get(family)!, ...(more.remote.get(family) ?? [])], here.get(family)!)
     }),
-    overlay: byFamily((family) => [
-      ...all.flatMap(({ overlay }) => {
-        const end = overlay.get(family)
-        return end === undefined ? [] : [intervalOf({ ...end, length: fields[family].bytes * 8 })]
-      }),
-      ...(more.overlay.get(family) ?? []),
-    ]),
+    overlay: byFamily((family) => {
+      if (local.overlay.size === 0) return []
+      const ends = all.flatMap(({ overlay }) => overlay.get(family) ?? [])
+      const hosts = ends.map((end) => intervalOf({ ...end, length: fields[family].bytes * 8 }))
+      return [...hosts, ...(more.overlay.get(family) ?? [])]
+    }),
   }
+}
+
+export function sameSets(one: GuardedSets, other: GuardedSets): boolean {
+  return (['local', 'remote', 'overlay'] as const).every((part) =>
+    FAMILIES.every((family) => sameIntervals(one[part].get(family) ?? [], other[part].get(family) ?? [])),
+  )
 }
 
 const noSets: GuardedSets = { local: new Map(), remote: new Map(), overlay: new Map() }

@@ -12,7 +12,10 @@ import { intervalOf, outside } from './ranges.js'
 export interface LocalNode {
   /** Its end of the tunnels: an IPv4 address, an IPv6 one, or both. Without marks in none of its `subnets`. */
   addresses: readonly string[]
-  /** The ranges that its pods have. Default: none. */
+  /**
+   * The ranges that its pods have. Default: none. Those that this node had before, and has no more, have no tunnels, and
+   * nothing goes between them and other nodes until `release()` gives them up.
+   */
   subnets?: readonly string[]
   /** Its underlay addresses, others than `addresses`, where overlay traffic between nodes is to be encrypted. Default: none. */
   overlay?: readonly string[]
@@ -133,7 +136,11 @@ export function nodeName(value: unknown, argument: string): string {
   throw new InvalidArgument(argument, "a node's name", value)
 }
 
-function ends(given: Omit<LocalNode, 'bootId'> & { bootId: unknown }, argument: string, marks: Settings['marks']): Ends {
+function ends(
+  given: Omit<LocalNode, 'bootId'> & { bootId: unknown },
+  argument: string,
+  marks: Settings['marks'],
+): Ends {
   const addresses = addressesOf(given.addresses, `${argument}.addresses`)
   if (addresses.size === 0) throw new InvalidArgument(`${argument}.addresses`, 'an array of an address of each family')
   const overlay = addressesOf(given.overlay ?? [], `${argument}.overlay`)

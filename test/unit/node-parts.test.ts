@@ -285,7 +285,10 @@ describe('options', () => {
       { local: { ...LOCAL, addresses: ['2001:db8::1', '10.1.0.1'] } },
       /options\.local\.addresses\[1\] must be an address outside of the node's own subnets \(10\.1\.0\.0\/16 has it/,
     ],
-    [{ local: { ...LOCAL, overlay: ['fd00:1::9'] } }, /options\.local\.overlay\[0\] must be an address outside of the node's own/],
+    [
+      { local: { ...LOCAL, overlay: ['fd00:1::9'] } },
+      /options\.local\.overlay\[0\] must be an address outside of the node's own/,
+    ],
     [{ local: { ...LOCAL, bootId: 'x' } }, /options\.local\.bootId must be a boot id/],
     [{ local: LOCAL, netnss: 'x' }, /did you mean 'netns'/],
   ])('%j is refused', (wrong, says) => {

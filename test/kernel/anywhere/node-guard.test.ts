@@ -71,7 +71,7 @@ test("what comes in the clear to the node's own address, and is led to a pod by 
         ip6 daddr 2001:db8::1 icmpv6 type echo-request dnat ip6 to fd00:1::${to};`
       const chain = `chain in { type nat hook prerouting priority -100; ${rules} }`
       return a.run('nft', ['-f', '-'], {
-        input: `table inet nat\ndelete table inet nat\ntable inet nat { ${chain} }\n`,
+        input: `table inet nat\ndelete table inet nat\ntable inet nat { ${chain}\n}\n`,
       })
     }
     for (const to of ['2', '1']) {
@@ -85,6 +85,46 @@ test("what comes in the clear to the node's own address, and is led to a pod by 
       expect(await pings()).toMatchObject([{ received: 0 }, { received: 0 }])
       expect((await node.status()).guard).toMatchObject({ intact: true, drops: { in: 6 * (i + 1), out: 0 } })
     }
+  }))
+
+test('what an earlier process guarded, here and there, stays guarded until it is given up; what somebody takes out is told', () =>
+  withCluster(1, async (cluster) => {
+    const [a] = cluster.hosts as [Host]
+    const { addresses } = remoteOf(1)
+    const open = (subnets: string[]) => cluster.open(a, { local: { addresses, subnets } })
+    const set = async (name: string) => {
+      const text = await a.run('nft', ['list', 'set', 'inet', 'xfrmesh_node', name])
+      return /elements = \{ (.*?) \}/.exec(text.replace(/\s+/g, ' '))?.[1]
+    }
+    const before = await open(['10.1.0.0/24', '10.7.0.0/24'])
+    await before.upsert([remoteOf(2)]).catch(() => undefined)
+    await before.close()
+
+    const node = await open(['10.1.0.0/24', '10.8.0.0/24'])
+    await node.upsert([remoteOf(3)]).catch(() => undefined)
+    expect([await set('local4'), await set('remote4')]).toEqual([
+      '10.1.0.0/24, 10.7.0.0/24, 10.8.0.0/24',
+      '10.2.0.0/24, 10.3.0.0/24',
+    ])
+    // Another node has one of them now.
+    await node.upsert([remoteOf(7)]).catch(() => undefined)
+    expect([await set('local4'), await set('remote4')]).toEqual([
+      '10.1.0.0/24, 10.8.0.0/24',
+      '10.2.0.0/24, 10.3.0.0/24, 10.7.0.0/24',
+    ])
+    expect((await node.status()).guard).toMatchObject({ intact: true })
+
+    await a.run('nft', ['delete', 'element', 'inet', 'xfrmesh_node', 'remote4', '{ 10.7.0.0/24 }'])
+    expect((await node.status()).guard).toMatchObject({ intact: false, differences: ['its sets hold other ranges'] })
+    await node.reconcile().catch(() => undefined)
+    expect((await node.status()).guard).toMatchObject({ intact: true, differences: [] })
+
+    await node.release()
+    expect([await set('local4'), await set('remote4')]).toEqual([
+      '10.1.0.0/24, 10.8.0.0/24',
+      '10.3.0.0/24, 10.7.0.0/24',
+    ])
+    expect((await node.status()).guard).toMatchObject({ intact: true, differences: [] })
   }))
 
 test('the switches that tunnels depend on are looked at, each with what it is for', () =>

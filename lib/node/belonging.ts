@@ -3,7 +3,7 @@ import { U16 } from '../base/check.js'
 import { type Prefix, widthOf } from '../base/prefix.js'
 import { viewOf } from '../kernel/attributes.js'
 import { attributeAt, attributeTypes } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, Policy, State, Tail } from '../kernel/records.js'
+import { Cipher, LITTLE_ENDIAN, NO_ALGORITHM, Policy, State, Tail } from '../kernel/records.js'
 import {
   DIRECTION_FWD,
   DIRECTION_IN,
@@ -71,11 +71,13 @@ export class Belonging {
     const view = viewOf(records)
     const purpose = this.#purpose(view.getUint32(at + State.reqid, LITTLE_ENDIAN))
     const isTunnel = records[at + State.protocol] === IPPROTO_ESP && records[at + State.mode] === MODE_TUNNEL
-    if (purpose === undefined || !isTunnel || !hasOurWindow(records, at)) return undefined
-    if (foreign.some((type) => attributeAt(records, at, type) >= 0)) return undefined
+    if (purpose === undefined || !isTunnel || foreign.some((type) => attributeAt(records, at, type) >= 0)) {
+      return undefined
+    }
     const family = records[at + State.family]!
     const inbound = this.#isHere(records, at + State.destination, family, purpose)
     if (!inbound && !this.#isHere(records, at + State.source, family, purpose)) return undefined
+    if (isLarval(records, at) ? inbound : !isOurKind(records, at)) return undefined
     const spi = view.getUint32(at + State.spi, LITTLE_ENDIAN)
     if (!this.#derives(spi, records, at + State.source)) return undefined
     const mark = markOf(records, at)
@@ -193,14 +195,26 @@ export function selectionOf(records: Uint8Array, at: number, isBack = false): st
 const ATTRIBUTE_HEAD = 4
 const nowhere = new Uint8Array(ADDRESS_BYTES)
 
-/** What no SA of ours has. */
-const foreign = [XFRMA.IF_ID, XFRMA.ENCAP, Tail.selector]
+/**
+ * Whether a state stands for a packet that found none: where anybody listens for `acquire` the kernel makes one as the
+ * policy's template asks for it, SPI and all, which keeps ours from being added for as long as it lasts, 30 seconds. It has
+ * no algorithm; all that ESP works with have one.
+ */
+export function isLarval(records: Uint8Array, at: number): boolean {
+  const auth = viewOf(records).getUint16(at + State.authAlgorithm, LITTLE_ENDIAN)
+  return records[at + State.cipher] === Cipher.none && auth === NO_ALGORITHM
+}
+
+/** What no state of ours has. */
+const foreign = [XFRMA.IF_ID, XFRMA.ENCAP]
 /** All that a policy of ours has. */
 const known: ReadonlySet<number> = new Set([XFRMA.TMPL, XFRMA.MARK])
 
-function hasOurWindow(records: Uint8Array, at: number): boolean {
+/** Whether an SA has ESN, our window, and no selector of its own. */
+function isOurKind(records: Uint8Array, at: number): boolean {
   const replay = attributeAt(records, at, XFRMA.REPLAY_ESN_VAL)
-  return (records[at + State.flags]! & FLAG_ESN) !== 0 && replay >= 0 && replayWindow(records, replay) === REPLAY_WINDOW
+  const hasEsn = (records[at + State.flags]! & FLAG_ESN) !== 0 && replay >= 0
+  return hasEsn && replayWindow(records, replay) === REPLAY_WINDOW && attributeAt(records, at, Tail.selector) < 0
 }
 
 /** Whether a policy allows, and has nothing beside its selector, template, mark and priority. */

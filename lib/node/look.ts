@@ -3,7 +3,7 @@ import { viewOf } from '../kernel/attributes.js'
 import { appendPlain, detailsOf } from '../kernel/record-details.js'
 import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { LITTLE_ENDIAN, NO_KEY, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
-import { type Belonging, selectionOf, SHARED } from './belonging.js'
+import { type Belonging, isLarval, selectionOf, SHARED } from './belonging.js'
 import { type KeyDeriver, type StateKeys, wipe } from './derive.js'
 import type { NodeKeyring } from './keyring.js'
 import { appendGeneral } from './overlap.js'
@@ -188,6 +188,7 @@ export class Look {
 
   /** What a state of ours says beside that it is there. */
   #learn(records: Uint8Array, at: number, keys: readonly Uint8Array[]): void {
+    if (isLarval(records, at)) return
     const { belonging, sequences } = this.#lookout
     const { added, numbers } = detailsOf(records, at)
     if (!belonging.isInbound(records, at)) {

@@ -3,7 +3,7 @@ import { attributeAt, isPolicyRecord, startsOf } from '../kernel/record-identity
 import { LITTLE_ENDIAN, Policy, RecordWriter, State } from '../kernel/records.js'
 import { DIRECTION_OUT, XFRMA } from '../kernel/xfrm-names.js'
 import { TemplateLayout } from '../kernel/xfrm-parts.js'
-import type { Belonging } from './belonging.js'
+import { type Belonging, isLarval } from './belonging.js'
 import type { NodeKeyring } from './keyring.js'
 import { ObjectWriter } from './objects.js'
 import type { Remote, Settings } from './settings.js'
@@ -85,6 +85,7 @@ export class Wish {
     return startsOf(records).some(
       (at) =>
         !isPolicyRecord(records, at) &&
+        !isLarval(records, at) &&
         !this.#belonging.isInbound(records, at) &&
         keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN)) === id,
     )

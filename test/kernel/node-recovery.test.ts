@@ -358,6 +358,32 @@ describe('an SA that is there', () => {
     }))
 })
 
+test('an SA is put back though somebody listened, and the kernel keeps its place for a packet that found none', () =>
+  withNode({}, async (node, netns) => {
+    await ipBatch(netns, [
+      'link add v0 type veth peer name v1',
+      'address add 192.0.2.1/24 dev v0',
+      'address add 10.1.0.1/24 dev v0',
+      'link set v1 up',
+      'link set v0 up',
+      'route add 10.2.0.0/24 dev v0',
+    ])
+    const right = await objects(netns, 'state')
+    const listener = startInNetns(netns, 'ip', 'xfrm', 'monitor', 'acquire')
+    await ipBatch(netns, ['xfrm state delete src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x20d3'])
+    const place = 'src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x000020d3'
+    const held = async () => (await objects(netns, 'state')).find((state) => state.startsWith(place))
+    while ((await held()) === undefined) {
+      await inNetns(netns, 'ping', '-c1', '-W1', '-I', '10.1.0.1', '10.2.0.2').catch(() => undefined)
+    }
+    expect(await held()).not.toContain('aead')
+    expect(await node.reconcile()).toMatchObject({ added: 1, removed: 1 })
+    await listener.stop()
+    const without = (state: string) => state.replace(/ oseq 0x[0-9a-f]+$/m, '')
+    expect((await objects(netns, 'state')).map(without)).toEqual(right.map(without))
+    expect(await node.reconcile()).toMatchObject({ plan: [] })
+  }))
+
 test('what the kernel has no algorithm for is refused in clear words, and the keys before stay', () =>
   withNode({}, async (node, netns) => {
     const before = await dump(netns)

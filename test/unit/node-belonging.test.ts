@@ -7,9 +7,9 @@ import {
   startsOf,
 } from '../../lib/kernel/record-identity.js'
 import { words } from '../../lib/kernel/record-parts.js'
-import { LITTLE_ENDIAN, Policy, RecordWriter, State } from '../../lib/kernel/records.js'
+import { Cipher, LITTLE_ENDIAN, NO_ALGORITHM, Policy, RecordWriter, State, Tail } from '../../lib/kernel/records.js'
 import { DIRECTION_OUT, MODE_TUNNEL, XFRMA } from '../../lib/kernel/xfrm-names.js'
-import { TemplateLayout } from '../../lib/kernel/xfrm-parts.js'
+import { SelectorLayout, TemplateLayout } from '../../lib/kernel/xfrm-parts.js'
 import { Belonging, SHARED } from '../../lib/node/belonging.js'
 import { parseKeys } from '../../lib/node/index.js'
 import { NodeKeyring } from '../../lib/node/keyring.js'
@@ -145,6 +145,24 @@ describe.each([false, 'cilium'] as const)('marks: %s', (marks) => {
       const changed = marks === false ? withAttribute(record, XFRMA.MARK, words(0xe00, 0xf00)) : record
       if (marks !== false) view(record).setUint32(mark, 0x75_e00, LITTLE_ENDIAN)
       expect(far(belonging, changed)).toBeUndefined()
+    }
+  })
+
+  test('what the kernel makes for a packet that finds no SA of ours is ours, and nothing else without keys', () => {
+    for (const record of each(records)) {
+      if (isPolicyRecord(record, 0)) continue
+      const [mark, into] = [attributeAt(record, 0, XFRMA.MARK), new RecordWriter()]
+      into.begin(record[State.operation]!)
+      into.bytes(State.operation, record.subarray(State.operation, State.flags))
+      into.u16(State.authAlgorithm, NO_ALGORITHM)
+      if (mark >= 0) into.attribute(XFRMA.MARK, record.subarray(mark, mark + 8))
+      // Of the packet's addresses.
+      into.attribute(Tail.selector, new Uint8Array(SelectorLayout.bytes))
+      const larval = into.take()
+      const isOut = !belonging.isInbound(record, 0)
+      expect(far(belonging, larval)).toBe(isOut ? far(belonging, record) : undefined)
+      larval[State.cipher] = Cipher.aead
+      expect(far(belonging, larval)).toBeUndefined()
     }
   })
 

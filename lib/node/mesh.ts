@@ -94,13 +94,21 @@ export class NodeMesh {
     return this.follow(this.roster.entries, options, making)
   }
 
+  /** Installs what decrypts under a key, which can be committed once this failed for no node. */
+  async prepare(keys: unknown, options: ExecutionOptions): Promise<Followed> {
+    this.keyring.prepare(keys)
+    const done = await this.all(options)
+    if (done.failures.length === 0 && !done.aborted) this.keyring.prepared()
+    return done
+  }
+
   /** Turns to the key that was prepared. */
-  async commit(options: ExecutionOptions): Promise<Followed> {
+  commit(options: ExecutionOptions): Promise<Followed> {
     const before = this.keyring.current
     this.keyring.commit()
-    const done = await this.all(options)
+    // Whatever becomes of this call: some nodes may have it then, and another call is not the one that turned.
     if (this.keyring.current !== before) this.#tenure.began()
-    return done
+    return this.all(options)
   }
 
   /** How long, in milliseconds, until the present key has encrypted for `after`. */

@@ -144,11 +144,7 @@ export class NodeEncryption implements AsyncDisposable {
    */
   prepare(keys: NodeKeys, options?: NodeCallOptions): Promise<Report> {
     return this.#calls.run('prepare', options, async (call) => {
-      const { keyring, roster } = this.#mesh
-      keyring.prepare(keys)
-      const report = call.report(roster.entries, await this.#mesh.all(call.execution))
-      keyring.prepared()
-      return report
+      return call.report(this.#mesh.roster.entries, await this.#mesh.prepare(keys, call.execution))
     })
   }
 

@@ -1,6 +1,6 @@
 import type { Failure } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
-import { startsOf } from '../kernel/record-identity.js'
+import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { Belonging } from './belonging.js'
 import { Cover } from './cover.js'
 import { KeyDeriver } from './derive.js'
@@ -19,7 +19,7 @@ import { Look } from './look.js'
 import { Overlaps } from './overlap.js'
 import { Owner } from './owners.js'
 import { type Plan, Planner, type Step } from './plan.js'
-import type { XfrmPort } from './port.js'
+import { readOne, type XfrmPort } from './port.js'
 import { type Entry, Roster } from './roster.js'
 import { Sequences } from './sequences.js'
 import type { Settings } from './settings.js'
@@ -39,6 +39,8 @@ interface Making {
   readonly clean?: boolean
   /** Want nothing any more. */
   readonly flush?: boolean
+  /** Told what is about to be done, in order. */
+  readonly tell?: (steps: readonly Step[]) => void
 }
 
 /**
@@ -61,6 +63,7 @@ export class NodeMesh {
   readonly #tenure = new Tenure()
   #known = false
   #looked = false
+  #isGuardAdopted = false
   #shared = NOTHING
   #left: Look | undefined
   #overlaps: Overlaps
@@ -79,14 +82,27 @@ export class NodeMesh {
     this.#overlaps = new Overlaps(xfrm, keyring, NOTHING)
   }
 
-  /** Makes the kernel follow a change of these nodes, and of all others of which something was lacking. */
+  /**
+   * Makes the kernel follow a change of these nodes, and of all others of which something was lacking. Whatever it throws,
+   * something is lacking of all these then.
+   */
   async follow(changed: Iterable<Entry>, options: ExecutionOptions, making: Making = {}): Promise<Followed> {
     const fresh = [...changed]
     const scope = new Set([...fresh, ...this.roster.unsettled])
-    if (!this.#known) await this.look()
-    else for (const entry of fresh) this.#adopt(entry)
-    const impossible = this.#claim(scope)
-    return this.#make(scope, impossible, options, making)
+    try {
+      const first = making.flush === true ? nothingDone() : await this.#protect(options, making)
+      if (first.aborted || first.failures.length > 0) {
+        for (const entry of scope) entry.lack = first.failures[0]?.message ?? FAILED
+        return { ...first, changed: new Set() }
+      }
+      if (!this.#known) await this.look()
+      else for (const entry of fresh) this.#adopt(entry)
+      return sum(first, await this.#make(scope, this.#claim(scope), options, making))
+    } catch (error) {
+      this.#known = false
+      for (const entry of scope) entry.lack ??= 'a call failed, and what the kernel has is not known'
+      throw error
+    }
   }
 
   /** The same for all nodes: other keys, or a repair. */
@@ -147,7 +163,6 @@ export class NodeMesh {
       // Under another key than ours an earlier process encrypts: that goes on until ours is committed.
       const [id] = since.keys()
       if (id !== undefined && !since.has(this.keyring.current)) this.keyring.found(id)
-      await this.#cover.adopt()
       this.#tenure.seen()
     }
     this.#since = since.get(this.keyring.current)
@@ -165,20 +180,32 @@ export class NodeMesh {
     return this.#cover.read()
   }
 
-  /** What a repair would do, in order. Nothing may have happened since the last look. */
-  async steps(): Promise<Step[]> {
+  /** What a repair would do, in order. */
+  async survey(): Promise<Step[]> {
+    await this.#adoptGuard()
+    const steps = await this.#cover.steps(this.roster.nodes)
+    await this.look()
     const scope = new Set(this.roster.entries)
     this.#claim(scope)
-    const steps = await this.#cover.steps(this.roster.nodes)
-    const plan = await this.#plan(scope, { clean: true })
+    return [...steps, ...this.#stepsOf(await this.#plan(scope, { clean: true }))]
+  }
+
+  /** Looks at all anew, makes it as it should be, and removes what nobody asks for. @returns also what was to be done */
+  async repair(options: ExecutionOptions): Promise<{ done: Followed; plan: Step[] }> {
+    const plan: Step[] = []
+    this.#known = false
+    const done = await this.all(options, { clean: true, tell: (steps) => plan.push(...steps) })
+    return { done, plan }
+  }
+
+  #stepsOf({ phases }: Plan): Step[] {
     const owners = this.#ownersOf()
-    for (const { name, records, owners: of } of plan.phases) {
-      for (const [i, at] of startsOf(records).entries()) {
+    return phases.flatMap(({ name, records, owners: of }) =>
+      startsOf(records).map((at, i) => {
         const subject = `${owners.name(of[i]!)}: ${endsOf(records, at)}`
-        steps.push({ phase: name, operation: describe(records, at, this.#belonging), subject })
-      }
-    }
-    return steps
+        return { phase: name, operation: describe(records, at, this.#belonging), subject }
+      }),
+    )
   }
 
   /** Gives up guarding what is no node's. */
@@ -194,6 +221,13 @@ export class NodeMesh {
   wipe(): void {
     this.#left?.wipe()
     this.keyring.wipe()
+  }
+
+  /** Keeps guarding what an earlier process did. */
+  async #adoptGuard(): Promise<void> {
+    if (this.#isGuardAdopted) return
+    await this.#cover.adopt()
+    this.#isGuardAdopted = true
   }
 
   /** Makes what an earlier process left of a node's its own. */
@@ -213,38 +247,55 @@ export class NodeMesh {
     return this.roster.claim(scope, (node) => this.#wish.lack(node))
   }
 
+  /**
+   * Sees to it that what is not encrypted is dropped, before anything else is done or even looked at: by the guard, or, where
+   * marks choose, by the policies that drop.
+   */
+  async #protect(options: ExecutionOptions, { tell }: Making): Promise<Execution> {
+    await this.#adoptGuard()
+    tell?.(await this.#cover.steps(this.roster.nodes))
+    const failures = await this.#cover.spread(this.roster.nodes)
+    if (failures.length > 0) return { ...nothingDone(), failures }
+    // What is known of is looked after with all else.
+    if (!this.#marked || this.#known) return nothingDone()
+    const plan = await this.#dropping()
+    tell?.(this.#stepsOf(plan))
+    return carryOut(this.#xfrm, plan, this.#ownersOf(), { signal: options.signal })
+  }
+
+  /** What it takes until the policies that drop are as they should be. */
+  async #dropping(): Promise<Plan> {
+    const drops = this.#wish.drops()
+    const planner = this.#planner({})
+    planner.add(Owner.shared, await inPlacesOf(drops, this.#xfrm), drops, false)
+    return planner.finish()
+  }
+
+  #planner({ reclaim }: Making): Planner {
+    return new Planner({
+      isInbound: (records, at) => this.#belonging.isInbound(records, at),
+      keeps: (records, at) => this.#wish.keeps(records, at, reclaim === true),
+    })
+  }
+
   async #make(
     scope: ReadonlySet<Entry>,
     impossible: readonly Failure[],
     options: ExecutionOptions,
     making: Making,
   ): Promise<Followed> {
-    // Before anything else is done.
-    const unguarded = making.flush === true ? [] : await this.#cover.spread(this.roster.nodes)
-    if (unguarded.length > 0) {
-      for (const entry of scope) entry.lack = unguarded[0]!.message
-      return { ...nothingDone(), failures: unguarded, changed: new Set() }
-    }
     const plan = await this.#plan(scope, making)
+    making.tell?.(this.#stepsOf(plan))
     const changed = new Set(plan.phases.flatMap(({ owners }) => owners))
-    let done: Execution
-    try {
-      done = await carryOut(this.#xfrm, plan, this.#ownersOf(), options)
-    } catch (error) {
-      this.#known = false
-      for (const entry of scope) entry.lack ??= 'a call failed, and what the kernel has is not known'
-      throw error
-    }
+    const done = await carryOut(this.#xfrm, plan, this.#ownersOf(), options)
     this.#settle(scope, plan, done)
     if (making.clean === true && this.#known) this.#forgetLook()
     return { ...done, failures: [...impossible, ...done.failures], changed }
   }
 
-  async #plan(scope: ReadonlySet<Entry>, { reclaim, clean, flush }: Making): Promise<Plan> {
-    const planner = new Planner({
-      isInbound: (records, at) => this.#belonging.isInbound(records, at),
-      keeps: (records, at) => this.#wish.keeps(records, at, reclaim === true),
-    })
+  async #plan(scope: ReadonlySet<Entry>, making: Making): Promise<Plan> {
+    const { clean, flush } = making
+    const planner = this.#planner(making)
     const pace = new Pace(8)
     planner.add(Owner.shared, this.#shared, flush === true ? NOTHING : this.#wish.shared(), false)
     for (const entry of scope) {
@@ -286,6 +337,30 @@ export class NodeMesh {
       node: (owner) => byOwner.get(owner),
       name: (owner) => byOwner.get(owner)?.name ?? names.get(owner)!,
     }
+  }
+}
+
+/** What the kernel has in the places of some policies. */
+async function inPlacesOf(policies: Uint8Array, xfrm: XfrmPort): Promise<Uint8Array> {
+  const parts: Uint8Array[] = []
+  for (const at of startsOf(policies)) {
+    const one = policies.subarray(at, at + recordLength(policies, at))
+    const query = { policies: true, one, reqid: 0, details: false, keys: [], algorithms: [] }
+    const found = await readOne(xfrm, query)
+    // Asked for a mark, the kernel may show a policy of another.
+    if (found !== undefined && sameIdentity(found.records, 0, one, 0)) parts.push(found.records)
+  }
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+function sum(first: Execution, then: Followed): Followed {
+  const { operations, added, updated, removed } = then
+  return {
+    ...then,
+    operations: first.operations + operations,
+    added: first.added + added,
+    updated: first.updated + updated,
+    removed: first.removed + removed,
   }
 }
 

@@ -43,8 +43,13 @@ const LOCK = 'xfrmesh/node'
  *
  * Calls may overlap: they run in the order made. With `marks: false` nothing between a range here and one there leaves or
  * enters in the clear, whether a call succeeds, fails or is never finished, and with the policies flushed by another tool:
- * a guard in nftables sees to it. With `marks: 'cilium'` the policy that drops marked traffic without a policy of its own
- * is all there is: whoever flushes the policies flushes it too, and what the datapath marks leaves in the clear.
+ * a guard in nftables sees to it, which a call sees to first of all. Where the guard itself can't be made, the call does
+ * nothing else, says so, and the nodes are degraded. With `marks: 'cilium'` the policy that drops marked traffic without a
+ * policy of its own takes that place, and is all there is: whoever flushes the policies flushes it too, and what the
+ * datapath marks leaves in the clear.
+ *
+ * Whatever a call throws once its arguments were right, `status()` names the nodes that do not have all that they should,
+ * and each call after it tries them again.
  */
 export class NodeEncryption implements AsyncDisposable {
   readonly #settings: Settings
@@ -198,14 +203,13 @@ export class NodeEncryption implements AsyncDisposable {
     ])
     boolean(dryRun, 'options.dryRun')
     return this.#calls.run('reconcile', rest, async (call) => {
-      await this.#mesh.look()
-      const plan = await this.#mesh.steps()
       if (dryRun) {
+        const plan = await this.#mesh.survey()
         const count = (verb: string) => plan.filter(({ operation }) => operation.startsWith(`${verb} `)).length
         return { added: count('add'), updated: count('update'), removed: count('delete'), plan }
       }
+      const { done, plan } = await this.#mesh.repair(call.execution)
       const guarded = plan.filter(({ phase }) => phase === 'guard sets').length
-      const done = await this.#mesh.all(call.execution, { clean: true })
       call.report(this.#mesh.roster.entries, done)
       return { added: done.added, updated: done.updated + guarded, removed: done.removed, plan }
     })

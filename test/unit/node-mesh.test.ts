@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'vitest'
+import { Policy } from '../../lib/kernel/records.js'
+import { ACTION_BLOCK } from '../../lib/kernel/xfrm-names.js'
 import { keysOf, late, NodeKernel, Process } from './node-kernel.js'
 
 describe('reclaim', () => {
@@ -16,5 +18,70 @@ describe('reclaim', () => {
     await one.mesh.commit({})
     expect(await one.mesh.reclaimableIn(60_000)).toBeGreaterThan(50_000)
     expect(kernel.states).toEqual(['in 3', 'in 4', 'out 4'])
+  })
+})
+
+describe('a call that fails', () => {
+  test('at its first look leaves the guard, and its nodes are degraded until a call does them too', async () => {
+    const kernel = new NodeKernel()
+    const one = new Process(kernel, 3)
+    kernel.before = (call) => {
+      if (call === 'read') throw late()
+    }
+    await expect(one.upsert([2, 3])).rejects.toMatchObject({ code: 'ERR_XFRMESH_TIMEOUT' })
+    expect(kernel.calls).toContain('guard')
+    expect(Object.keys(one.lacks)).toEqual(['node2', 'node3'])
+    kernel.before = () => undefined
+    await one.upsert([4])
+    expect(one.lacks).toEqual({})
+    expect(kernel.states).toEqual(['in 3', 'out 3'])
+    expect(kernel.held).toHaveLength(3 * (2 + 3))
+  })
+
+  test('at its first look leaves the policies that drop, where marks choose', async () => {
+    const kernel = new NodeKernel()
+    const one = new Process(kernel, 3, 'cilium')
+    kernel.before = (call) => {
+      if (call === 'read') throw late()
+    }
+    await expect(one.upsert([2])).rejects.toMatchObject({ code: 'ERR_XFRMESH_TIMEOUT' })
+    expect(kernel.held).toHaveLength(1)
+    expect(kernel.held[0]!.record[Policy.action]).toBe(ACTION_BLOCK)
+    expect(Object.keys(one.lacks)).toEqual(['node2'])
+    kernel.before = () => undefined
+    await one.upsert([])
+    expect(one.lacks).toEqual({})
+    expect(kernel.states).toEqual(['in 3', 'out 3'])
+  })
+
+  test.each([false, 'cilium'] as const)('at what is to drop the rest does nothing else (marks: %s)', async (marks) => {
+    const kernel = new NodeKernel()
+    const one = new Process(kernel, 3, marks)
+    kernel.before = (call) => {
+      if (call === (marks === false ? 'guard' : 'commit')) throw late()
+    }
+    await expect(one.upsert([2])).rejects.toMatchObject({ code: 'ERR_XFRMESH_TIMEOUT' })
+    expect(kernel.held).toEqual([])
+    expect(Object.keys(one.lacks)).toEqual(['node2'])
+    kernel.before = () => undefined
+    expect((await one.upsert([3])).failures).toEqual([])
+    expect(one.lacks).toEqual({})
+  })
+
+  test('later on degrades those that it was about, and a repair does them', async () => {
+    const kernel = new NodeKernel()
+    const one = new Process(kernel, 3)
+    await one.upsert([2])
+    kernel.before = (call) => {
+      if (call === 'guard') throw late()
+    }
+    await expect(one.upsert([3])).rejects.toMatchObject({ code: 'ERR_XFRMESH_TIMEOUT' })
+    expect(Object.keys(one.lacks)).toEqual(['node3'])
+    await expect(one.mesh.repair({})).rejects.toMatchObject({ code: 'ERR_XFRMESH_TIMEOUT' })
+    expect(Object.keys(one.lacks)).toEqual(['node2', 'node3'])
+    kernel.before = () => undefined
+    const { done, plan } = await one.mesh.repair({})
+    expect([done.added, plan.filter(({ phase }) => phase !== 'guard sets').length]).toEqual([5, 5])
+    expect(one.lacks).toEqual({})
   })
 })

@@ -112,6 +112,11 @@ export class NodeMesh {
 
   /** Installs what decrypts under a key, which can be committed once this failed for no node. */
   async prepare(keys: unknown, options: ExecutionOptions): Promise<Followed> {
+    // What the kernel has says under which key this node encrypts.
+    if (!this.#known) {
+      await this.#protect(options, {})
+      await this.look()
+    }
     this.keyring.prepare(keys)
     const done = await this.all(options)
     if (done.failures.length === 0 && !done.aborted) this.keyring.prepared()

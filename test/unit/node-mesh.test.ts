@@ -85,3 +85,19 @@ describe('a call that fails', () => {
     expect(one.lacks).toEqual({})
   })
 })
+
+describe('prepare', () => {
+  test('as the first call after another process, which encrypted under another key than the one given', async () => {
+    const kernel = new NodeKernel()
+    await new Process(kernel, 3).upsert([2])
+    const next = new Process(kernel, 4)
+    await next.mesh.prepare(keysOf(5), {})
+    expect([next.mesh.keyring.current, next.mesh.keyring.next]).toEqual([3, 5])
+    await next.upsert([2])
+    expect(kernel.states).toContain('out 3')
+    await next.mesh.commit({})
+    expect(next.mesh.keyring.current).toBe(5)
+    expect(kernel.states).toContain('out 5')
+    expect(kernel.states).not.toContain('out 4')
+  })
+})

@@ -31,8 +31,9 @@ export class NodeKeyring {
   #unproven: number | undefined
   #epochs = 0
 
-  constructor(keys: unknown) {
-    const generation = this.#generationOf(keys, 'options.keys')
+  /** @param argument what errors call the keys */
+  constructor(keys: unknown, argument = 'options.keys') {
+    const generation = this.#generationOf(keys, argument)
     this.#generations.set(generation.id, generation)
     this.#current = generation.id
   }
@@ -61,10 +62,15 @@ export class NodeKeyring {
     return this.#generations.has(id)
   }
 
-  /** The kernel encrypts under another key than the one given: that goes on until the given one is committed. */
+  /**
+   * The kernel encrypts under another key than the one given: that goes on. The given one is the next, and is nothing but
+   * its id until it is prepared: the kernel may have other keys under that.
+   */
   found(id: number): void {
-    if (id === this.#current) return
-    this.#next = this.#current
+    const given = this.#current
+    if (id === given) return
+    this.#forget(given)
+    this.#next = given
     this.#current = id
   }
 
@@ -77,13 +83,7 @@ export class NodeKeyring {
     const { id } = generation
     if (this.#unproven !== undefined) this.#forget(this.#unproven)
     const known = this.#generations.get(id)
-    if (known !== undefined && !equal(known, generation)) {
-      const which = `key id ${id} is in use by other keys`
-      throw new InvalidArgument(
-        'keys',
-        `of an id that is not in use: ${which}: increment the key id, or reclaim() it first`,
-      )
-    }
+    if (known !== undefined && !equal(known, generation)) throw idInUse(id)
     if (known === undefined) {
       this.#generations.set(id, generation)
       this.#unproven = id
@@ -150,6 +150,15 @@ export class NodeKeyring {
     if (own.length === 0) throw new InvalidArgument(argument, expected)
     return { id: keyId, epoch: ++this.#epochs, keys: own.map(copied) }
   }
+}
+
+/** @param by whose it is */
+export function idInUse(id: number, by = 'by other keys'): InvalidArgument {
+  const which = `key id ${id} is in use ${by}`
+  return new InvalidArgument(
+    'keys',
+    `of an id that is not in use: ${which}: increment the key id, or reclaim() it first`,
+  )
 }
 
 /** The algorithm's key as records name it before it is derived. */

@@ -14,7 +14,7 @@ import {
   type Owners,
 } from './executor.js'
 import type { GuardState, NodeGuard } from './guard.js'
-import type { NodeKeyring } from './keyring.js'
+import { idInUse, NodeKeyring } from './keyring.js'
 import { Look } from './look.js'
 import { Overlaps } from './overlap.js'
 import { Owner } from './owners.js'
@@ -24,7 +24,7 @@ import { type Entry, Roster } from './roster.js'
 import { Sequences } from './sequences.js'
 import type { Settings } from './settings.js'
 import { Tenure } from './tenure.js'
-import { Wish } from './wish.js'
+import { isStateUnder, Wish } from './wish.js'
 
 /** What a call came to, and the owners for whom there was anything to do. */
 export interface Followed extends Execution {
@@ -53,6 +53,7 @@ interface Making {
 export class NodeMesh {
   readonly keyring: NodeKeyring
   readonly roster: Roster
+  readonly #settings: Settings
   readonly #xfrm: XfrmPort
   readonly #marked: boolean
   readonly #cover: Cover
@@ -73,6 +74,7 @@ export class NodeMesh {
   constructor(settings: Settings, keyring: NodeKeyring, xfrm: XfrmPort, guard: NodeGuard | undefined) {
     this.keyring = keyring
     this.roster = new Roster(settings)
+    this.#settings = settings
     this.#xfrm = xfrm
     this.#marked = settings.marks !== false
     this.#cover = new Cover(settings, guard)
@@ -110,13 +112,17 @@ export class NodeMesh {
     return this.follow(this.roster.entries, options, making)
   }
 
-  /** Installs what decrypts under a key, which can be committed once this failed for no node. */
+  /**
+   * Installs what decrypts under a key, which can be committed once this failed for no node.
+   * @throws InvalidArgument for an id that other keys have, here or in the kernel
+   */
   async prepare(keys: unknown, options: ExecutionOptions): Promise<Followed> {
     // What the kernel has says under which key this node encrypts.
     if (!this.#known) {
       await this.#protect(options, {})
       await this.look()
     }
+    await this.#refuseOthers(keys)
     this.keyring.prepare(keys)
     const done = await this.all(options)
     if (done.failures.length === 0 && !done.aborted) this.keyring.prepared()
@@ -150,17 +156,7 @@ export class NodeMesh {
   async look(): Promise<void> {
     this.#known = false
     this.#left?.wipe()
-    const look = await Look.read(
-      {
-        xfrm: this.#xfrm,
-        keyring: this.keyring,
-        belonging: this.#belonging,
-        deriver: this.#deriver,
-        sequences: this.#sequences,
-        marked: this.#marked,
-      },
-      this.#wish.drops(),
-    )
+    const look = await this.#read(this.keyring)
     this.#left = look
     this.#overlaps = new Overlaps(this.#xfrm, this.keyring, look.generals)
     const since = look.encryptingSince
@@ -226,6 +222,44 @@ export class NodeMesh {
   wipe(): void {
     this.#left?.wipe()
     this.keyring.wipe()
+  }
+
+  /**
+   * Refuses keys under whose id the kernel has others, which an earlier process was given. What it was given under the id
+   * is not here: each node's SAs show it, as far as they are of the boots that are known.
+   */
+  async #refuseOthers(keys: unknown): Promise<void> {
+    const keyring = new NodeKeyring(keys, 'keys')
+    const id = keyring.current
+    let look: Look | undefined
+    try {
+      if (this.keyring.has(id) || !this.#has(id)) return
+      look = await this.#read(keyring)
+      const wish = new Wish(this.#settings, keyring, this.#belonging)
+      const verdicts = new Set<boolean | undefined>()
+      for (const { wanted, node, boots } of this.roster.entries) {
+        if (wanted) verdicts.add(wish.confirms(node, boots, look.take(node, boots), id))
+      }
+      // Now the kernel's keys have a name.
+      if (verdicts.has(true)) this.#known = false
+      else if (verdicts.has(false)) throw idInUse(id)
+      else throw idInUse(id, 'by nodes that are not named, so that whose it is can not be told: upsert() them, or else')
+    } finally {
+      look?.wipe()
+      keyring.wipe()
+    }
+  }
+
+  /** Whether the kernel has an SA under a key. */
+  #has(id: number): boolean {
+    const found = [...this.roster.entries.map(({ installed }) => installed), this.#left?.rest() ?? NOTHING]
+    return found.some((records) => startsOf(records).some((at) => isStateUnder(records, at, id)))
+  }
+
+  #read(keyring: NodeKeyring): Promise<Look> {
+    const [xfrm, belonging, sequences, marked] = [this.#xfrm, this.#belonging, this.#sequences, this.#marked]
+    const deriver = new KeyDeriver(this.#settings, keyring, belonging)
+    return Look.read({ xfrm, keyring, belonging, deriver, sequences, marked }, this.#wish.drops())
   }
 
   /** Keeps guarding what an earlier process did. */

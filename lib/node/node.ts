@@ -144,7 +144,8 @@ export class NodeEncryption implements AsyncDisposable {
    * The first step of a rotation: installs what decrypts under the new key, for all nodes. Once this resolves, the kernel
    * has it all, and others may be told to encrypt with it; not before.
    *
-   * @throws InvalidArgument for other keys under an id in use
+   * @throws InvalidArgument for other keys under an id in use, also where it is an earlier process's: its SAs tell, of nodes
+   *   that are named
    * @throws PartialFailure with the nodes that do not have it yet: call it again, or with another key
    */
   prepare(keys: NodeKeys, options?: NodeCallOptions): Promise<Report> {

@@ -1,5 +1,5 @@
 import { viewOf } from '../kernel/attributes.js'
-import { attributeAt, isPolicyRecord, startsOf } from '../kernel/record-identity.js'
+import { attributeAt, isPolicyRecord, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { LITTLE_ENDIAN, Policy, RecordWriter, State } from '../kernel/records.js'
 import { DIRECTION_OUT, XFRMA } from '../kernel/xfrm-names.js'
 import { TemplateLayout } from '../kernel/xfrm-parts.js'
@@ -49,6 +49,22 @@ export class Wish {
     return writer.take()
   }
 
+  /**
+   * Whether SAs that a node has under a key are of that key.
+   * @param found what it has, with tokens in place of keys
+   * @returns undefined if it has none
+   */
+  confirms(node: Remote, boots: number, found: Uint8Array, id: number): boolean | undefined {
+    const wanted = this.of(node, boots, found)
+    const places = startsOf(wanted).filter((at) => isStateUnder(wanted, at, id))
+    const pairs = startsOf(found)
+      .filter((at) => isStateUnder(found, at, id))
+      .map((at) => [at, places.find((place) => sameIdentity(wanted, place, found, at))] as const)
+      .filter((pair): pair is readonly [number, number] => pair[1] !== undefined)
+    if (pairs.length === 0) return undefined
+    return pairs.every(([at, place]) => Buffer.compare(keysAt(found, at), keysAt(wanted, place)) === 0)
+  }
+
   /** Why a node can't have what it should; undefined if it can. */
   lack(node: Remote): string | undefined {
     const keyless = this.#writer.withoutKey(node)
@@ -68,7 +84,7 @@ export class Wish {
       mayStay ||= this.#belonging.isInbound(records, at)
     }
     if (this.#keyring.has(id)) return false
-    return id === this.#keyring.current || (mayStay && !reclaim)
+    return id === this.#keyring.current || id === this.#keyring.next || (mayStay && !reclaim)
   }
 
   /** Ids of the keys to encrypt with for a node, the present one first. */
@@ -81,13 +97,17 @@ export class Wish {
   }
 
   #encryptsUnder(records: Uint8Array, id: number): boolean {
-    const view = viewOf(records)
-    return startsOf(records).some(
-      (at) =>
-        !isPolicyRecord(records, at) &&
-        !isLarval(records, at) &&
-        !this.#belonging.isInbound(records, at) &&
-        keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN)) === id,
-    )
+    return startsOf(records).some((at) => isStateUnder(records, at, id) && !this.#belonging.isInbound(records, at))
   }
+}
+
+/** Whether an object is an SA under a key, and not one that only stands for a packet that found none. */
+export function isStateUnder(records: Uint8Array, at: number, id: number): boolean {
+  if (isPolicyRecord(records, at) || isLarval(records, at)) return false
+  return keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN)) === id
+}
+
+/** An SA's algorithms and keys. */
+function keysAt(records: Uint8Array, at: number): Uint8Array {
+  return records.subarray(at + State.cipher, at + State.reserved)
 }

@@ -100,4 +100,54 @@ describe('prepare', () => {
     expect(kernel.states).toContain('out 5')
     expect(kernel.states).not.toContain('out 4')
   })
+
+  describe('an id that the kernel has', () => {
+    const refusal = /keys must be of an id that is not in use: key id \d is in use by other keys: increment the key id/
+
+    /** A kernel that a process left with key 4 prepared, or committed, and what SAs it has. */
+    async function left(commits: boolean) {
+      const kernel = new NodeKernel()
+      const one = new Process(kernel, 3)
+      await one.upsert([2, 5])
+      if (commits) await one.rotate(keysOf(4))
+      else await one.mesh.prepare(keysOf(4), {})
+      return { kernel, before: [...kernel.held] }
+    }
+
+    test.each([
+      ['an inbound one, after a restart with the old file', 3, 4, false],
+      ['the one that was prepared, after a restart with the new file', 4, 4, false],
+      ['the one that encrypts, after a restart with the new file', 4, 3, false],
+      ['an old one, after a commit and a restart', 4, 3, true],
+    ])('is refused for other keys, and taken for its own, with nothing swapped: %s', async (_, opened, id, commits) => {
+      const { kernel, before } = await left(commits)
+      const next = new Process(kernel, opened)
+      await next.upsert([2, 5])
+      const { current, next: prepared } = next.mesh.keyring
+      await expect(next.mesh.prepare(keysOf(id, 1), {})).rejects.toThrow(refusal)
+      expect(kernel.held).toEqual(before)
+      expect([next.mesh.keyring.current, next.mesh.keyring.next]).toEqual([current, prepared])
+      expect(await next.mesh.prepare(keysOf(id), {})).toMatchObject({ failures: [], operations: 0 })
+      expect(kernel.held).toEqual(before)
+      await expect(next.mesh.prepare(keysOf(id, 1), {})).rejects.toThrow(refusal)
+    })
+
+    test('is its own though a node has booted since', async () => {
+      const { kernel } = await left(false)
+      const next = new Process(kernel, 3)
+      await next.upsert([2])
+      await next.upsert([5], 2)
+      expect(await next.mesh.prepare(keysOf(4), {})).toMatchObject({ failures: [], added: 1, removed: 1 })
+    })
+
+    test('is not to be told as long as no node is named that has it', async () => {
+      const { kernel, before } = await left(false)
+      const next = new Process(kernel, 3)
+      await expect(next.mesh.prepare(keysOf(4), {})).rejects.toThrow(/by nodes that are not named.*: upsert\(\) them/)
+      expect(kernel.held).toEqual(before)
+      await next.upsert([2, 5])
+      await next.mesh.prepare(keysOf(4), {})
+      expect(kernel.held).toEqual(before)
+    })
+  })
 })

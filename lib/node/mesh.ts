@@ -20,7 +20,7 @@ import { Overlaps } from './overlap.js'
 import { Owner } from './owners.js'
 import { type Plan, Planner, type Step } from './plan.js'
 import { readOne, type XfrmPort } from './port.js'
-import { type Entry, Roster } from './roster.js'
+import { type Entry, failureOf, Roster } from './roster.js'
 import { Sequences } from './sequences.js'
 import type { Settings } from './settings.js'
 import { Tenure } from './tenure.js'
@@ -39,6 +39,8 @@ interface Making {
   readonly clean?: boolean
   /** Want nothing any more. */
   readonly flush?: boolean
+  /** That the key which encrypts is not at hand is no failure: another is on its way. */
+  readonly replacesKey?: boolean
   /** Told what is about to be done, in order. */
   readonly tell?: (steps: readonly Step[]) => void
 }
@@ -99,7 +101,7 @@ export class NodeMesh {
       }
       if (!this.#known) await this.look()
       else for (const entry of fresh) this.#adopt(entry)
-      return sum(first, await this.#make(scope, this.#claim(scope), options, making))
+      return sum(first, await this.#make(scope, this.#claim(scope, making), options, making))
     } catch (error) {
       this.#known = false
       for (const entry of scope) entry.lack ??= 'a call failed, and what the kernel has is not known'
@@ -124,7 +126,7 @@ export class NodeMesh {
     }
     await this.#refuseOthers(keys)
     this.keyring.prepare(keys)
-    const done = await this.all(options)
+    const done = await this.all(options, { replacesKey: true })
     if (done.failures.length === 0 && !done.aborted) this.keyring.prepared()
     return done
   }
@@ -187,7 +189,7 @@ export class NodeMesh {
     const steps = await this.#cover.steps(this.roster.nodes)
     await this.look()
     const scope = new Set(this.roster.entries)
-    this.#claim(scope)
+    this.#claim(scope, {})
     return [...steps, ...this.#stepsOf(await this.#plan(scope, { clean: true }))]
   }
 
@@ -282,8 +284,14 @@ export class NodeMesh {
     this.#left = undefined
   }
 
-  #claim(scope: ReadonlySet<Entry>): Failure[] {
-    return this.roster.claim(scope, (node) => this.#wish.lack(node))
+  #claim(scope: ReadonlySet<Entry>, { replacesKey }: Making): Failure[] {
+    const failures = this.roster.claim(scope, (node) => this.#wish.lack(node))
+    for (const entry of scope) {
+      if (!entry.wanted || entry.blocked) continue
+      entry.lack = this.#wish.deadness(entry.node, entry.boots, entry.installed)
+      if (entry.lack !== undefined && replacesKey !== true) failures.push(failureOf(entry))
+    }
+    return failures
   }
 
   /**
@@ -338,10 +346,9 @@ export class NodeMesh {
     const pace = new Pace(8)
     planner.add(Owner.shared, this.#shared, flush === true ? NOTHING : this.#wish.shared(), false)
     for (const entry of scope) {
-      const { owner, node, boots, installed, wanted, lack } = entry
-      // What it can't have as it wants it stays as it is.
-      if (wanted && lack !== undefined) continue
-      planner.add(owner, installed, wanted ? this.#wish.of(node, boots, installed) : NOTHING, wanted)
+      const { owner, node, boots, installed, wanted, blocked } = entry
+      if (wanted && blocked) continue
+      planner.add(owner, installed, wanted ? this.#wish.of(node, boots) : NOTHING, wanted)
       if (pace.isDue) await pace.breathe()
     }
     if (clean === true && this.#left !== undefined) planner.add(Owner.stale, this.#left.rest(), NOTHING, false)

@@ -69,7 +69,8 @@ export class NodeEncryption implements AsyncDisposable {
   /**
    * Opens the sockets and takes the lock. Changes nothing: what an earlier process left stays and works on, and is taken
    * over as nodes are named again; what nobody asks for is removed by `reconcile()`. If that process encrypted under
-   * another key id than the given keys', so does this one: the given keys are prepared, for `prepare()` and `commit()`.
+   * another key id than the given keys', so does this one, as far as its SAs go: a node that is new, or has booted anew, is
+   * degraded until the given keys, or others, are prepared and committed.
    *
    * @throws InvalidArgument; Unsupported; XfrmeshError ERR_XFRMESH_LOCKED if another has this namespace
    */

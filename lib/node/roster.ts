@@ -12,6 +12,8 @@ export interface Entry {
   wanted: boolean
   /** Whether what only one node may have is this one's. */
   claimed: boolean
+  /** Whether it can't have what it wants: then it keeps what it has. */
+  blocked: boolean
   /** What the kernel has of it, as far as is known. */
   installed: Uint8Array
   /** Why it does not have all that it should; undefined if it has. */
@@ -47,7 +49,8 @@ export class Roster {
     const known = this.#entries.get(node.name)
     if (known === undefined) {
       const [owner, installed] = [this.#owners++, new Uint8Array(0)]
-      const entry = { owner, node, boots: 1, wanted: true, claimed: false, installed, lack: undefined }
+      const lacking = { claimed: false, blocked: false, lack: undefined }
+      const entry = { owner, node, boots: 1, wanted: true, installed, ...lacking }
       this.#entries.set(node.name, entry)
       return entry
     }
@@ -84,9 +87,8 @@ export class Roster {
       const conflict = entry.claimed ? undefined : this.#claims.claim(entry.node)
       entry.claimed = conflict === undefined
       entry.lack = conflict ?? lackOf(entry.node)
-      if (entry.lack === undefined) continue
-      const code = entry.claimed ? 'ERR_XFRMESH_NO_KEY' : 'ERR_XFRMESH_NODE_CONFLICT'
-      failures.push({ subject: entry.node.name, operation: 'upsert node', errno: 0, code, message: entry.lack })
+      entry.blocked = entry.lack !== undefined
+      if (entry.blocked) failures.push(failureOf(entry))
     }
     return failures
   }
@@ -95,4 +97,10 @@ export class Roster {
     if (entry.claimed) this.#claims.release(entry.node)
     entry.claimed = false
   }
+}
+
+/** The lack of a node, as reports name it. */
+export function failureOf({ node, claimed, lack }: Entry): Failure {
+  const code = claimed ? 'ERR_XFRMESH_NO_KEY' : 'ERR_XFRMESH_NODE_CONFLICT'
+  return { subject: node.name, operation: 'upsert node', errno: 0, code, message: lack! }
 }

@@ -1,3 +1,4 @@
+import type { Address } from '../base/address.js'
 import { viewOf } from '../kernel/attributes.js'
 import { attributeAt, isPolicyRecord, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { LITTLE_ENDIAN, Policy, RecordWriter, State } from '../kernel/records.js'
@@ -7,16 +8,18 @@ import { type Belonging, isLarval } from './belonging.js'
 import type { NodeKeyring } from './keyring.js'
 import { ObjectWriter } from './objects.js'
 import type { Remote, Settings } from './settings.js'
-import { keyIdOf } from './tunnels.js'
+import { keyIdOf, tunnelsTo } from './tunnels.js'
 
 /** What should be in the kernel, given the keys: records of what all nodes share, and of each one's own. */
 export class Wish {
+  readonly #settings: Settings
   readonly #marked: boolean
   readonly #keyring: NodeKeyring
   readonly #belonging: Belonging
   readonly #writer: ObjectWriter
 
   constructor(settings: Settings, keyring: NodeKeyring, belonging: Belonging) {
+    this.#settings = settings
     this.#marked = settings.marks !== false
     this.#keyring = keyring
     this.#belonging = belonging
@@ -41,11 +44,10 @@ export class Wish {
   /**
    * All of a node's.
    * @param boots how often it was seen to have booted
-   * @param installed what it has
    */
-  of(node: Remote, boots: number, installed: Uint8Array): Uint8Array {
+  of(node: Remote, boots: number): Uint8Array {
     const writer = new RecordWriter(2048)
-    this.#writer.node(writer, node, boots, this.#outboundIds(installed))
+    this.#writer.node(writer, node, boots, this.#outboundIds())
     return writer.take()
   }
 
@@ -55,7 +57,7 @@ export class Wish {
    * @returns undefined if it has none
    */
   confirms(node: Remote, boots: number, found: Uint8Array, id: number): boolean | undefined {
-    const wanted = this.of(node, boots, found)
+    const wanted = this.of(node, boots)
     const places = startsOf(wanted).filter((at) => isStateUnder(wanted, at, id))
     const pairs = startsOf(found)
       .filter((at) => isStateUnder(found, at, id))
@@ -69,6 +71,33 @@ export class Wish {
   lack(node: Remote): string | undefined {
     const keyless = this.#writer.withoutKey(node)
     return keyless && `there is no key for what ${keyless.address} sends under key id ${keyless.id}`
+  }
+
+  /**
+   * Why a node is not encrypted to, or not heard, under the key that encrypts, where that is an earlier process's and not
+   * here, so that nothing can be put in place of what is missing.
+   * @param boots how often it was seen to have booted
+   * @param found what it has
+   */
+  deadness(node: Remote, boots: number, found: Uint8Array): string | undefined {
+    const { current } = this.#keyring
+    if (this.#keyring.has(current)) return undefined
+    const advice = `key ${current}, under which an earlier process encrypts here, is not at hand: open with it, or prepare() and commit() the next`
+    // Their keys derive from the boot before.
+    if (boots > 1) return `it booted anew, and ${advice}`
+    const under = startsOf(found).filter((at) => isStateUnder(found, at, current))
+    const has = (source: Address, destination: Address) =>
+      under.some(
+        (at) =>
+          Buffer.compare(found.subarray(at + State.source, at + State.spi), source.bytes) === 0 &&
+          Buffer.compare(found.subarray(at + State.destination, at + State.source), destination.bytes) === 0,
+      )
+    for (const { local, remote } of tunnelsTo(node, this.#settings)) {
+      if (!has(local, remote) || !has(remote, local)) {
+        return `between ${local.text} and ${remote.text} an SA is missing, and ${advice}`
+      }
+    }
+    return undefined
   }
 
   /** Whether an object stays that is of a key which is not here: an earlier process had it. */
@@ -87,17 +116,11 @@ export class Wish {
     return id === this.#keyring.current || id === this.#keyring.next || (mayStay && !reclaim)
   }
 
-  /** Ids of the keys to encrypt with for a node, the present one first. */
-  #outboundIds(installed: Uint8Array): number[] {
-    const { current, next, old } = this.#keyring
-    const has = this.#keyring.has(current) || this.#encryptsUnder(installed, current)
-    const first = has ? current : next!
+  /** Ids of the keys to encrypt with, the present one first. */
+  #outboundIds(): number[] {
+    const { current, old } = this.#keyring
     // A datapath may still mark packets for a key that was current until now.
-    return this.#marked ? [first, ...old] : [first]
-  }
-
-  #encryptsUnder(records: Uint8Array, id: number): boolean {
-    return startsOf(records).some((at) => isStateUnder(records, at, id) && !this.#belonging.isInbound(records, at))
+    return this.#marked ? [current, ...old] : [current]
   }
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { isPolicyRecord } from '../../lib/kernel/record-identity.js'
 import { Policy } from '../../lib/kernel/records.js'
 import { ACTION_BLOCK } from '../../lib/kernel/xfrm-names.js'
 import { keysOf, late, NodeKernel, Process } from './node-kernel.js'
@@ -149,5 +150,44 @@ describe('prepare', () => {
       await next.mesh.prepare(keysOf(4), {})
       expect(kernel.held).toEqual(before)
     })
+  })
+})
+
+describe('the key that encrypts is an earlier process’s, and not at hand', () => {
+  /** What a process that was given the next key finds. */
+  async function found() {
+    const kernel = new NodeKernel()
+    await new Process(kernel, 3).upsert([2, 5])
+    return { kernel, next: new Process(kernel, 4) }
+  }
+  const advice =
+    'key 3, under which an earlier process encrypts here, is not at hand: open with it, or prepare() and commit() the next'
+
+  test('what is there goes on; a node that is new, or booted anew, is degraded, and not encrypted to under the next', async () => {
+    const { kernel, next } = await found()
+    const before = [...kernel.held]
+    expect(await next.upsert([2])).toMatchObject({ failures: [], operations: 0 })
+    const { failures } = await next.upsert([7])
+    expect(failures).toMatchObject([{ subject: 'node7', code: 'ERR_XFRMESH_NO_KEY' }])
+    expect(next.lacks).toEqual({ node7: `between 192.0.2.1 and 192.0.2.7 an SA is missing, and ${advice}` })
+    expect((await next.upsert([2], 2)).failures).toMatchObject([{ subject: 'node2' }, { subject: 'node7' }])
+    expect(next.lacks['node2']).toBe(`it booted anew, and ${advice}`)
+    expect(kernel.states).toEqual(['in 3', 'out 3'])
+    expect(kernel.held).toEqual(expect.arrayContaining(before))
+  })
+
+  test('where an SA of it is deleted the node is degraded, and a rotation mends it', async () => {
+    const { kernel, next } = await found()
+    await next.upsert([2, 5])
+    kernel.held = kernel.held.filter(({ record }) => isPolicyRecord(record, 0))
+    expect((await next.mesh.repair({})).done.failures).toHaveLength(2)
+    expect(Object.keys(next.lacks)).toEqual(['node2', 'node5'])
+    // What decrypts can be prepared: the way out.
+    expect((await next.mesh.prepare(keysOf(4), {})).failures).toEqual([])
+    expect(Object.keys(next.lacks)).toEqual(['node2', 'node5'])
+    expect(kernel.states).toEqual(['in 4'])
+    expect((await next.mesh.commit({})).failures).toEqual([])
+    expect(next.lacks).toEqual({})
+    expect(kernel.states).toEqual(['in 4', 'out 4'])
   })
 })

@@ -125,7 +125,9 @@ export class NodeMesh {
       await this.look()
     }
     await this.#refuseOthers(keys)
+    const before = this.keyring.next
     this.keyring.prepare(keys)
+    if (before !== undefined && this.keyring.old.includes(before)) this.#tenure.abandoned()
     const done = await this.all(options, { replacesKey: true })
     if (done.failures.length === 0 && !done.aborted) this.keyring.prepared()
     return done

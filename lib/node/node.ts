@@ -169,7 +169,7 @@ export class NodeEncryption implements AsyncDisposable {
 
   /**
    * The last step: removes what is of keys that encrypt no more, once the present one has encrypted for `after`
-   * milliseconds, which it waits for: what is under way under the old keys, and nodes that commit late, are decrypted
+   * milliseconds, and as long after another that had been prepared was given up, which it waits for: what is under way under the old keys, and nodes that commit late, are decrypted
    * until then. How long that is the kernel itself remembers, so that a restart changes nothing. The key that encrypts and
    * the one prepared stay, whatever happens meanwhile.
    *

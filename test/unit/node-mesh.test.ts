@@ -1,8 +1,10 @@
-import { describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { isPolicyRecord } from '../../lib/kernel/record-identity.js'
 import { Policy } from '../../lib/kernel/records.js'
 import { ACTION_BLOCK } from '../../lib/kernel/xfrm-names.js'
 import { keysOf, late, NodeKernel, Process } from './node-kernel.js'
+
+afterEach(() => vi.useRealTimers())
 
 describe('reclaim', () => {
   test('waits after a commit that failed, and was made again', async () => {
@@ -19,6 +21,24 @@ describe('reclaim', () => {
     await one.mesh.commit({})
     expect(await one.mesh.reclaimableIn(60_000)).toBeGreaterThan(50_000)
     expect(kernel.states).toEqual(['in 3', 'in 4', 'out 4'])
+  })
+})
+
+describe('backing out of a rotation', () => {
+  test('the key that was prepared decrypts for as long as an old one', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] })
+    const kernel = new NodeKernel()
+    await new Process(kernel, 3).upsert([2])
+    // The present one has encrypted for long.
+    vi.setSystemTime(Date.now() + 3_600_000)
+    const one = new Process(kernel, 3)
+    await one.upsert([2])
+    expect(await one.mesh.reclaimableIn(60_000)).toBeLessThan(0)
+    await one.mesh.prepare(keysOf(4), {})
+    await one.mesh.prepare(keysOf(3), {})
+    expect(one.mesh.keyring.old).toEqual([4])
+    expect(await one.mesh.reclaimableIn(60_000)).toBeGreaterThan(50_000)
+    expect(kernel.states).toEqual(['in 3', 'in 4', 'out 3'])
   })
 })
 

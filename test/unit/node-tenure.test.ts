@@ -45,4 +45,17 @@ describe('how long a key has encrypted', () => {
     pass(10_000)
     expect(left(1000)).toBe(0)
   })
+
+  test('and as long after a prepared key was given up, however long the present one has encrypted', () => {
+    const { tenure, pass, left } = clocks()
+    tenure.began()
+    pass(20_000)
+    expect(left(1000)).toBeLessThanOrEqual(0)
+    tenure.abandoned()
+    expect(left(1000)).toBe(10_000)
+    pass(4000)
+    expect(left(1000)).toBe(6000)
+    tenure.began()
+    expect(left(1000)).toBe(10_000)
+  })
 })

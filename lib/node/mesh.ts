@@ -191,8 +191,14 @@ export class NodeMesh {
     const steps = await this.#cover.steps(this.roster.nodes)
     await this.look()
     const scope = new Set(this.roster.entries)
+    const lacks = [...scope].map(({ lack }) => lack)
     this.#claim(scope, {})
-    return [...steps, ...this.#stepsOf(await this.#plan(scope, { clean: true }))]
+    try {
+      return [...steps, ...this.#stepsOf(await this.#plan(scope, { clean: true }))]
+    } finally {
+      // Nothing is mended, and what was lacking still is.
+      for (const [i, entry] of [...scope].entries()) entry.lack ??= lacks[i]
+    }
   }
 
   /** Looks at all anew, makes it as it should be, and removes what nobody asks for. @returns also what was to be done */

@@ -107,6 +107,20 @@ describe('a call that fails', () => {
   })
 })
 
+test('what a repair would do is said without doing it: what was lacking still is', async () => {
+  const kernel = new NodeKernel()
+  const one = new Process(kernel, 3)
+  kernel.takes = (record) => isPolicyRecord(record, 0)
+  expect((await one.upsert([2])).failures).toHaveLength(1)
+  kernel.takes = () => true
+  const { lacks } = one
+  expect(Object.keys(lacks)).toEqual(['node2'])
+  expect((await one.mesh.survey()).map(({ operation }) => operation)).toContain('add inbound SA')
+  expect(one.lacks).toEqual(lacks)
+  await one.upsert([])
+  expect(one.lacks).toEqual({})
+})
+
 describe('prepare', () => {
   test('as the first call after another process, which encrypted under another key than the one given', async () => {
     const kernel = new NodeKernel()

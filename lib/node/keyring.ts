@@ -17,7 +17,8 @@ const BOOT_BITS = 20
 
 /**
  * The keys of a NodeEncryption by their ids, and what each is for: one encrypts; all decrypt; one may be prepared to
- * encrypt next. The one that encrypts may be known by its id alone, where an earlier process put it into the kernel.
+ * encrypt next. The one that encrypts may be known by its id alone, where an earlier process put it into the kernel; so
+ * may the next one then, until it is prepared.
  */
 export class NodeKeyring {
   readonly #generations = new Map<number, Generation>()

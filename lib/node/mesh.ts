@@ -1,4 +1,4 @@
-import type { Failure } from '../base/errors.js'
+import { type Failure, InvalidState } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { Belonging } from './belonging.js'
@@ -23,6 +23,7 @@ import { readOne, type XfrmPort } from './port.js'
 import { type Entry, failureOf, Roster } from './roster.js'
 import { Sequences } from './sequences.js'
 import type { Settings } from './settings.js'
+import { Succession } from './succession.js'
 import { Tenure } from './tenure.js'
 import { isStateUnder, Wish } from './wish.js'
 
@@ -33,8 +34,8 @@ export interface Followed extends Execution {
 
 /** How a plan is made. */
 interface Making {
-  /** Let go of keys that are old. */
-  readonly reclaim?: boolean
+  /** Let go of keys that are old, but for these, by their ids. */
+  readonly reclaim?: ReadonlySet<number>
   /** Also remove what a look found that nobody asks for. */
   readonly clean?: boolean
   /** Want nothing any more. */
@@ -103,8 +104,7 @@ export class NodeMesh {
       else for (const entry of fresh) this.#adopt(entry)
       return sum(first, await this.#make(scope, this.#claim(scope, making), options, making))
     } catch (error) {
-      this.#known = false
-      for (const entry of scope) entry.lack ??= 'a call failed, and what the kernel has is not known'
+      this.#doubt(scope)
       throw error
     }
   }
@@ -120,10 +120,7 @@ export class NodeMesh {
    */
   async prepare(keys: unknown, options: ExecutionOptions): Promise<Followed> {
     // What the kernel has says under which key this node encrypts.
-    if (!this.#known) {
-      await this.#protect(options, {})
-      await this.look()
-    }
+    if (!this.#known) await this.#lookGuarded(options)
     await this.#refuseOthers(keys)
     const before = this.keyring.next
     this.keyring.prepare(keys)
@@ -137,23 +134,55 @@ export class NodeMesh {
   commit(options: ExecutionOptions): Promise<Followed> {
     const before = this.keyring.current
     this.keyring.commit()
-    // Whatever becomes of this call: some nodes may have it then, and another call is not the one that turned.
-    if (this.keyring.current !== before) this.#tenure.began()
+    // Whatever becomes of this call: some nodes may have it then, and another call is not the one that turned. Where the
+    // kernel alone said which key encrypts, now it is known.
+    if (this.keyring.current !== before || !this.#tenure.isOwn) this.#tenure.began()
     return this.all(options)
   }
 
-  /** How long, in milliseconds, until the present key has encrypted for `after`. */
-  async reclaimableIn(after: number): Promise<number> {
+  /**
+   * Lets go of all keys that encrypt no more, once the present one has encrypted for `after` milliseconds.
+   * @returns how many are left of these, if any are
+   * @throws InvalidState where it can't be told which key that is
+   */
+  async reclaim(after: number, options: ExecutionOptions): Promise<Followed | number> {
     // A look reads all SAs, and derives their keys anew.
-    if (!this.#known || !this.#tenure.isOwn) await this.look()
-    return this.#tenure.left(after, this.#since)
-  }
-
-  /** Lets go of all keys that encrypt no more. */
-  reclaim(options: ExecutionOptions): Promise<Followed> {
+    if (!this.#known || !this.#tenure.isOwn) await this.#lookGuarded(options)
+    const reclaim = this.#tenure.isOwn ? NO_KEYS : await this.#preparedBefore()
+    const left = this.#tenure.left(after, this.#since)
+    if (left > 0) return left
     this.keyring.forgetOld()
     this.#sequences.forget((id) => id !== this.keyring.current && !this.keyring.has(id))
-    return this.all(options, { reclaim: true })
+    return this.all(options, { reclaim })
+  }
+
+  /** Keys that an earlier process prepared after the present one began to encrypt: others may encrypt under them. */
+  async #preparedBefore(): Promise<ReadonlySet<number>> {
+    const { current, next } = this.keyring
+    const succession = await Succession.read(this.#xfrm, this.#belonging)
+    const later = succession.encryptingAfter(current).find((id) => id !== next)
+    if (later !== undefined) {
+      throw new InvalidState(
+        `reclaim: SAs lead out under key ${later} that were added after those of key ${current}, which is taken for the one that encrypts: which of them goes can't be told: prepare() and commit() the one that is to stay`,
+      )
+    }
+    return new Set(succession.decryptingAfter(current))
+  }
+
+  async #lookGuarded(options: ExecutionOptions): Promise<void> {
+    try {
+      await this.#protect(options, {})
+      await this.look()
+    } catch (error) {
+      this.#doubt(this.roster.entries)
+      throw error
+    }
+  }
+
+  /** What is of these is not known any more. */
+  #doubt(entries: Iterable<Entry>): void {
+    this.#known = false
+    for (const entry of entries) entry.lack ??= 'a call failed, and what the kernel has is not known'
   }
 
   /** Reads all of the kernel that is ours: from here on that is what is. */
@@ -166,7 +195,7 @@ export class NodeMesh {
     const since = look.encryptingSince
     if (!this.#looked) {
       // Under another key than ours an earlier process encrypts: that goes on until ours is committed.
-      const [id] = since.keys()
+      const [id] = [...since].sort(([, one], [, other]) => other - one).map(([each]) => each)
       if (id !== undefined && !since.has(this.keyring.current)) this.keyring.found(id)
       this.#tenure.seen()
     }
@@ -248,7 +277,8 @@ export class NodeMesh {
       const wish = new Wish(this.#settings, keyring, this.#belonging)
       const verdicts = new Set<boolean | undefined>()
       for (const { wanted, node, boots } of this.roster.entries) {
-        if (wanted) verdicts.add(wish.confirms(node, boots, look.take(node, boots), id))
+        if (wanted && wish.lack(node) === undefined)
+          verdicts.add(wish.confirms(node, boots, look.take(node, boots), id))
       }
       // Now the kernel's keys have a name.
       if (verdicts.has(true)) this.#known = false
@@ -329,7 +359,7 @@ export class NodeMesh {
   #planner({ reclaim }: Making): Planner {
     return new Planner({
       isInbound: (records, at) => this.#belonging.isInbound(records, at),
-      keeps: (records, at) => this.#wish.keeps(records, at, reclaim === true),
+      keeps: (records, at) => this.#wish.keeps(records, at, reclaim),
     })
   }
 
@@ -419,6 +449,7 @@ function sum(first: Execution, then: Followed): Followed {
 }
 
 const NOTHING: Uint8Array = new Uint8Array(0)
+const NO_KEYS: ReadonlySet<number> = new Set()
 const FAILED = 'the kernel refused something; reconcile() tries again'
 
 const names: ReadonlyMap<number, string> = new Map([

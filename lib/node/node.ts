@@ -26,7 +26,10 @@ export interface NodeReconciliation {
 export interface NodeStatus {
   addresses: string[]
   marks: false | 'cilium'
-  /** The id of the key that encrypts, of the one prepared to, and of those that only decrypt still. */
+  /**
+   * The id of the key that encrypts, of the next, which is prepared or, after a restart, is to be, and of those that only
+   * decrypt still.
+   */
   keys: { current: number; prepared: number | null; old: number[] }
   nodes: { wanted: number; degraded: { name: string; lack: string }[] }
   /** null where marks choose what is encrypted, and there is no guard. */
@@ -169,11 +172,14 @@ export class NodeEncryption implements AsyncDisposable {
 
   /**
    * The last step: removes what is of keys that encrypt no more, once the present one has encrypted for `after`
-   * milliseconds, and as long after another that had been prepared was given up, which it waits for: what is under way under the old keys, and nodes that commit late, are decrypted
-   * until then. How long that is the kernel itself remembers, so that a restart changes nothing. The key that encrypts and
-   * the one prepared stay, whatever happens meanwhile.
+   * milliseconds, and as long after another that had been prepared was given up. It waits for that: what is under way under
+   * the old keys, and nodes that commit late, are decrypted until then. How long that is, and in which order keys came, the
+   * kernel itself remembers, so that a restart changes nothing. The key that encrypts and the one prepared stay, whatever
+   * happens meanwhile.
    *
    * @param options `after`: 0 to 2^31 - 1; default 300,000, five minutes
+   * @throws InvalidState after a restart with older keys than an earlier process committed, where both still encrypt, as with
+   *   marks they do: prepare() and commit() those that are to stay
    */
   async reclaim(options: NodeCallOptions & { after?: number } = {}): Promise<Report> {
     const { after = RECLAIM_AFTER, ...rest } = checkOptions<NodeCallOptions & { after?: number }>(options, 'options', [
@@ -184,9 +190,8 @@ export class NodeEncryption implements AsyncDisposable {
     integer(after, 'options.after', 0, 0x7fffffff)
     for (;;) {
       const outcome = await this.#calls.run('reclaim', rest, async (call) => {
-        const left = await this.#mesh.reclaimableIn(after)
-        if (left > 0) return left
-        return call.report(this.#mesh.roster.entries, await this.#mesh.reclaim(call.execution))
+        const done = await this.#mesh.reclaim(after, call.execution)
+        return typeof done === 'number' ? done : call.report(this.#mesh.roster.entries, done)
       })
       if (typeof outcome !== 'number') return outcome
       await this.#wait(outcome, rest.signal)

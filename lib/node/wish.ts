@@ -83,8 +83,9 @@ export class Wish {
     const { current } = this.#keyring
     if (this.#keyring.has(current)) return undefined
     const advice = `key ${current}, under which an earlier process encrypts here, is not at hand: open with it, or prepare() and commit() the next`
-    // Their keys derive from the boot before.
-    if (boots > 1) return `it booted anew, and ${advice}`
+    const tunnels = [...tunnelsTo(node, this.#settings)]
+    // The keys of what is there derive from the boot before.
+    if (boots > 1 && tunnels.length > 0) return `it booted anew, and ${advice}`
     const under = startsOf(found).filter((at) => isStateUnder(found, at, current))
     const has = (source: Address, destination: Address) =>
       under.some(
@@ -92,7 +93,7 @@ export class Wish {
           Buffer.compare(found.subarray(at + State.source, at + State.spi), source.bytes) === 0 &&
           Buffer.compare(found.subarray(at + State.destination, at + State.source), destination.bytes) === 0,
       )
-    for (const { local, remote } of tunnelsTo(node, this.#settings)) {
+    for (const { local, remote } of tunnels) {
       if (!has(local, remote) || !has(remote, local)) {
         return `between ${local.text} and ${remote.text} an SA is missing, and ${advice}`
       }
@@ -100,8 +101,12 @@ export class Wish {
     return undefined
   }
 
-  /** Whether an object stays that is of a key which is not here: an earlier process had it. */
-  keeps(records: Uint8Array, at: number, reclaim: boolean): boolean {
+  /**
+   * Whether an object stays that nobody asks for: it is of a key which is not here, since an earlier process had it; or, with
+   * marks, of the next one, which a datapath may name already.
+   * @param reclaim keys that stay, by their ids, where those do not that encrypt no more; undefined: all stay
+   */
+  keeps(records: Uint8Array, at: number, reclaim: ReadonlySet<number> | undefined): boolean {
     let id: number
     let mayStay = this.#marked
     if (isPolicyRecord(records, at)) {
@@ -112,8 +117,9 @@ export class Wish {
       id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
       mayStay ||= this.#belonging.isInbound(records, at)
     }
-    if (this.#keyring.has(id)) return false
-    return id === this.#keyring.current || id === this.#keyring.next || (mayStay && !reclaim)
+    const { current, next } = this.#keyring
+    if (this.#keyring.has(id)) return this.#marked && id === next
+    return id === current || (mayStay && (reclaim === undefined || reclaim.has(id) || id === next))
   }
 
   /** Ids of the keys to encrypt with, the present one first. */

@@ -91,7 +91,15 @@ describe('an agent that is killed', () => {
       await killedAfter('prepare', netns, 3, [['prepare', file(4)]])
       const before = await dump(netns)
       expect(await keysIn(netns)).toEqual(['in 3', 'in 4', 'out 3'])
-      // It has the new file, which was cut short when it was first read.
+      // With the old file no key goes, and none is taken for another.
+      const old = await next(netns, 3)
+      await old.upsert(OTHERS)
+      const other = parseKeys(textOf(4).replace('0f1e', 'ffff'))
+      await expect(old.prepare(other)).rejects.toThrow(/key id 4 is in use by other keys: increment the key id/)
+      await old.reclaim({ after: 0 })
+      expect(await dump(netns)).toEqual(before)
+      await old.close()
+      // The next has the new file, which was cut short when it was first read.
       await writeFile(file(5), textOf(4).slice(0, 60))
       await expect(loadKeysFile(file(5))).rejects.toMatchObject({ code: 'ERR_XFRMESH_KEY_FILE' })
       const node = await next(netns, 4)
@@ -153,6 +161,24 @@ describe('reclaim()', () => {
       expect(await keysIn(netns)).toEqual(['in 5', 'out 5'])
     }))
 })
+
+test('with marks, after a restart with the old file, reclaim() does not guess which key encrypts', () =>
+  withNode({ marks: 'cilium' }, async (node, netns) => {
+    await node.prepare(keysOf(4))
+    await node.commit()
+    await node.close()
+    const before = await dump(netns)
+    const open = (id: number) => NodeEncryption.open({ netns, local, keys: keysOf(id), marks: 'cilium' })
+    const stale = await open(3)
+    await stale.upsert(numbered(OTHERS))
+    await expect(stale.reclaim({ after: 0 })).rejects.toMatchObject({ code: 'ERR_XFRMESH_INVALID_STATE' })
+    expect(await dump(netns)).toEqual(before)
+    await stale.close()
+    await using right = await open(4)
+    await right.upsert(numbered(OTHERS))
+    await right.reclaim({ after: 0 })
+    expect(await keysIn(netns)).toEqual(['in 4', 'out 4'])
+  }))
 
 const key = `aead rfc4106(gcm(aes)) 0x${'07'.repeat(20)} 128`
 const tunnel = 'mode tunnel replay-window 1024 flag esn'

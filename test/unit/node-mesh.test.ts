@@ -17,10 +17,56 @@ describe('reclaim', () => {
     }
     await expect(one.mesh.commit({})).rejects.toMatchObject({ code: 'ERR_XFRMESH_TIMEOUT' })
     kernel.before = () => undefined
-    expect(await one.mesh.reclaimableIn(60_000)).toBeGreaterThan(50_000)
+    expect(await one.mesh.reclaim(60_000, {})).toBeGreaterThan(50_000)
     await one.mesh.commit({})
-    expect(await one.mesh.reclaimableIn(60_000)).toBeGreaterThan(50_000)
+    expect(await one.mesh.reclaim(60_000, {})).toBeGreaterThan(50_000)
     expect(kernel.states).toEqual(['in 3', 'in 4', 'out 4'])
+  })
+
+  describe.each([false, 'cilium'] as const)('after a restart (marks: %s)', (marks) => {
+    /** A kernel that a process left, which had prepared key 4, or committed it. */
+    async function left(commits: boolean) {
+      const kernel = new NodeKernel()
+      const one = new Process(kernel, 3, marks)
+      await one.upsert([2, 5])
+      if (commits) await one.rotate(keysOf(4))
+      else await one.mesh.prepare(keysOf(4), {})
+      return kernel
+    }
+
+    test('takes the old key, and never the one that encrypts', async () => {
+      const kernel = await left(true)
+      const next = new Process(kernel, 4, marks)
+      await next.upsert([2, 5])
+      await next.mesh.reclaim(0, {})
+      expect(kernel.states).toEqual(['in 4', 'out 4'])
+    })
+
+    test('leaves the key that was prepared, which others may know', async () => {
+      for (const id of [3, 4]) {
+        const kernel = await left(false)
+        const next = new Process(kernel, id, marks)
+        await next.upsert([2, 5])
+        await next.mesh.reclaim(0, {})
+        expect(kernel.states).toEqual(['in 3', 'in 4', 'out 3'])
+      }
+    })
+
+    test('with the old file takes nothing of the key that encrypts', async () => {
+      const kernel = await left(true)
+      const before = [...kernel.held]
+      const next = new Process(kernel, 3, marks)
+      await next.upsert([2, 5])
+      const reclaimed = next.mesh.reclaim(0, {})
+      if (marks === false) await reclaimed
+      else await expect(reclaimed).rejects.toThrow(/SAs lead out under key 4 .* after those of key 3.*can't be told/)
+      expect(kernel.held).toEqual(before)
+      // The way out: the right keys.
+      await next.rotate(keysOf(4))
+      expect(kernel.held).toEqual(before)
+      await next.mesh.reclaim(0, {})
+      expect(kernel.states).toEqual(['in 4', 'out 4'])
+    })
   })
 })
 
@@ -33,11 +79,11 @@ describe('backing out of a rotation', () => {
     vi.setSystemTime(Date.now() + 3_600_000)
     const one = new Process(kernel, 3)
     await one.upsert([2])
-    expect(await one.mesh.reclaimableIn(60_000)).toBeLessThan(0)
+    expect(await one.mesh.reclaim(60_000, {})).toMatchObject({ operations: 0 })
     await one.mesh.prepare(keysOf(4), {})
     await one.mesh.prepare(keysOf(3), {})
     expect(one.mesh.keyring.old).toEqual([4])
-    expect(await one.mesh.reclaimableIn(60_000)).toBeGreaterThan(50_000)
+    expect(await one.mesh.reclaim(60_000, {})).toBeGreaterThan(50_000)
     expect(kernel.states).toEqual(['in 3', 'in 4', 'out 3'])
   })
 })
@@ -86,6 +132,22 @@ describe('a call that fails', () => {
     expect(Object.keys(one.lacks)).toEqual(['node2'])
     kernel.before = () => undefined
     expect((await one.upsert([3])).failures).toEqual([])
+    expect(one.lacks).toEqual({})
+  })
+
+  test('before it prepared a key leaves all as it was, and its nodes are tried again', async () => {
+    const kernel = new NodeKernel()
+    await new Process(kernel, 3).upsert([2])
+    const one = new Process(kernel, 3)
+    one.want([2])
+    kernel.before = (call) => {
+      if (call === 'guard') throw late()
+    }
+    await expect(one.mesh.prepare(keysOf(4), {})).rejects.toMatchObject({ code: 'ERR_XFRMESH_TIMEOUT' })
+    expect(Object.keys(one.lacks)).toEqual(['node2'])
+    expect(one.mesh.keyring.next).toBeUndefined()
+    kernel.before = () => undefined
+    await one.upsert([])
     expect(one.lacks).toEqual({})
   })
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { array, boolean, integer, options as checkOptions } from '../base/check.js'
 import { Aborted, InvalidArgument, type Report, Unsupported, XfrmeshError } from '../base/errors.js'
+import { closedError } from '../kernel/netlink-errors.js'
 import { Nft } from '../kernel/nft.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
 import { type Call, Calls, type NodeCallOptions } from './calls.js'
@@ -60,6 +61,8 @@ export class NodeEncryption implements AsyncDisposable {
   readonly #xfrm: XfrmPort
   readonly #close: () => Promise<void>
   readonly #calls = new Calls()
+  /** Ends what waits outside of a call. */
+  readonly #closing = new AbortController()
   #closed: Promise<void> | undefined
 
   private constructor(given: Settings, mesh: NodeMesh, xfrm: XfrmPort, close: () => Promise<void>) {
@@ -277,13 +280,14 @@ export class NodeEncryption implements AsyncDisposable {
   }
 
   /**
-   * Ends once the calls made before are done. What is in the kernel stays, and works on, unless `flush`: then all of ours
-   * goes, the guard last.
+   * Ends once the calls made before are done; a `reclaim()` that waits is rejected with ERR_XFRMESH_CLOSED. What is in the
+   * kernel stays, and works on, unless `flush`: then all of ours goes, the guard last.
    */
   close(options: { flush?: boolean } = {}): Promise<void> {
     if (this.#closed) return this.#closed
     const { flush = false } = checkOptions<{ flush?: boolean }>(options, 'options', ['flush'])
     boolean(flush, 'options.flush')
+    this.#closing.abort()
     const flushed = flush ? this.#calls.run('close', undefined, (call) => this.#flush(call)) : Promise.resolve()
     this.#closed = Promise.all([flushed, this.#calls.close()])
       .then(() => undefined)
@@ -307,9 +311,11 @@ export class NodeEncryption implements AsyncDisposable {
   }
 
   async #wait(ms: number, signal: AbortSignal | undefined): Promise<void> {
+    const closing = this.#closing.signal
     try {
-      await sleep(ms, undefined, signal === undefined ? {} : { signal })
+      await sleep(ms, undefined, { signal: signal === undefined ? closing : AbortSignal.any([signal, closing]) })
     } catch (error) {
+      if (closing.aborted) throw closedError('reclaim')
       throw new Aborted('reclaim: aborted while it waited', undefined, { cause: error })
     }
   }

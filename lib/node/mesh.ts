@@ -131,13 +131,17 @@ export class NodeMesh {
   }
 
   /** Turns to the key that was prepared. */
-  commit(options: ExecutionOptions): Promise<Followed> {
+  async commit(options: ExecutionOptions): Promise<Followed> {
     const before = this.keyring.current
     this.keyring.commit()
-    // Whatever becomes of this call: some nodes may have it then, and another call is not the one that turned. Where the
-    // kernel alone said which key encrypts, now it is known.
-    if (this.keyring.current !== before || !this.#tenure.isOwn) this.#tenure.began()
-    return this.all(options)
+    // Where the kernel alone said which key encrypts, now it is known.
+    const turns = this.keyring.current !== before || !this.#tenure.isOwn
+    try {
+      return await this.all(options)
+    } finally {
+      // Whatever became of it: some nodes may have the key, and a call made again is not the one that turned.
+      if (turns) this.#tenure.began()
+    }
   }
 
   /**

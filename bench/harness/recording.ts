@@ -23,6 +23,8 @@ export class YesKernel {
       read: () => Promise.resolve(nothing),
       close: () => Promise.resolve(),
     },
+    // It has no endpoints.
+    hasSocketOf: () => Promise.resolve(false),
     close: () => Promise.resolve(),
   }
 

@@ -8,6 +8,7 @@ import {
 } from '../../lib/kernel/record-identity.js'
 import { words } from '../../lib/kernel/record-parts.js'
 import { Cipher, LITTLE_ENDIAN, NO_ALGORITHM, Policy, RecordWriter, State, Tail } from '../../lib/kernel/records.js'
+import { Ending } from '../../lib/kernel/xfrm-channel.js'
 import { DIRECTION_OUT, MODE_TUNNEL, XFRMA } from '../../lib/kernel/xfrm-names.js'
 import { SelectorLayout, TemplateLayout } from '../../lib/kernel/xfrm-parts.js'
 import { Belonging, SHARED } from '../../lib/node/belonging.js'
@@ -193,7 +194,8 @@ describe('what lets in, which has no SPI', () => {
         const at = isPolicyRecord(record, 0) ? template(record) + TemplateLayout.reqid : State.reqid
         return isPolicyRecord(record, 0) === asked && view(record).getUint32(at, LITTLE_ENDIAN) === reqid
       })
-      return Promise.resolve({ records: new Uint8Array(Buffer.concat(found)), keys: [], algorithms: [] })
+      const complete = { ending: Ending.complete, errno: 0, message: undefined }
+      return Promise.resolve({ ...complete, records: new Uint8Array(Buffer.concat(found)), keys: [], algorithms: [] })
     }
     const look = await Look.read(
       {

@@ -129,10 +129,11 @@ describe('an agent that is killed', () => {
       expect(await keysIn(netns)).toEqual(['in 3', 'in 4', 'out 4'])
       abort.abort()
       await expect(waiting).rejects.toMatchObject({ code: 'ERR_XFRMESH_ABORTED' })
-      const [added] = /add (\S+ \S+) /
-        .exec(await inNetns(netns, 'env', 'TZ=UTC', 'ip', '-s', 'xfrm', 'state'))!
-        .slice(1)
-      const committed = Date.parse(`${added!.replace(' ', 'T')}Z`)
+      // As the kernel listed them, the oldest of what leads out.
+      const states = (await inNetns(netns, 'env', 'TZ=UTC', 'ip', '-s', 'xfrm', 'state')).split(/^(?=src )/m)
+      const out = states.filter((state) => addresses.some((address) => state.startsWith(`src ${address} `)))
+      const added = out.map((state) => Date.parse(`${/add (\S+ \S+) /.exec(state)![1]!.replace(' ', 'T')}Z`))
+      const committed = Math.min(...added)
       await node.reclaim({ after: 6000 })
       expect(Date.now() - committed).toBeGreaterThanOrEqual(6000)
       expect(await keysIn(netns)).toEqual(['in 4', 'out 4'])

@@ -69,8 +69,8 @@ xfrm_address_t onStack(std::uint32_t address) {
 }
 
 bool isIpv4(const std::uint8_t (&address)[16], std::uint32_t wanted) {
-  const xfrm_address_t whole{.a6 = {htonl(wanted), 0, 0, 0}};
-  return std::memcmp(address, &whole, sizeof whole) == 0;
+  const std::uint32_t words[4] = {htonl(wanted), 0, 0, 0};
+  return std::memcmp(address, words, sizeof words) == 0;
 }
 
 xfrm_usersa_info stateInfo() {
@@ -211,7 +211,7 @@ TEST(of_ipv6_addresses_all_is_taken) {
   mapping.new_saddr = onStack(0x20010db8);
   const auto record = decodeAndCut(XFRM_MSG_MAPPING, bytesOf(mapping), Event::kMapping);
   const auto tail = load<MappingTail>(tailOf(record, kTailMapping));
-  CHECK_EQ(std::memcmp(tail.source, &mapping.new_saddr, sizeof tail.source), 0);
+  CHECK_EQ(std::memcmp(tail.source, mapping.new_saddr.a6, sizeof tail.source), 0);
 }
 
 TEST(flush_of_states_says_of_which_protocol) {

@@ -3,6 +3,7 @@ import { U16 } from '../base/check.js'
 import { type Prefix, widthOf } from '../base/prefix.js'
 import { viewOf } from '../kernel/attributes.js'
 import { attributeAt, attributeTypes } from '../kernel/record-identity.js'
+import { ATTRIBUTE_HEAD } from '../kernel/record-parts.js'
 import { Cipher, LITTLE_ENDIAN, NO_ALGORITHM, Policy, State, Tail } from '../kernel/records.js'
 import {
   DIRECTION_FWD,
@@ -24,6 +25,7 @@ import {
   inboundMark,
   keyIdOf,
   type Mark,
+  NODE_ID_SHIFT,
   outboundMark,
   proxyMark,
   Purpose,
@@ -192,7 +194,6 @@ export function selectionOf(records: Uint8Array, at: number, isBack = false): st
   return [...ends, ...more].join('|')
 }
 
-const ATTRIBUTE_HEAD = 4
 const nowhere = new Uint8Array(ADDRESS_BYTES)
 
 /**
@@ -281,5 +282,3 @@ function isInboundMark(found: Mark | undefined): boolean {
 function nodeIdOf({ value }: Mark): number {
   return value >>> NODE_ID_SHIFT
 }
-
-const NODE_ID_SHIFT = 16

@@ -7,7 +7,7 @@ import { type Belonging, isLarval, selectionOf, SHARED } from './belonging.js'
 import { type KeyDeriver, type StateKeys, wipe } from './derive.js'
 import type { NodeKeyring } from './keyring.js'
 import { appendGeneral } from './overlap.js'
-import { readOne, type XfrmPort } from './port.js'
+import { inPlacesOf, type XfrmPort } from './port.js'
 import { printOf, type Sequences } from './sequences.js'
 import type { Remote } from './settings.js'
 import { keyIdOf, remoteKey } from './tunnels.js'
@@ -147,21 +147,17 @@ export class Look {
   async #readPolicies(drops: Uint8Array): Promise<void> {
     const { xfrm, belonging } = this.#lookout
     const query = { policies: true, details: false, keys: [], algorithms: [] }
-    const parts: Uint8Array[] = []
     // Whatever has the place of one that drops is ours: it is to drop.
-    const places = startsOf(drops).map((at) => drops.subarray(at, at + recordLength(drops, at)))
-    for (const one of places) {
-      const found = await readOne(xfrm, { ...query, one, reqid: 0 })
-      // Asked for a mark, the kernel may show a policy of another.
-      if (found !== undefined && sameIdentity(found.records, 0, one, 0)) parts.push(found.records)
-    }
-    const dropping = parts.length
+    const held = await inPlacesOf(drops, xfrm)
+    const places = startsOf(drops)
+    const dropping = startsOf(held).length
+    const parts = [held]
     for (const reqid of belonging.purposes) parts.push((await xfrm.read({ ...query, reqid })).records)
     this.#policies = new Uint8Array(Buffer.concat(parts))
     const doubtful: [far: string, at: number][] = []
     const selections = new Set<string>()
     for (const [i, at] of startsOf(this.#policies).entries()) {
-      if (i >= dropping && places.some((one) => sameIdentity(this.#policies, at, one, 0))) continue
+      if (i >= dropping && places.some((place) => sameIdentity(this.#policies, at, drops, place))) continue
       const owner = i < dropping ? { far: SHARED, isCertain: true } : belonging.ofPolicy(this.#policies, at)
       if (owner === undefined) continue
       if (owner.far === SHARED) this.#shared.push(at)

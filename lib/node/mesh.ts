@@ -1,6 +1,6 @@
 import { type Failure, InvalidState } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
-import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
+import { startsOf } from '../kernel/record-identity.js'
 import { Belonging } from './belonging.js'
 import { Cover } from './cover.js'
 import { KeyDeriver } from './derive.js'
@@ -19,7 +19,7 @@ import { Look } from './look.js'
 import { Overlaps } from './overlap.js'
 import { Owner } from './owners.js'
 import { type Plan, Planner, type Step } from './plan.js'
-import { readOne, type XfrmPort } from './port.js'
+import { inPlacesOf, type XfrmPort } from './port.js'
 import { type Entry, failureOf, Roster } from './roster.js'
 import { Sequences } from './sequences.js'
 import type { Settings } from './settings.js'
@@ -426,19 +426,6 @@ export class NodeMesh {
       name: (owner) => byOwner.get(owner)?.name ?? names.get(owner)!,
     }
   }
-}
-
-/** What the kernel has in the places of some policies. */
-async function inPlacesOf(policies: Uint8Array, xfrm: XfrmPort): Promise<Uint8Array> {
-  const parts: Uint8Array[] = []
-  for (const at of startsOf(policies)) {
-    const one = policies.subarray(at, at + recordLength(policies, at))
-    const query = { policies: true, one, reqid: 0, details: false, keys: [], algorithms: [] }
-    const found = await readOne(xfrm, query)
-    // Asked for a mark, the kernel may show a policy of another.
-    if (found !== undefined && sameIdentity(found.records, 0, one, 0)) parts.push(found.records)
-  }
-  return new Uint8Array(Buffer.concat(parts))
 }
 
 function sum(first: Execution, then: Followed): Followed {

@@ -1,3 +1,4 @@
+import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { NetlinkError } from '../base/errors.js'
 import type { Query, XfrmChannel } from '../kernel/xfrm-channel.js'
 
@@ -21,3 +22,16 @@ export async function readOne(xfrm: XfrmPort, query: Query & { one: Uint8Array }
 
 /** ENOENT of a policy, ESRCH of a state. */
 const absence: ReadonlySet<number> = new Set([2, 3])
+
+/** What the kernel has in the places of some policies. */
+export async function inPlacesOf(policies: Uint8Array, xfrm: XfrmPort): Promise<Uint8Array> {
+  const parts: Uint8Array[] = []
+  for (const at of startsOf(policies)) {
+    const one = policies.subarray(at, at + recordLength(policies, at))
+    const query = { policies: true, one, reqid: 0, details: false, keys: [], algorithms: [] }
+    const found = await readOne(xfrm, query)
+    // Asked for a mark, the kernel may show a policy of another.
+    if (found !== undefined && sameIdentity(found.records, 0, one, 0)) parts.push(found.records)
+  }
+  return new Uint8Array(Buffer.concat(parts))
+}

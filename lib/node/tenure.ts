@@ -33,9 +33,10 @@ export class Tenure {
   }
 
   /**
-   * What is left of `after` milliseconds, also of those since a prepared key was given up. A process that turned to the key itself has its own clock, which nobody sets. One
-   * that was started since has what the kernel remembers, by the clock of the host: set forward, it lets go early; set back,
-   * it never holds on for longer than if the key had been new when this process saw it.
+   * What is left of `after` milliseconds, also of those since a prepared key was given up. A process that turned to the key
+   * itself has its own clock, which nobody sets. One that was started since has what the kernel remembers, by the clock of
+   * the host: set forward, it lets go early; set back, it never holds on for longer than if the key had been new when this
+   * process saw it.
    *
    * @param added when the key's oldest outbound SA was added, in seconds since 1970; undefined: it has none, and no need
    */

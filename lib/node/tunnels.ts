@@ -69,6 +69,8 @@ const DECRYPT = 0xd00
 const DECRYPTED_OVERLAY = 0x1d00
 const TO_PROXY = 0x200
 const ACTION_MASK = 0xf00
+/** Where the node id stands in a mark, in bits. */
+export const NODE_ID_SHIFT = 16
 const KEY_ID_SHIFT = 12
 export const OUTBOUND_MASK = 0xffffff00
 export const INBOUND_MASK = 0xffff0f00
@@ -85,12 +87,12 @@ export const proxyMark: Mark = { value: TO_PROXY, mask: ACTION_MASK }
 
 /** What is to be encrypted for a node under a key: of its outbound SAs and policies. */
 export function outboundMark(nodeId: number, keyId: number): Mark {
-  return { value: ((nodeId << 16) | (keyId << KEY_ID_SHIFT) | ENCRYPT) >>> 0, mask: OUTBOUND_MASK }
+  return { value: ((nodeId << NODE_ID_SHIFT) | (keyId << KEY_ID_SHIFT) | ENCRYPT) >>> 0, mask: OUTBOUND_MASK }
 }
 
 /** What came from a node: of its inbound SAs. */
 export function inboundMark(nodeId: number): Mark {
-  return { value: ((nodeId << 16) | DECRYPT) >>> 0, mask: INBOUND_MASK }
+  return { value: ((nodeId << NODE_ID_SHIFT) | DECRYPT) >>> 0, mask: INBOUND_MASK }
 }
 
 const OUTPUT_MASK = 0xffffff00

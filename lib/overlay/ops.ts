@@ -10,18 +10,20 @@ export const phaseNames = [
   'retire policies',
 ] as const
 export type PhaseName = (typeof phaseNames)[number]
+
 /** Operations of one phase, one after the other, {@link OP_WORDS} words each: see {@link Op}. */
 export interface Phase {
   readonly name: PhaseName
   readonly ops: Uint32Array
 }
+
 /** An operation's words: head, subject, SPI. */
 export const OP_WORDS = 3
 
 /**
  * Codes of operations. A head is the code and, above it, the slot of the key concerned (see {@link codeOf},
- * {@link keyOf}); the subject is a peer's slot, unless said otherwise;
- * the SPI is that of the SA, or of a peer's own policy's template, and of anything else 0.
+ * {@link keyOf}); the subject is a peer's slot, unless said otherwise; the SPI is
+ * that of the SA, or of the template of a peer's own policy; of anything else 0.
  */
 export const Op = {
   addInbound: 1,

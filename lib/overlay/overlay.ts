@@ -255,8 +255,8 @@ export class Overlay implements AsyncDisposable {
    *
    * @param peers addresses of this overlay's family, as the peers advertise them: no unspecified, multicast, broadcast,
    *   loopback, link-local or own ones. With `nat`, `{ address, port }` says at which UDP port a peer receives
-   * @throws InvalidArgument, also for a port while the address is in use with another: two nodes behind one public address
-   *   can't be told apart; InvalidState before `setKeys()`; Unsupported; PartialFailure
+   * @throws InvalidArgument, also for a port while the address was added with another: two nodes behind one public address
+   *   can't be told apart (endpoints at it stand in no way); InvalidState before `setKeys()`; Unsupported; PartialFailure
    */
   addPeers(peers: Iterable<PeerInput>, options?: CallOptions): Promise<Report> {
     return this.#call(

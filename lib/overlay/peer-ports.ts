@@ -5,7 +5,8 @@ import type { Packed } from './arguments.js'
 import { PeerTable } from './peers.js'
 
 /**
- * Refuses a peer to whom a port is given while its address is in use with another, by this call or an earlier one.
+ * Refuses a peer to whom a port is given while its address is in use with another, by this call or an earlier one. Endpoints
+ * at it say nothing of its port, and stand in no way.
  *
  * @param table those that are wanted already
  * @param assumed the port of those to whom none is given
@@ -21,7 +22,7 @@ export async function checkPorts({ bytes, ports, count }: Packed, table: PeerTab
     const at = i * ADDRESS_BYTES
     table.load(bytes, at)
     const slot = table.find()
-    let present = slot >= 0 && table.references[slot]! > 0 ? table.port[slot]! : 0
+    let present = slot >= 0 && table.references[slot]! > table.endpoints[slot]! ? table.port[slot]! : 0
     if (present === 0) {
       before.load(bytes, at)
       const own = before.insert()

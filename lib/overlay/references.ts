@@ -35,6 +35,8 @@ export async function retain(
     }
     const given = ports?.[i] ?? 0
     if (given !== 0) {
+      // It lacks SAs with that port.
+      if (given !== table.port[slot]) table.degraded[slot] = 1
       table.port[slot] = given
       table.portSource[slot] = PortSource.given
     }

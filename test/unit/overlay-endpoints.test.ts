@@ -1,9 +1,9 @@
-import { expect, test } from 'vitest'
-import { InvalidArgument, InvalidState, Overlay } from '../../lib/index.js'
+import { describe, expect, test } from 'vitest'
+import { InvalidArgument, InvalidState, Overlay, type PeerInput } from '../../lib/index.js'
 import { Policy } from '../../lib/kernel/records.js'
 import { Endpoints, type Endpoint } from '../../lib/vxlan/endpoints.js'
 import { openedWithLink, references, refused } from './linked.js'
-import { key } from './model.js'
+import { key, portsOf } from './model.js'
 import { NeighbourKernel } from './neighbour-model.js'
 import { fair, LOCAL, ModelPorts } from './stories.js'
 
@@ -204,6 +204,62 @@ test('callers and endpoints have references of their own, and neither takes thos
   expect(ports.kernel.outboundTo(A).length).toBe(1)
   expect(await overlay.removePeers([A, A])).toMatchObject({ applied: 1, unchanged: 1 })
   expect(ports.kernel.states.size).toBe(0)
+})
+
+describe('with NAT', () => {
+  const GIVEN = { address: A, port: 41000 }
+  const OTHER = { address: A, port: 42000 }
+
+  async function behindNat(peers: readonly PeerInput[]) {
+    const { ports, overlay, endpoints } = await openedWithLink({ nat: {} })
+    await overlay.addPeers(peers)
+    await overlay.addEndpoints(endpoints, [at(1, A), at(2, A)])
+    const state = async () => {
+      const { state, port, references } = overlay.peers.get(A)!
+      expect((await overlay.reconcile({ dryRun: true })).plan).toEqual([])
+      return { state, ...port, references, sent: ports.kernel.outboundTo(A).map(portsOf) }
+    }
+    return { ports, overlay, state }
+  }
+  const sentTo = (port: number) => ({ state: 'active', number: port, sent: [[4500, port]] })
+
+  test('a port is given to a peer that endpoints are at already, by the SAs that it has', async () => {
+    const { overlay, state } = await behindNat([])
+    expect(await state()).toEqual({ ...sentTo(4500), from: 'assumed', references: 2 })
+    expect(await overlay.addPeers([GIVEN])).toMatchObject({ applied: 1, operations: 2 })
+    expect(await state()).toEqual({ ...sentTo(41000), from: 'given', references: 3 })
+    await expect(overlay.addPeers([OTHER])).rejects.toThrow("two nodes behind one address can't be told apart")
+  })
+
+  test('a port that was given is another after the peer was removed and added, while its endpoints stay', async () => {
+    const { overlay, state } = await behindNat([GIVEN])
+    await expect(overlay.addPeers([OTHER])).rejects.toThrow("two nodes behind one address can't be told apart")
+    await overlay.removePeers([A])
+    expect(await state()).toEqual({ ...sentTo(41000), from: 'given', references: 2 })
+    await expect(overlay.addPeers([OTHER, GIVEN])).rejects.toThrow("two nodes behind one address can't be told apart")
+    expect(await overlay.addPeers([OTHER])).toMatchObject({ applied: 1, operations: 2 })
+    expect(await state()).toEqual({ ...sentTo(42000), from: 'given', references: 3 })
+  })
+
+  test.each([1, 2])(
+    'one that the kernel refuses, at update %i, leaves the peer degraded until it is added again',
+    async (nth) => {
+      const { ports, overlay, state } = await behindNat([])
+      let messages = 0
+      ports.weather = { ...fair, refuses: () => ++messages === nth }
+      expect((await refused(overlay.addPeers([GIVEN]))).failures).toHaveLength(1)
+      expect(overlay.peers.get(A)).toMatchObject({ state: 'degraded', port: { number: 41000, from: 'given' } })
+      await overlay.addPeers([A])
+      expect(await state()).toEqual({ ...sentTo(41000), from: 'given', references: 4 })
+    },
+  )
+
+  test('one that an aborted call did not get to give is given by the next', async () => {
+    const { overlay, state } = await behindNat([])
+    await expect(overlay.addPeers([GIVEN], { signal: AbortSignal.abort() })).rejects.toThrow()
+    await overlay.addPeers([GIVEN])
+    expect(await state()).toMatchObject(sentTo(41000))
+  })
 })
 
 test("endpoints are one's: an overlay's, another's, or the caller's own", async () => {

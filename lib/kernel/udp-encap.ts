@@ -59,7 +59,10 @@ export class UdpEncap {
     return { sent, failed, errno }
   }
 
-  /** Whether the kernel still takes ESP out of what comes to it: another holder may have made another use of it. */
+  /**
+   * Whether the kernel still takes ESP out of all that comes to it: another holder may have made another use of it, have
+   * connected it, or have it share its port.
+   */
   async isIntact(): Promise<boolean> {
     const { ending, errno } = await this.#channel.run('nat', (native, job) => native.checkEncap(job))
     if (errno !== 0) return false
@@ -81,6 +84,9 @@ async function openError(
     address: `a UDP socket that is bound to local (${local.text}) or to all addresses`,
     connected: 'a UDP socket that is not connected: it would take in the packets of one peer alone',
     device: 'a UDP socket that is not bound to a device (SO_BINDTODEVICE): peers may come by another',
+    reuseport:
+      'a UDP socket without SO_REUSEPORT: of sockets that share a port by it, the kernel gives each the packets of some peers',
+    use: 'a UDP socket of which nothing but ESP is taken out (UDP_ENCAP): this one has another use, as for L2TP',
     place: "a UDP socket in the overlay's network namespace",
   }
   if (should[step] !== undefined)

@@ -11,8 +11,11 @@ export interface NatOptions {
   port?: number
   /**
    * An open descriptor of a UDP socket that somebody else holds: an IKE daemon, or whoever started this process. Bound to
-   * that port, at `local` or at all addresses; neither connected nor bound to a device. A duplicate is used, and closed with the overlay; the caller may close its
-   * own. Default: a socket of the overlay's own, see `natSocket`.
+   * that port, at `local` or at all addresses; neither connected, nor bound to a device, nor with SO_REUSEPORT, nor of
+   * another use (UDP_ENCAP). With SO_REUSEADDR, as IKE daemons have it, another socket that is bound to the same place, or to
+   * `local` where this one is at all addresses, takes the packets, and nobody is told. A duplicate is used, and closed with
+   * the overlay; the caller may close its own. It takes ESP out of UDP from then on, also once the overlay is closed or could
+   * not be opened: to undo that is for whoever holds it. Default: a socket of the overlay's own, see `natSocket`.
    */
   socket?: number
   /**

@@ -6,7 +6,7 @@ export interface NatStatus {
   port: number
   /** Whose socket ESP comes to: the overlay's own, or one handed in. */
   socket: 'own' | 'given'
-  /** Whether the kernel takes ESP out of what comes to it. */
+  /** Whether the kernel takes ESP out of all that comes to it, from whichever peer. */
   intact: boolean
   /** Whether ports that change are heard of. */
   following: boolean
@@ -30,7 +30,7 @@ export function natTroubles({ port, intact, following, keepalives, strays, conte
   const troubles: string[] = []
   if (!intact) {
     troubles.push(
-      `nothing is received: the socket of UDP port ${port} is used otherwise by another process that has it (UDP_ENCAP); close the overlay, and open it with a socket of its own`,
+      `nothing is received, or not of all peers: the socket of UDP port ${port} is used otherwise by another process that has it (UDP_ENCAP, SO_REUSEPORT, SO_BINDTODEVICE, or connected); close the overlay, and open it with a socket of its own`,
     )
   }
   if (!following)

@@ -95,6 +95,10 @@ const char* nameOf(UdpEncap::Step step) {
       return "connected";
     case UdpEncap::Step::kDevice:
       return "device";
+    case UdpEncap::Step::kReusePort:
+      return "reuseport";
+    case UdpEncap::Step::kUse:
+      return "use";
     case UdpEncap::Step::kPlace:
       return "place";
     default:

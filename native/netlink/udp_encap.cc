@@ -93,6 +93,7 @@ UdpEncap::Step differs(int fd, const UdpEncap::Place& place, std::uint64_t names
   std::array<char, IFNAMSIZ> device{};
   size = device.size();
   if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.data(), &size) == 0 && size > 0) return Step::kDevice;
+  if (option(fd, SOL_SOCKET, SO_REUSEPORT) > 0) return Step::kReusePort;
   // The port is at the same offset in both.
   if (bound.four.sin_port != wanted.four.sin_port) return Step::kPort;
   if (!isAny(bound) && !isAt(bound, wanted)) return Step::kAddress;
@@ -175,6 +176,8 @@ int UdpEncap::adopt(int fd, const Place& place, std::uint64_t namespaceInode, St
   Descriptor taken(fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!taken) return errno;
   step = differs(taken.get(), place, namespaceInode);
+  const int use = option(taken.get(), IPPROTO_UDP, UDP_ENCAP);
+  if (step == Step::kNone && use > 0 && use != UDP_ENCAP_ESPINUDP) step = Step::kUse;
   if (step != Step::kNone) return EINVAL;
   step = Step::kEncap;
   const int error = takeOutEsp(taken.get());
@@ -187,7 +190,9 @@ int UdpEncap::adopt(int fd, const Place& place, std::uint64_t namespaceInode, St
 
 int UdpEncap::check() const {
   if (!fd_) return EBADF;
-  return option(fd_.get(), IPPROTO_UDP, UDP_ENCAP) == UDP_ENCAP_ESPINUDP ? 0 : ENOPROTOOPT;
+  const bool intact = option(fd_.get(), IPPROTO_UDP, UDP_ENCAP) == UDP_ENCAP_ESPINUDP &&
+                      differs(fd_.get(), place_, 0) == Step::kNone;
+  return intact ? 0 : ENOPROTOOPT;
 }
 
 UdpEncap::Sent UdpEncap::keepAlive(std::span<const AddressBytes> addresses, std::span<const std::uint16_t> ports,

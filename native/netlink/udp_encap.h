@@ -34,6 +34,8 @@ class UdpEncap {
     kFamily,
     kConnected,
     kDevice,
+    kReusePort,
+    kUse,
     kPort,
     kAddress,
     kPlace
@@ -42,12 +44,14 @@ class UdpEncap {
   // Opens one at that place. It need have no such address yet: SAs do not either. 0 or an errno.
   int open(const Namespace& where, const Place& place, Step& step);
   // Takes a duplicate of one that somebody holds, at that place or at all addresses, in the namespace of that inode (0:
-  // that can't be told), and open to what comes from anywhere: neither connected nor bound to a device. What comes to
-  // it beside ESP stays its holder's. 0 or an errno, with EINVAL what is wrong.
+  // that can't be told), and open to what comes from anywhere: neither connected nor bound to a device, nor one of a
+  // group (SO_REUSEPORT) over which the kernel spreads packets. What comes to it beside ESP stays its holder's. 0 or an
+  // errno, with EINVAL what is wrong.
   int adopt(int fd, const Place& place, std::uint64_t namespaceInode, Step& step);
 
   [[nodiscard]] int fd() const { return fd_.get(); }
-  // 0 if the kernel takes ESP out of what comes to it; an errno, ENOPROTOOPT where another use was made of it.
+  // 0 if the kernel takes ESP out of all that comes to its place; an errno, ENOPROTOOPT where another holder made
+  // another use of it: of its UDP_ENCAP, or by what adopt() refuses.
   [[nodiscard]] int check() const;
 
   struct Sent {

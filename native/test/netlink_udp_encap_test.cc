@@ -82,6 +82,14 @@ ssize_t waiting(int fd) {
 
 int use(int fd, int type) { return setsockopt(fd, IPPROTO_UDP, UDP_ENCAP, &type, sizeof type); }
 
+int useOf(int fd) {
+  int type = -1;
+  socklen_t size = sizeof type;
+  return getsockopt(fd, IPPROTO_UDP, UDP_ENCAP, &type, &size) == 0 ? type : -1;
+}
+
+int turn(int fd, int option, int on) { return setsockopt(fd, SOL_SOCKET, option, &on, sizeof on); }
+
 const Control kUnhurried{.deadline = Clock::time_point::max()};
 const std::vector<std::uint8_t> kEsp{0x12, 0x34, 0x56, 0x78, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8};
 
@@ -149,6 +157,21 @@ TEST(a_socket_handed_in_is_looked_at_and_duplicated) {
       CHECK_EQ(use(encap.fd(), 0), 0);
       CHECK_EQ(encap.check(), ENOPROTOOPT);
       CHECK_EQ(use(encap.fd(), UDP_ENCAP_ESPINUDP), 0);
+      CHECK_EQ(encap.check(), 0);
+      CHECK_EQ(setsockopt(encap.fd(), SOL_SOCKET, SO_BINDTODEVICE, "lo", 2), 0);
+      CHECK_EQ(encap.check(), ENOPROTOOPT);
+      CHECK_EQ(setsockopt(encap.fd(), SOL_SOCKET, SO_BINDTODEVICE, "", 0), 0);
+      CHECK_EQ(encap.check(), 0);
+      CHECK_EQ(turn(encap.fd(), SO_REUSEPORT, 1), 0);
+      CHECK_EQ(encap.check(), ENOPROTOOPT);
+      CHECK_EQ(turn(encap.fd(), SO_REUSEPORT, 0), 0);
+      sockaddr_storage peer{};
+      const socklen_t size = fill(placeOf(place.family, four ? "127.0.0.1" : "::1", 7001), peer);
+      CHECK_EQ(connect(encap.fd(), reinterpret_cast<const sockaddr*>(&peer), size), 0);
+      CHECK_EQ(encap.check(), ENOPROTOOPT);
+      const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
+      CHECK_EQ(connect(encap.fd(), &nobody, sizeof nobody), 0);
+      CHECK_EQ(encap.check(), 0);
       // ESP and keepalives are the kernel's; what comes beside is its holder's.
       send(place, kEsp);
       send(place, {0xff});
@@ -164,6 +187,23 @@ TEST(a_socket_handed_in_is_looked_at_and_duplicated) {
       return step;
     };
     const Descriptor given = boundSocket(place);
+    // That of one who shares addresses alone serves.
+    CHECK_EQ(turn(given.get(), SO_REUSEADDR, 1), 0);
+    // The kernel would give others of that port some of the packets.
+    CHECK_EQ(turn(given.get(), SO_REUSEPORT, 1), 0);
+    CHECK(refused(given.get(), place) == Step::kReusePort);
+    CHECK_EQ(turn(given.get(), SO_REUSEPORT, 0), 0);
+    // What it is for already stays so.
+    CHECK_EQ(use(given.get(), UDP_ENCAP_L2TPINUDP), 0);
+    CHECK(refused(given.get(), place) == Step::kUse);
+    CHECK_EQ(useOf(given.get()), UDP_ENCAP_L2TPINUDP);
+    for (const int before : {0, UDP_ENCAP_ESPINUDP}) {
+      CHECK_EQ(use(given.get(), before), 0);
+      UdpEncap encap;
+      Step step = Step::kSocket;
+      CHECK_EQ(encap.adopt(given.get(), place, 0, step), 0);
+      CHECK_EQ(useOf(given.get()), UDP_ENCAP_ESPINUDP);
+    }
     CHECK(refused(given.get(), placeOf(place.family, "127.0.0.1", kPort + 1)) == Step::kPort);
     CHECK(refused(given.get(), other) == Step::kAddress);
     CHECK(refused(given.get(), kHere[four ? 1 : 0]) == Step::kFamily);

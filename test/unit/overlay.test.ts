@@ -196,7 +196,7 @@ test('of a UDP socket that somebody uses otherwise it is said that nothing is re
   socket.intact = false
   const { nat, degraded } = await overlay.status()
   expect(nat).toMatchObject({ intact: false })
-  expect(degraded).toEqual([expect.stringContaining('nothing is received: the socket of UDP port 4501') as string])
+  expect(degraded).toEqual([expect.stringContaining('the socket of UDP port 4501 is used otherwise') as string])
 })
 
 describe('ports of peers', () => {

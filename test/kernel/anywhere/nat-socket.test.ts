@@ -87,6 +87,41 @@ test('two overlays of one process share the socket of one', () =>
     expect(await bound(netns)).toEqual([])
   }))
 
+/** What a process that has the socket too does with it, by names of Python's module. */
+async function misuse(socket: number, what: string): Promise<void> {
+  const script = `from socket import *\nsocket(fileno=3).${what}`
+  const child = spawn('python3', ['-c', script], { stdio: ['ignore', 'inherit', 'inherit', socket] })
+  expect(await once(child, 'exit')).toEqual([0, null])
+}
+
+test.each([
+  ['has another use for it', 'setsockopt(17, 100, 3)', 'setsockopt(17, 100, 2)'],
+  ['shares its port', 'setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)', 'setsockopt(SOL_SOCKET, SO_REUSEPORT, 0)'],
+  [
+    'binds it to a device',
+    "setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b'lo')",
+    "setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b'')",
+  ],
+])('that another holder %s is told', (_, what, undone) =>
+  withNetns(async (netns) => {
+    const overlay = await open({ local: LOCAL[4], netns, nat: {} })
+    const socket = overlay.natSocket!
+    const isIntact = async () => {
+      const { nat, degraded } = await overlay.status()
+      expect(degraded).toHaveLength(nat!.intact ? 0 : 1)
+      return nat!.intact
+    }
+    expect(await isIntact()).toBe(true)
+    await misuse(socket, what)
+    expect(await isIntact()).toBe(false)
+    await expect(open({ local: LOCAL[4], netns, mark: 5, nat: { socket } })).rejects.toThrow(
+      /nat.socket must be a UDP socket (without SO_REUSEPORT|of which nothing but ESP|that is not bound to a device)/,
+    )
+    await misuse(socket, undone)
+    expect(await isIntact()).toBe(true)
+  }),
+)
+
 test('it is handed on to a child, whose overlay goes on with it', () =>
   withNetns(async (netns) => {
     const options = { local: LOCAL[4], netns, firewall: 'none' } as const

@@ -1,4 +1,5 @@
 import { boolean, integer, namespace, options } from '../base/check.js'
+import { DEFAULT } from '../kernel/device-switches.js'
 import { errnoText } from '../kernel/netlink-errors.js'
 import { Sysctls } from '../kernel/sysctl.js'
 import { type Load, type Need, needs, switches } from './needs.js'
@@ -162,7 +163,7 @@ class Host {
   async #needs(load: Load): Promise<Need[]> {
     const { namespace } = this.#sysctls
     const all = needs(load, namespace.granted)
-    for (const device of await namespace.devices()) {
+    for (const device of [DEFAULT, ...(await namespace.devices())]) {
       // Only what is not as it should be; of IPv6, or of a device that went away meanwhile, there is none.
       for (const need of switches(device)) if (((await namespace.read(need.name)) ?? 0) !== 0) all.push(need)
     }

@@ -1,6 +1,13 @@
-import { deviceSwitches, type DeviceSwitch, switchOf } from '../kernel/device-switches.js'
+import { DEFAULT, deviceSwitches, type DeviceSwitch, switchOf } from '../kernel/device-switches.js'
 
-/** What a node of an overlay needs of its host's sysctls, and why. Each was seen to matter: test/kernel/host.test.ts. */
+/**
+ * What a node of an overlay needs of its host's sysctls, and why. Each was seen to matter: test/kernel/host.test.ts.
+ *
+ * XFRM itself has no limit to raise: SAs and policies take memory and nothing else. net.ipv4.xfrm4_gc_thresh and its like of
+ * IPv6 are without effect since Linux 4.14 (Documentation/networking/ip-sysctl.rst). Others there are not, but IP-TFS's and
+ * what key daemons need (net/xfrm/xfrm_sysctl.c): net.core.xfrm_acq_expires and xfrm_larval_drop, of packets whose SA such a
+ * daemon is asked for, and xfrm_aevent_etime and xfrm_aevent_rseqth, of how often it is told of sequence numbers.
+ */
 
 /** What the node has to do with. */
 export interface Load {
@@ -116,13 +123,14 @@ const PASSED_BY: Readonly<Record<DeviceSwitch['what'], string>> = {
   disable_policy: 'else no policy is asked about what comes in there: `exclusive` keeps nothing out',
 }
 
-/** Those of a device, or of `all` devices. */
+/** Those of a device, of `all` devices, or of {@link DEFAULT}. */
 export function switches(device: string): Need[] {
+  const whose = device === DEFAULT ? 'of devices that are made from now on: ' : ''
   return deviceSwitches.map((each) => ({
     name: switchOf(each, device),
     scope: 'namespace',
     wants: 0,
     most: true,
-    why: PASSED_BY[each.what],
+    why: whose + PASSED_BY[each.what],
   }))
 }

@@ -15,7 +15,10 @@ export const deviceSwitches: readonly DeviceSwitch[] = [
   { family: AF_INET6, what: 'disable_policy' },
 ]
 
-/** Its name as sysctl(8) has it, of a device or of `all`. */
+/** What stands in a device's place for those that are made from now on: they start with its switches. */
+export const DEFAULT = 'default'
+
+/** Its name as sysctl(8) has it, of a device, of `all`, or of {@link DEFAULT}. */
 export function switchOf({ family, what }: DeviceSwitch, device: string): string {
   return `net.ipv${family === AF_INET ? 4 : 6}.conf.${device.replaceAll('.', '/')}.${what}`
 }

@@ -1,6 +1,6 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { Unsupported } from '../base/errors.js'
-import { deviceSwitches, type DeviceSwitch, devicesOf, switchOf } from '../kernel/device-switches.js'
+import { DEFAULT, deviceSwitches, type DeviceSwitch, devicesOf, switchOf } from '../kernel/device-switches.js'
 import { errnoText } from '../kernel/netlink-errors.js'
 import { sysctlPath } from '../kernel/sysctl.js'
 
@@ -53,13 +53,16 @@ const PASSED_BY: Readonly<Record<DeviceSwitch['what'], string>> = {
   disable_policy: 'else no policy is asked for what comes in there',
 }
 
-/** Looks at the switches that matter to these families: of a device only those that are not as they should be are told. */
+/**
+ * Looks at the switches that matter to these families: of a device, and of devices to come, only those that are not as they
+ * should be are told.
+ */
 export async function checkSysctls(families: ReadonlySet<Family>, files: Files): Promise<SysctlCheck[]> {
   const wanted = [...sysctls, ...devicesSwitches('all')]
   const checks = await Promise.all(
     wanted.filter(({ family }) => family === undefined || families.has(family)).map((sysctl) => check(sysctl, files)),
   )
-  for (const device of devicesOf((await files.readNetFile('dev')) ?? '')) {
+  for (const device of [DEFAULT, ...devicesOf((await files.readNetFile('dev')) ?? '')]) {
     for (const sysctl of devicesSwitches(device)) {
       if (!families.has(sysctl.family!)) continue
       const found = await check(sysctl, files)

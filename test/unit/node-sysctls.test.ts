@@ -31,6 +31,10 @@ describe('switches', () => {
     expect(await wrong({ ...right, '/proc/sys/net/ipv6/conf/eth1/disable_policy': '1\n' })).toEqual([
       'net.ipv6.conf.eth1.disable_policy',
     ])
+    // What the next device will have.
+    expect(await wrong({ ...right, '/proc/sys/net/ipv4/conf/default/disable_xfrm': '1\n' })).toEqual([
+      'net.ipv4.conf.default.disable_xfrm',
+    ])
     // The loopback's are on.
     expect(await wrong({ ...right, '/proc/sys/net/ipv4/conf/lo/disable_xfrm': '1\n' })).toEqual([])
     expect(await wrong({ ...right, '/proc/sys/net/ipv4/ip_forward': '0\n' })).toEqual(['net.ipv4.ip_forward'])

@@ -108,6 +108,20 @@ describe('what is checked', () => {
     }))
 })
 
+test('what devices that are made from now on will have is checked, beside what devices have', () =>
+  withNetns(async (netns) => {
+    const switches = ['ipv4.conf.x.disable_xfrm', 'ipv4.conf.x.disable_policy', 'ipv6.conf.x.disable_policy']
+    const of = (device: string) => switches.map((name) => `net.${name.replace('x', device)}`)
+    const wrong = async () => (await checkHost({ netns })).filter(own).filter(({ ok }) => !ok)
+    const names = async () => (await wrong()).map(({ name }) => name)
+    await inNetns(netns, 'ip', 'link', 'add', 'before', 'type', 'bridge')
+    await set(netns, Object.fromEntries(of('default').map((name) => [name, 1])))
+    expect(await names()).toEqual(of('default'))
+    for (const { why } of await wrong()) expect(why).toMatch(/^of devices that are made from now on: else /)
+    await inNetns(netns, 'ip', 'link', 'add', 'after', 'type', 'bridge')
+    expect(await names()).toEqual([...of('default'), ...of('after')])
+  }))
+
 describe('what is tuned', () => {
   test('is what was asked for, and nothing else', () =>
     withNetns(async (netns) => {

@@ -115,7 +115,8 @@ struct AcquireTail {
   std::uint8_t destination[16];
   std::uint8_t source[16];
   std::uint32_t sequence;
-  std::uint32_t protocol;
+  std::uint16_t protocol;
+  std::uint16_t family;  // of the two addresses: a template's need not be its policy's
 };
 
 inline constexpr std::size_t kRecordAlign = 8;

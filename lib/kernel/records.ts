@@ -101,7 +101,7 @@ export const Event = {
 
 /** Offsets in the tails of the same names. */
 export const MappingTail = { source: 0, port: 16, knownPort: 18 } as const
-export const AcquireTail = { destination: 0, source: 16, sequence: 32, protocol: 36 } as const
+export const AcquireTail = { destination: 0, source: 16, sequence: 32, protocol: 36, family: 38 } as const
 
 /** Appends records to one growing buffer. No object a record: the caller sets the fields of the record it began. */
 export class RecordWriter {

@@ -79,12 +79,13 @@ export class EventReader extends DumpReader {
     const view = viewOf(tail)
     const flow = this.#tail(Tail.selector)
     const policy = this.policy()
-    const family = this.record.u8(S.family)
+    // Not the policy's: a tunnel may be of the other.
+    const family = view.getUint16(AcquireTail.family, LITTLE_ENDIAN)
     return {
       type: 'acquire',
       source: formatAddress(tail, AcquireTail.source, family),
       destination: formatAddress(tail, AcquireTail.destination, family),
-      protocol: nameOf(view.getUint32(AcquireTail.protocol, LITTLE_ENDIAN), shownProtocols),
+      protocol: nameOf(view.getUint16(AcquireTail.protocol, LITTLE_ENDIAN), shownProtocols),
       selector: selector(viewOf(flow), flow),
       policy,
       sequence: view.getUint32(AcquireTail.sequence, LITTLE_ENDIAN),

@@ -105,6 +105,7 @@ Napi::Value layout(const Napi::CallbackInfo& info) {
   FIELD(acquire, AcquireTail, source);
   FIELD(acquire, AcquireTail, sequence);
   FIELD(acquire, AcquireTail, protocol);
+  FIELD(acquire, AcquireTail, family);
   auto all = Napi::Object::New(env);
   all.Set("mapping", mapping);
   all.Set("acquire", acquire);

@@ -160,7 +160,7 @@ TEST(acquire_has_the_flow_the_policy_and_what_is_wanted) {
   CHECK_EQ(tail.destination[3], 2);
   CHECK_EQ(tail.source[3], 1);
   CHECK_EQ(tail.sequence, 3U);
-  CHECK_EQ(tail.protocol, std::uint32_t{IPPROTO_ESP});
+  CHECK_EQ(tail.protocol, IPPROTO_ESP);
   CHECK_EQ(load<xfrm_selector>(tailOf(record, kTailSelector)).proto, IPPROTO_UDP);
   CHECK_EQ(load<PolicyRecord>(record).direction, XFRM_POLICY_OUT);
 }
@@ -200,6 +200,7 @@ TEST(of_ipv4_addresses_nothing_else_is_taken_from_the_kernels_stack) {
     if (templated) writer.attributeValue(XFRMA_TMPL, made);
     const auto record = decodeAndCut(XFRM_MSG_ACQUIRE, payloadOf(room, writer.finish()), Event::kAcquire);
     const auto tail = load<AcquireTail>(tailOf(record, kTailAcquire));
+    CHECK_EQ(tail.family, AF_INET);
     CHECK(isIpv4(tail.destination, 0xc0000201));
     CHECK(isIpv4(tail.source, 0xc0000202));
   }

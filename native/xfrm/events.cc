@@ -164,6 +164,7 @@ bool RecordDecoder::decodeAcquire(Bytes payload) {
   copyAddress(tail.source, wanted.saddr, family);
   tail.sequence = wanted.seq;
   tail.protocol = wanted.id.proto;
+  tail.family = family;
   const std::size_t start = beginPolicy(wanted.policy);
   putValue(kTailSelector, wanted.sel);
   putValue(kTailAcquire, tail);

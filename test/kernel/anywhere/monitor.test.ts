@@ -83,6 +83,31 @@ test('a packet without its SA is told of, with what it wants', () =>
     await xfrm.close()
   }))
 
+test.each([
+  ['2001:db8::2', 'src 2001:db8::1/128 dst 2001:db8::2/128', '192.0.2.1', '192.0.2.2'],
+  ['192.0.2.2', 'src 192.0.2.1/32 dst 192.0.2.2/32', '2001:db8::1', '2001:db8::2'],
+])(
+  'a packet to %s that wants a tunnel of the other family is told of with the addresses of that',
+  (to, flow, source, destination) =>
+    withLink(async (netns) => {
+      const xfrm = await Xfrm.open({ netns })
+      const monitor = await listening(xfrm, 'acquire')
+      const tunnel = `tmpl src ${source} dst ${destination} proto esp mode tunnel reqid 7`
+      await ipBatch(netns, [
+        `xfrm policy add ${flow} proto ${to.includes(':') ? 'ipv6-icmp' : 'icmp'} dir out ${tunnel}`,
+      ])
+      const ping = startInNetns(netns, 'ping', '-q', '-c', '1', '-W', '1', to)
+      const [event] = await next(monitor, 1)
+      expect(event).toMatchObject({
+        ...{ type: 'acquire', source, destination, protocol: 'esp' },
+        selector: { destination: expect.stringContaining(`${to}/`) as string },
+        policy: { templates: [{ source, destination, mode: 'tunnel' }] },
+      })
+      await ping.stop()
+      await xfrm.close()
+    }),
+)
+
 test('several monitors hear the same, each what it asked for; those of another namespace hear nothing', () =>
   withXfrm((xfrm, netns) =>
     withXfrm(async (elsewhere) => {

@@ -16,6 +16,7 @@ import { Encap, OpWriter } from './writer.js'
  * add it, but for UDP ports, which can be changed. Between steps nothing of what was given may change.
  *
  * A peer's port that nobody gave is taken over from its SAs: it was learned, and packets to the assumed one would go astray.
+ * Where they differ, from the outbound one: whoever turned them, and ended before all were, turned that first.
  */
 export class Survey {
   readonly #is: Is
@@ -33,6 +34,8 @@ export class Survey {
   #differingShared = 0
   /** Slots of the peers whose SAs have not all the same ports, or not ours. */
   readonly #turned = new Set<number>()
+  /** Ports that were learned, by inbound SAs, of peers by their slots. */
+  readonly #learned = new Map<number, number>()
   readonly #stale: { states: List; policies: List }
   readonly #only: readonly number[] | undefined
   #nextPeer = 0
@@ -79,6 +82,11 @@ export class Survey {
 
   /** What was found that is not as it should be. */
   finish(): Damage {
+    const { peers } = this.#is
+    const { primary } = this.#should.keyring
+    for (const [slot, port] of this.#learned) {
+      if (((peers.outbound[slot]! >>> primary) & 1) === 0) this.#learn(slot, port)
+    }
     return { states: this.#differing, sharedPolicies: this.#differingShared, stale: this.#stale }
   }
 
@@ -127,7 +135,9 @@ export class Survey {
     for (const packed of right.length > 0 ? right : owners) {
       peers.inbound[claimant(packed)]! |= 1 << claimedKey(packed)
       claims.add(spi, claimant(packed), claimedKey(packed))
-      if (right.length > 0 && !shared) this.#port(claimant(packed), state, Encap.sourcePort, Encap.destinationPort)
+      if (right.length === 0 || shared) continue
+      const port = this.#port(claimant(packed), state, Encap.sourcePort, Encap.destinationPort)
+      if (port !== 0) this.#learned.set(claimant(packed), port)
     }
     return true
   }
@@ -148,27 +158,34 @@ export class Survey {
       return true
     }
     peers.outbound[slot]! |= 1 << key
-    if (wanted) this.#port(slot, state, Encap.destinationPort, Encap.sourcePort)
+    const port = wanted ? this.#port(slot, state, Encap.destinationPort, Encap.sourcePort) : 0
+    if (port !== 0) this.#learn(slot, port)
     return true
   }
 
-  /** Notes which ports an SA of a peer's has, as that which its record says are the peer's and ours. */
-  #port(slot: number, state: RecordReader, peersAt: number, oursAt: number): void {
+  /**
+   * Notes which ports an SA of a peer's has, as that which its record says are the peer's and ours. Returns the peer's if it
+   * was learned, else 0.
+   */
+  #port(slot: number, state: RecordReader, peersAt: number, oursAt: number): number {
     const { natPort, port: vxlanPort } = this.#form
-    if (natPort === 0) return
+    if (natPort === 0) return 0
     const { peers } = this.#is
     const read = (at: number) => (state.u8(at) << 8) | state.u8(at + 1)
     const found = read(peersAt)
     const isOurs = read(oursAt) === natPort
     // Where our own port was another, so were those of all that had none of their own.
     const mayBeLearned = isOurs && found !== 0 && found !== vxlanPort && peers.references[slot]! > 0
-    if (mayBeLearned && peers.portSource[slot] === PortSource.assumed && found !== peers.port[slot]) {
-      peers.port[slot] = found
-      peers.portSource[slot] = PortSource.learned
-    }
     const before = peers.installedPort[slot]!
     if (!isOurs || (before !== 0 && before !== found)) this.#turned.add(slot)
     peers.installedPort[slot] = this.#turned.has(slot) ? 0 : found
+    return mayBeLearned && peers.portSource[slot] === PortSource.assumed && found !== peers.port[slot] ? found : 0
+  }
+
+  #learn(slot: number, port: number): void {
+    const { peers } = this.#is
+    peers.port[slot] = port
+    peers.portSource[slot] = PortSource.learned
   }
 
   #policy(policy: RecordReader): void {

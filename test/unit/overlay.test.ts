@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { deriveSpi, InvalidArgument, NetlinkError, Overlay, PartialFailure, type Report } from '../../lib/index.js'
 import { Operation, State } from '../../lib/kernel/records.js'
+import { Encap } from '../../lib/overlay/writer.js'
 import { ModelNat } from './heard.js'
 import { portsOf } from './model.js'
 import { fair, LOCAL, ModelPorts, PEERS } from './stories.js'
@@ -277,6 +278,33 @@ describe('ports of peers', () => {
     expect([ports(model.kernel, A), ports(model.kernel, B)]).toEqual([[31234], [4500]])
     expect((await next.reconcile()).plan).toEqual([])
   })
+
+  test.each(
+    [
+      [31234, 31235],
+      [31234, 4500],
+      [4500, 31234],
+    ].flatMap((ports) => [false, true].map((last) => [...ports, last] as [number, number, boolean])),
+  )(
+    'of an earlier process that ended while it turned SAs from %i to %i are those of what encrypts, which turned first; listed first: %s',
+    async (from, to, first) => {
+      const { ports: model, overlay } = await opened({ nat: {} })
+      await overlay.addPeers([{ address: A, port: from }])
+      const { record } = model.kernel.outboundTo(A)[0]!
+      new DataView(record.buffer, record.byteOffset).setUint16(Encap.destinationPort, to)
+      const listed = [...model.kernel.states.entries()]
+      model.kernel.states.clear()
+      for (const [id, state] of first ? listed.reverse() : listed) model.kernel.states.set(id, state)
+      expect(model.kernel.outboundTo(LOCAL).map(portsOf)).toEqual([[from, 4500]])
+      const next = Overlay.over({ local: LOCAL, nat: {} }, model)
+      await next.setKeys([{ tag: 1, value }])
+      await next.addPeers([A])
+      expect(next.peers.get(A)).toMatchObject({ state: 'active', port: { number: to } })
+      expect(model.kernel.outboundTo(A).map(portsOf)).toEqual([[4500, to]])
+      expect(model.kernel.outboundTo(LOCAL).map(portsOf)).toEqual([[to, 4500]])
+      expect((await next.reconcile()).plan).toEqual([])
+    },
+  )
 
   test('of an earlier process with another port of its own are not kept: theirs was assumed to be that', async () => {
     const { ports: model, overlay } = await opened({ nat: {} })

@@ -20,7 +20,10 @@ export interface Mapping {
   /** Where its packets come from now. */
   readonly address: string
   readonly port: number
-  /** Whether ESP to the peer goes there from now on. If not: another address, a port that was given, or VXLAN's. */
+  /**
+   * Whether ESP to the peer goes there from now on. If not: another address, a port that was given, or VXLAN's. It does not
+   * go there yet where the kernel refused the change: then the peer is degraded, until the kernel tells again.
+   */
   readonly followed: boolean
 }
 
@@ -81,53 +84,113 @@ function mappingOf(record: RecordReader, { local, mark }: Form): Uint8Array | un
 /** How long a peer is shown so, in milliseconds, after the kernel last told: of packets from elsewhere it tells again and again. */
 const SHOWN_MS = 60_000
 
+/** What was last told of peers, the oldest first, for as long as it is shown. */
+class Recent<T> {
+  readonly #byPeer = new Map<string, { of: T; at: number }>()
+
+  get size(): number {
+    return this.#byPeer.size
+  }
+
+  get(peer: string): T | undefined {
+    return this.#byPeer.get(peer)?.of
+  }
+
+  set(peer: string, of: T, at: number): void {
+    this.#byPeer.delete(peer)
+    this.#byPeer.set(peer, { of, at })
+  }
+
+  delete(peer: string): void {
+    this.#byPeer.delete(peer)
+  }
+
+  forget(now: number): void {
+    for (const [peer, { at }] of this.#byPeer) {
+      if (now - at <= SHOWN_MS) return
+      this.#byPeer.delete(peer)
+    }
+  }
+
+  /** Of the last minute, and still wanted; forgets the others. */
+  list(isWanted: (peer: string) => boolean, now: number): [peer: string, of: T][] {
+    this.forget(now)
+    for (const peer of this.#byPeer.keys()) if (!isWanted(peer)) this.#byPeer.delete(peer)
+    return Array.from(this.#byPeer, ([peer, { of }]) => [peer, of])
+  }
+}
+
 /** Peers whose packets come from where ESP to them does not go. */
 export class Strays {
-  readonly #byPeer = new Map<string, { mapping: Mapping; at: number }>()
+  readonly #recent = new Recent<Mapping>()
+
+  /** How many are remembered. */
+  get size(): number {
+    return this.#recent.size
+  }
 
   /** Takes in what was learned, and returns what of it is news. */
   note(mappings: readonly Mapping[], now: number): Mapping[] {
+    this.#recent.forget(now)
     return mappings.filter((mapping) => {
-      const before = this.#byPeer.get(mapping.peer)?.mapping
-      if (mapping.followed) this.#byPeer.delete(mapping.peer)
-      else this.#byPeer.set(mapping.peer, { mapping, at: now })
-      return mapping.followed || before?.address !== mapping.address || before.port !== mapping.port
+      const { peer, address, port, followed } = mapping
+      const before = this.#recent.get(peer)
+      if (followed) this.#recent.delete(peer)
+      else this.#recent.set(peer, mapping, now)
+      return followed || before?.address !== address || before.port !== port
     })
   }
 
   /** Those of the last minute who are still wanted. */
   list(isWanted: (peer: string) => boolean, now: number): Mapping[] {
-    for (const [peer, { at }] of this.#byPeer) if (now - at > SHOWN_MS || !isWanted(peer)) this.#byPeer.delete(peer)
-    return [...this.#byPeer.values()].map(({ mapping }) => mapping)
+    return this.#recent.list(isWanted, now).map(([, mapping]) => mapping)
   }
 }
 
 /** How often in a row a port comes back that was left before, until it is no NAT's doing. */
 const RETURNS = 3
+/** How often a port changes in a minute, wherever it goes, until it is none. */
+const CHANGES = 10
 
-/** Peers whose port goes to and fro between two. */
+interface Changes {
+  /** The last port but one and the last. */
+  readonly ports: readonly [number, number]
+  /** How often in a row it was one left within the minute before. */
+  readonly returns: number
+  /** When it changed, {@link CHANGES} times at most; the last one last. */
+  readonly at: readonly number[]
+}
+
+/** Peers whose port goes to and fro between two, or changes all the time. */
 export class Contested {
-  /** The last port but one and the last, and how often in a row it was one left within the minute before. */
-  readonly #byPeer = new Map<string, { ports: [number, number]; returns: number; at: number }>()
+  readonly #recent = new Recent<Changes>()
+
+  /** How many are remembered. */
+  get size(): number {
+    return this.#recent.size
+  }
 
   /** Takes in what was learned. */
   note(mappings: readonly Mapping[], now: number): void {
+    this.#recent.forget(now)
     for (const { peer, port, followed } of mappings) {
-      const before = this.#byPeer.get(peer)
-      const [left, last] = before?.ports ?? [0, 0]
+      const before = this.#recent.get(peer) ?? { ports: [0, 0], returns: 0, at: [] }
+      const [left, last] = before.ports
       if (!followed || port === last) continue
-      const isBack = port === left && now - before!.at <= SHOWN_MS
-      this.#byPeer.set(peer, { ports: [last, port], returns: isBack ? before!.returns + 1 : 0, at: now })
+      const returns = port === left ? before.returns + 1 : 0
+      this.#recent.set(peer, { ports: [last, port], returns, at: [...before.at, now].slice(-CHANGES) }, now)
     }
   }
 
-  /** Those of the last minute who are still wanted, ports in order. */
+  /** Those of the last minute who are still wanted, with their last two ports, in order. */
   list(isWanted: (peer: string) => boolean, now: number): { peer: string; ports: [number, number] }[] {
-    const listed: { peer: string; ports: [number, number] }[] = []
-    for (const [peer, { ports, returns, at }] of this.#byPeer) {
-      if (now - at > SHOWN_MS || !isWanted(peer)) this.#byPeer.delete(peer)
-      else if (returns >= RETURNS) listed.push({ peer, ports: [Math.min(...ports), Math.max(...ports)] })
-    }
-    return listed
+    return this.#recent
+      .list(isWanted, now)
+      .filter(([, { returns, at }]) => returns >= RETURNS || isMany(at))
+      .map(([peer, { ports }]) => ({ peer, ports: [Math.min(...ports), Math.max(...ports)] }))
   }
+}
+
+function isMany(at: readonly number[]): boolean {
+  return at.length === CHANGES && at.at(-1)! - at[0]! <= SHOWN_MS
 }

@@ -16,8 +16,9 @@ export interface NatStatus {
   /** Peers whose packets came from elsewhere, within the last minute, than where ESP to them goes. */
   strays: { peer: string; address: string; port: number }[]
   /**
-   * Peers whose port went to and fro between these two, again and again, up to within the last minute: there are two nodes
-   * behind one address, and ESP reaches now this one and now that.
+   * Peers whose port went to and fro between these two again and again, or changed ten times in a minute, to these at last:
+   * up to within the last minute. There are two nodes behind one address, and ESP reaches now this one and now that; or
+   * somebody sends again, from elsewhere, what he has caught.
    */
   contested: { peer: string; ports: [number, number] }[]
 }
@@ -45,9 +46,9 @@ export function natTroubles({ port, intact, following, keepalives, strays, conte
     )
   }
   if (contested.length > 0) {
-    const named = some(contested, ({ peer, ports }) => `${peer} at ${ports.join(' and ')}`)
+    const named = some(contested, ({ peer, ports }) => `${peer}: of late ${ports.join(' and ')}`)
     troubles.push(
-      `ESP to ${contested.length} peers goes by turns to two ports of theirs (${named}): two nodes behind one address can't be told apart; give each an address of its own`,
+      `the port of ${contested.length} peers changes again and again (${named}): two nodes behind one address can't be told apart, give each an address of its own; if there is but one, somebody sends its packets again from elsewhere, which a replayWindow keeps out`,
     )
   }
   return troubles

@@ -119,6 +119,41 @@ test('a port that goes to and fro is contested; one that changes once in a while
   expect(contested.list(() => true, now)).toEqual([])
 })
 
+test('a port that changes ten times in a minute is contested, wherever it goes', () => {
+  const contested = new Contested()
+  let now = 0
+  const come = (milliseconds: number, ...ports: number[]) => {
+    for (const port of ports) contested.note([{ peer: A, address: A, port, followed: true }], (now += milliseconds))
+    return contested.list(() => true, now)
+  }
+  // Who sends again, from a port of his choice each time, what he has caught; the peer's own packets come between.
+  const replayed = (count: number) => Array.from({ length: count }, (_, i) => [4500, 40_000 + i]).flat()
+  expect(come(6000, ...replayed(5))).toEqual([{ peer: A, ports: [4500, 40_004] }])
+  expect(come(7000, ...replayed(20))).toEqual([])
+  expect(come(6000, ...replayed(6))).toEqual([{ peer: A, ports: [4500, 40_005] }])
+})
+
+test('what is a minute old is forgotten, whether or not anybody asks', () => {
+  const away: Mapping = { peer: A, address: '198.51.100.7', port: 1, followed: false }
+  const strays = new Strays()
+  expect(strays.note([away, { ...away, peer: B }], 0)).toHaveLength(2)
+  expect(strays.note([away], 50_000)).toEqual([])
+  strays.note([], 100_000)
+  expect([strays.size, strays.note([away], 100_000)]).toEqual([1, []])
+  strays.note([], 160_001)
+  expect(strays.size).toBe(0)
+  const contested = new Contested()
+  for (const [peer, now] of [
+    [A, 0],
+    [B, 1],
+    [A, 50_000],
+    ['10.0.0.4', 100_000],
+  ] as const) {
+    contested.note([{ peer, address: peer, port: now + 1, followed: true }], now)
+  }
+  expect(contested.size).toBe(2)
+})
+
 async function opened(nat: NatOptions, peers: PeerInput[]) {
   const ports = new ModelPorts()
   const { mappings: heard } = (ports.nat = new ModelNat())
@@ -182,7 +217,7 @@ test('two nodes behind one address, each added by that alone, are told of with b
   await vi.waitFor(async () =>
     expect(await overlay.status()).toMatchObject({
       nat: { contested: [{ peer: A, ports: [4500, 31000] }] },
-      degraded: [expect.stringContaining(`by turns to two ports of theirs (${A} at 4500 and 31000)`) as string],
+      degraded: [expect.stringContaining(`changes again and again (${A}: of late 4500 and 31000)`) as string],
     }),
   )
 })

@@ -1,4 +1,5 @@
 import { AF_INET, AF_INET6, formatAddress, unusable, type Family } from '../base/address.js'
+import { malformed } from './attributes.js'
 import type { AttributeWriter, Attributes } from './netlink-attributes.js'
 
 /** What is special to VXLAN links: attributes IFLA_VXLAN_* (linux/if_link.h). Ports and the flow label are in network byte order. */
@@ -36,6 +37,10 @@ const Attribute = {
   ttlInherit: 28,
   dontFragment: 29,
   vniFilter: 30,
+  localBypass: 31,
+  flowLabelPolicy: 32,
+  reservedBits: 33,
+  multicastRoute: 34,
 } as const
 
 /** Bytes that VXLAN puts before a packet: its own header and UDP's, the inner Ethernet header, the outer IP header. */
@@ -136,19 +141,33 @@ export interface VxlanAttributes {
   readonly flowLabel: number
   /** The outer header's bit. */
   readonly dontFragment: 'unset' | 'set' | 'inherit'
+  /** Whether what is for this host itself goes to its own VXLAN link, and not by its network. undefined before Linux 6.5. */
+  readonly localBypass: boolean | undefined
+  /** Whether each packet has `flowLabel`, or that of the packet within. undefined before Linux 6.8. */
+  readonly flowLabelPolicy: 'fixed' | 'inherit' | undefined
+  /** Of VXLAN's header, its two words: packets with any of these set are dropped. undefined before Linux 6.14. */
+  readonly reservedBits: { readonly flags: number; readonly vni: number } | undefined
+  /**
+   * Whether what goes to a multicast group goes by the host's multicast routes. undefined where the kernel does not say: 6.17
+   * and 6.18 have it, and are silent.
+   */
+  readonly multicastRoute: boolean | undefined
 }
 
 const dontFragments = ['unset', 'set', 'inherit'] as const
+const flowLabelPolicies = ['fixed', 'inherit'] as const
 
 /**
- * Reads IFLA_INFO_DATA. What a kernel does not know of is off. IFLA_VXLAN_LOCALBIND is left out: 6.18 has it set on links
- * that are not bound.
+ * Reads IFLA_INFO_DATA. What a kernel does not know of is off, or undefined. What is newer
+ * than Linux 6.18, such as IFLA_VXLAN_LOCALBIND, is left out.
  * @throws XfrmeshError ERR_XFRMESH_MALFORMED */
 export function readVxlan(data: Attributes): VxlanAttributes {
   const flag = (name: FlagName) => data.has(Attribute[name])
   const on = (name: keyof typeof Attribute) => data.has(Attribute[name]) && data.u8(Attribute[name]) !== 0
   const u8 = (name: 'ttl' | 'tos' | 'dontFragment') => (data.has(Attribute[name]) ? data.u8(Attribute[name]) : 0)
   const u32 = (name: 'ageing' | 'limit') => (data.has(Attribute[name]) ? data.u32(Attribute[name]) : 0)
+  const maybe = <T>(name: keyof typeof Attribute, read: (type: number) => T) =>
+    data.has(Attribute[name]) ? read(Attribute[name]) : undefined
   const local = addressIn(data, Attribute.local, Attribute.local6)
   const destination = addressIn(data, Attribute.group, Attribute.group6)
   return {
@@ -181,6 +200,10 @@ export function readVxlan(data: Attributes): VxlanAttributes {
     vniFilter: on('vniFilter'),
     flowLabel: data.has(Attribute.flowLabel) ? labelIn(data.bytes(Attribute.flowLabel)) : 0,
     dontFragment: dontFragments[u8('dontFragment')] ?? 'unset',
+    localBypass: maybe('localBypass', (type) => data.u8(type) !== 0),
+    flowLabelPolicy: maybe('flowLabelPolicy', (type) => flowLabelPolicies[data.u32(type)]),
+    reservedBits: maybe('reservedBits', (type) => headerIn(data.bytes(type))),
+    multicastRoute: maybe('multicastRoute', (type) => data.u8(type) !== 0),
   }
 }
 
@@ -210,7 +233,18 @@ function portsIn(data: Attributes): { from: number; to: number } {
 }
 
 function labelIn(bytes: Uint8Array): number {
-  return ((u16Of(bytes, 0) << 16) | u16Of(bytes, 2)) >>> 0
+  return u32Of(bytes, 0)
+}
+
+/** struct vxlanhdr (net/vxlan.h). */
+function headerIn(bytes: Uint8Array): { flags: number; vni: number } {
+  if (bytes.length !== 8) throw malformed(`attribute ${Attribute.reservedBits} has ${bytes.length} bytes, not 8`)
+  return { flags: u32Of(bytes, 0), vni: u32Of(bytes, 4) }
+}
+
+/** In network byte order. */
+function u32Of(bytes: Uint8Array, at: number): number {
+  return ((u16Of(bytes, at) << 16) | u16Of(bytes, at + 2)) >>> 0
 }
 
 /** In network byte order. */

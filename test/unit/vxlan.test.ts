@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { AF_INET6 } from '../../lib/base/address.js'
 import { InvalidArgument, XfrmeshError } from '../../lib/base/errors.js'
+import type { AttributeWriter } from '../../lib/kernel/netlink-attributes.js'
 import { linkNamed, newLink, readLinks } from '../../lib/kernel/link.js'
 import { readNamespaceIds } from '../../lib/kernel/namespace-id.js'
 import { readVxlan, VXLAN, writeVxlan, type VxlanSettings } from '../../lib/kernel/vxlan.js'
@@ -127,6 +128,45 @@ describe('messages', () => {
       ...{ vni: 0x123456, port: 4790, family: 6, remote: '::', deviceIndex: 7, ttl: 3, tos: 4, learning: false },
       ...{ proxy: true, udpChecksum: false, udpZeroChecksum6Tx: true, udpZeroChecksum6Rx: true, l2miss: false },
     })
+  })
+
+  test('of what only newer kernels know say nothing, or what they have', () => {
+    const read = (...attributes: [type: number, payload: number[]][]) => {
+      const data = (writer: AttributeWriter) => {
+        writeVxlan(writer, settings)
+        for (const [type, bytes] of attributes) writer.bytes(type, Uint8Array.from(bytes))
+      }
+      const link = newLink({
+        ...{ name: 'vx', kind: VXLAN, up: true, mtu: 1400, mac: undefined, master: undefined, namespace: undefined },
+        data,
+      })
+      const { localBypass, flowLabelPolicy, reservedBits, multicastRoute } = readVxlan(
+        readLinks(message(16, link))[0]!.data!,
+      )
+      return { localBypass, flowLabelPolicy, reservedBits, multicastRoute }
+    }
+    const silent = {
+      ...{ localBypass: undefined, flowLabelPolicy: undefined, reservedBits: undefined, multicastRoute: undefined },
+    }
+    expect(read()).toEqual(silent)
+    expect(read([31, [0]])).toEqual({ ...silent, localBypass: false })
+    expect(read([31, [1]])).toEqual({ ...silent, localBypass: true })
+    expect(read([32, [0, 0, 0, 0]])).toEqual({ ...silent, flowLabelPolicy: 'fixed' })
+    expect(read([32, [1, 0, 0, 0]])).toEqual({ ...silent, flowLabelPolicy: 'inherit' })
+    const reservedBits = { flags: 0xf7ffffff, vni: 0xff }
+    expect(read([33, [0xf7, 0xff, 0xff, 0xff, 0, 0, 0, 0xff]])).toEqual({ ...silent, reservedBits })
+    expect(read([34, [0]])).toEqual({ ...silent, multicastRoute: false })
+    expect(read([34, [1]])).toEqual({ ...silent, multicastRoute: true })
+    // One that is none yet.
+    expect(read([32, [2, 0, 0, 0]])).toEqual(silent)
+    for (const attribute of [
+      [31, [1, 0]],
+      [32, [0]],
+      [33, [0, 0, 0, 0]],
+      [34, []],
+    ] as [number, number[]][]) {
+      expect(() => read(attribute)).toThrow(new RegExp(`attribute ${attribute[0]} has ${attribute[1].length} bytes`))
+    }
   })
 
   test('that lead out of themselves are refused, whichever byte is wrong', () => {

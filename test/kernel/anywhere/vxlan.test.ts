@@ -1,5 +1,5 @@
 import { closeSync, openSync } from 'node:fs'
-import { constants } from 'node:os'
+import { constants, release } from 'node:os'
 import { basename } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { InvalidArgument, NetlinkError, PartialFailure } from '../../../lib/base/errors.js'
@@ -10,8 +10,11 @@ import {
   LinkDiffers,
   listVxlan,
   type Difference,
+  type VxlanLink,
   type VxlanOptions,
 } from '../../../lib/vxlan/index.js'
+import { Route } from '../../../lib/kernel/route.js'
+import { VXLAN } from '../../../lib/kernel/vxlan.js'
 import { feedNetns, inNetns, withNetns } from '../netns.js'
 import { batch, clear, interfere, ip, links, shown, useGround } from './vxlan.js'
 
@@ -397,6 +400,34 @@ describe('deleteVxlan', () => {
   })
 })
 
+/** What this kernel says of attributes that came with Linux 6.5, 6.8 and 6.14, in this order. */
+function newer(said: Required<Pick<VxlanLink, 'localBypass' | 'flowLabelPolicy' | 'reservedBits'>>): object {
+  const [major, minor] = release().split('.').map(Number) as [number, number]
+  const since = [5, 8, 14]
+  const isKnown = (i: number) => major > 6 || (major === 6 && minor >= since[i]!)
+  return Object.fromEntries(Object.entries(said).map(([name, value], i) => [name, isKnown(i) ? value : undefined]))
+}
+
+test('listVxlan says of what is newer than ip what was asked for, where the kernel knows of it', async () => {
+  const route = await Route.open(here, 'netns')
+  await route.create({
+    ...{ name: 'vx9', kind: VXLAN, up: false, mtu: undefined, mac: undefined, master: undefined, namespace: undefined },
+    // IFLA_VXLAN_ID, GROUP6, LOCALBYPASS, LABEL_POLICY (IPv6 alone has it), RESERVED_BITS.
+    data: (writer) =>
+      writer
+        .u32(1, 9)
+        .bytes(16, new Uint8Array(16))
+        .u8(31, 0)
+        .u32(32, 1)
+        .bytes(33, Uint8Array.of(0, 1, 2, 3, 0, 0, 0, 7)),
+  })
+  await route.close()
+  const reservedBits = { flags: 0x00010203, vni: 7 }
+  expect(await listVxlan({ netns: here })).toMatchObject([
+    { vni: 9, ...newer({ localBypass: false, flowLabelPolicy: 'inherit', reservedBits }) },
+  ])
+})
+
 test('listVxlan says what ip says', async () => {
   const attributes =
     'id 5 local 192.0.2.1 remote 192.0.2.2 dev eth0 dstport 4790 srcport 1000 2000 ttl inherit tos 8 df set ' +
@@ -423,6 +454,8 @@ test('listVxlan says what ip says', async () => {
     ...{ udpChecksum: false, udpZeroChecksum6Tx: true, udpZeroChecksum6Rx: true },
     ...{ remoteChecksumTx: true, remoteChecksumRx: true, remoteChecksumNoPartial: false },
     ...{ gbp: true, gpe: false, external: false, vniFilter: false, flowLabel: 0, dontFragment: 'set' },
+    // But for what the VNI, gbp and remcsumrx take of the header.
+    ...newer({ localBypass: true, flowLabelPolicy: 'fixed', reservedBits: { flags: 0x77000000, vni: 0 } }),
     socketNamespace: link_netnsid,
   })
   expect(await listVxlan({ netns: here })).toMatchObject([

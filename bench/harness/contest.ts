@@ -4,7 +4,10 @@ import type { Namespace } from '#dist/demo/namespace.js'
 export interface Sample {
   /** Wall time from the call to its answer, in milliseconds. */
   ms: number
-  /** Further figures, by name: `buildMs`, `sends` … They are kept in the JSON, and shown where a scenario asks for it. */
+  /**
+   * Further figures, by name: `buildMs`, `sends` … They are kept in the JSON, and shown where a scenario asks for it.
+   * `nothing`: 1 where the step came to nothing, and there is no time of it; else 0.
+   */
   [figure: string]: number
 }
 

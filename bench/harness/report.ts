@@ -97,7 +97,8 @@ function shown({ figures }: Line, figure: string): string {
 }
 
 function row(line: Line): string[] {
-  const { part, name, medianMs, lowMs, highMs, microsecondsEach, toFloor, toOurs } = line
+  const { part, name, medianMs, lowMs, highMs, microsecondsEach, toFloor, toOurs, figures } = line
+  if ((figures['nothing'] ?? 0) > 0) return [`  ${name}`, 'nothing came through', '', '', '', '', '']
   return [
     part === undefined ? `  ${name}` : `    of it ${part}`,
     digits(medianMs),

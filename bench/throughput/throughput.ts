@@ -126,10 +126,11 @@ class Pair implements Session {
     const clear = packets - esp
     if (suite !== undefined && esp < clear) throw new Error(`${clear} of ${packets} packets were no ESP`)
     if (suite === undefined && esp > 0) throw new Error(`${esp} packets were ESP`)
-    // Where nothing came, as if one byte had.
+    // Where nothing came, as if one byte had: it comes after all others then.
     const bytesPerMs = Math.max(1, received.bytes) / (received.seconds * 1000)
     return {
       ms: (this.#size * 1024) / bytesPerMs,
+      nothing: received.bytes === 0 ? 1 : 0,
       mbitPerSecond: (received.bytes * 8) / received.seconds / 1e6,
       fragmentPercent: (100 * fragments) / packets,
       lostPercent: received.lostPercent,

@@ -73,6 +73,18 @@ describe('the report of the benchmark', () => {
     expect(table(outcome)).toContain('  other')
     expect(table(outcome)).toMatch(/of it build {2,}2\.00/)
   })
+
+  test('has no time of what came to nothing, if it did in half of its rounds', () => {
+    const times = (...nothing: number[]) => {
+      const samples = nothing.map((each) => ({ ms: each === 1 ? 2e10 : 120, nothing: each, mbitPerSecond: 3 }))
+      const stuck = { name: 'stuck', role: 'peer' as const, samples: { add: samples } }
+      const text = table({ ...outcome, shows: ['mbitPerSecond'], contestants: [...outcome.contestants, stuck] })
+      return /^ {2}stuck.*$/m.exec(text)![0].trim().split(/ {2,}/)
+    }
+    const said = ['stuck', 'nothing came through', '3.00']
+    expect([times(1, 1, 1), times(1, 0, 1), times(0, 1)]).toEqual([said, said, said])
+    expect(times(0, 0, 1).slice(0, 2)).toEqual(['stuck', '120'])
+  })
 })
 
 describe('the targets of nftables in bulk', () => {

@@ -132,9 +132,20 @@ export class NatPath implements AsyncDisposable {
 
   /** As {@link keepPort} for what leaves, at a port that the router chooses: what comes in finds the way back, and no other. */
   mapPort(router: 1 | 2, family: 4 | 6, range: PortRange): Promise<void> {
-    const { ip, local, advertise } = this.#turned(router, family)
+    const { advertise } = this.node(router, family)
     const ports = range.join('-')
-    const to = family === 4 ? `snat ip to ${advertise}:${ports}` : `masquerade to :${ports}`
+    return this.#map(router, family, family === 4 ? `snat ip to ${advertise}:${ports}` : `masquerade to :${ports}`)
+  }
+
+  /** As {@link mapPort} over IPv4, at another address, which the router gets beside its own; returns the node as it then is. */
+  async mapElsewhere(router: 1 | 2, address: string, range: PortRange): Promise<Node> {
+    await this.routers[router - 1]!.ip([['address', 'replace', `${address}/24`, 'dev', 'eth0']])
+    await this.#map(router, 4, `snat ip to ${address}:${range.join('-')}`)
+    return { ...this.node(router, 4), advertise: address }
+  }
+
+  #map(router: 1 | 2, family: 4 | 6, to: string): Promise<void> {
+    const { ip, local } = this.#turned(router, family)
     return this.translate(router, { postrouting: `oifname eth0 ${ip} saddr ${local} udp sport ${NAT_PORT} ${to}` })
   }
 
@@ -177,6 +188,11 @@ export async function forgetConnections({ netns }: Namespace): Promise<void> {
   }
 }
 
+/** Hardware address of a node's link. */
+export function hardware({ number }: Node): string {
+  return `02:00:00:00:00:0${number}`
+}
+
 /** Inner address of a node. */
 export function inner({ number }: Node): string {
   return `10.9.0.${number}`
@@ -217,7 +233,6 @@ async function addLink(here: Node, there: Node, checksum: boolean, port: number)
     4: [checksum ? 'udpcsum' : 'noudpcsum'],
     6: checksum ? ['noudp6zerocsumtx', 'noudp6zerocsumrx'] : ['udp6zerocsumtx', 'udp6zerocsumrx'],
   }
-  const hardware = ({ number }: Node) => `02:00:00:00:00:0${number}`
   const vxlan = ['type', 'vxlan', 'id', String(VNI), 'dstport', String(port)]
   const ends = ['local', here.local, 'remote', there.advertise]
   await here.where.ip([

@@ -1,15 +1,18 @@
 /** The overlay over NAT of every kind: it works where it should, loses what the NAT itself drops and no more, and leaks nothing. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { ping, RunningPing } from '../../lib/demo/ping.js'
 import { cleartext, Sniffer } from '../../lib/demo/sniffer.js'
 import { type Mapping, Overlay, type OverlayOptions, type PeerInput } from '../../lib/index.js'
+import { Xfrm } from '../../lib/kernel/xfrm.js'
+import { Endpoints } from '../../lib/vxlan/index.js'
 import { keyOf } from './keys.js'
 import { few, PORT, Taps, VNI } from './mesh.js'
-import { inner, Links, MAPPED, NatPath, type Node, type PortRange, refused } from './nat-path.js'
+import { hardware, inner, Links, MAPPED, NatPath, type Node, type PortRange, refused } from './nat-path.js'
 
 /** A port of VXLAN's beside the usual: Linux's own default. */
 const OTHER_PORT = 8472
@@ -202,6 +205,38 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     })
   })
 
+  test('endpoints bring a peer, whose SAs are turned to the port that is given to it while they are there', async () => {
+    const nodes = behindAndOpen()
+    const [near, far] = nodes
+    await path.keepPort(1, family, 41000)
+    await links.link(...nodes, { checksum: true })
+    // Without endpoints there are no neighbours.
+    onTestFinished(() => links.unlink())
+    const open = async ({ local, advertise, where }: Node, there: Node) => {
+      const overlay = await Overlay.open({ local, advertise, netns: where.netns, nat: {} })
+      const endpoints = new Endpoints({ link: 'vx', netns: where.netns })
+      onTestFinished(async () => {
+        await overlay.close({ flush: true })
+        await endpoints.close()
+      })
+      await overlay.addNetworks([VNI])
+      await overlay.setKeys([keyOf(1)])
+      const endpoint = { ip: inner(there), mac: hardware(there), vtep: there.advertise }
+      expect(await overlay.addEndpoints(endpoints, [endpoint])).toMatchObject({ applied: 1, failures: [] })
+      return overlay
+    }
+    const [overlay] = await Promise.all([open(far, near), open(near, far)])
+    const before = await counted(nodes)
+    expect(await ping(far.where, inner(near), few)).toMatchObject({ lost: few.count })
+    const given = { address: near.advertise, port: 41000 }
+    expect(await overlay.addPeers([given])).toMatchObject({ applied: 1, failures: [], operations: 2 })
+    expect(await ping(far.where, inner(near), few)).toMatchObject({ lost: 0 })
+    const port = { number: 41000, from: 'given' }
+    expect(overlay.peers.get(near.advertise)).toMatchObject({ references: 2, state: 'active', port })
+    expect(await overlay.reconcile({ dryRun: true })).toMatchObject({ plan: [] })
+    expect(await counted(nodes)).toEqual(before)
+  })
+
   test('both behind NAT, each at a port that its router keeps for it, reach each other, during a rotation too', async () => {
     const nodes = [path.node(1, family), path.node(2, family)] as const
     const ports = [41000, 42000] as const
@@ -215,6 +250,130 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
         expect(overlay.peers.get(advertise)?.port).toEqual({ number: ports[1 - i], from: 'given' })
       }
     })
+  })
+})
+
+test('an address that the NAT changes is told of and not followed: the peer is reached again once it is removed, and added by the new one', async () => {
+  const nodes = [path.node(1, 4), path.node(3, 4)] as const
+  const [near, far] = nodes
+  const known = near.advertise
+  await path.mapPort(1, 4, MAPPED[0])
+  const told: Mapping[] = []
+  const nat = { onMapping: (mapping: Mapping) => told.push(mapping) }
+  await between(nodes, { checksum: true, nat }, async ([before, overlay]) => {
+    while ((await ping(near.where, inner(far), few)).lost > 0);
+    expect(told).toMatchObject([{ peer: known, address: known, followed: true }])
+    const moved = await path.mapElsewhere(1, '192.0.2.19', MAPPED[1])
+    expect(await ping(near.where, inner(far), few)).toMatchObject({ lost: few.count })
+    while (told.length < 2) await sleep(20)
+    const { port, ...stray } = told[1]!
+    expect(stray).toEqual({ peer: known, address: moved.advertise, followed: false })
+    expect(isOf(port, MAPPED[1])).toBe(true)
+    expect((await overlay.status()).nat!.strays).toEqual([{ peer: known, address: moved.advertise, port }])
+
+    // SPIs derive from the address: the node itself is to know that it has another.
+    await before.close({ flush: true })
+    await links.link(moved, far, { checksum: true })
+    const { local, advertise } = moved
+    await using next = await Overlay.open({ local, advertise, netns: moved.where.netns, nat: {} })
+    await encrypt(next, far.advertise)
+    await overlay.removePeers([known])
+    await overlay.addPeers([advertise])
+    while ((await ping(near.where, inner(far), few)).lost > 0);
+    expect(await ping(far.where, inner(near), few)).toMatchObject({ lost: 0 })
+    expect((await overlay.status()).nat!.strays).toEqual([])
+    await next.close({ flush: true })
+  })
+})
+
+/** Catches an ESP packet in UDP that leaves, and for each line of input sends it again, from that port. */
+const REPLAYER = `
+import socket, sys
+source, destination = sys.argv[1:3]
+link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+link.bind(('eth0', 3))
+print('listening', flush=True)
+while True:
+    packet = link.recv(65536)
+    udp = packet[4 * (packet[0] & 15):]
+    if packet[9] == 17 and packet[16:20] == socket.inet_aton(destination) and udp[2:4] == bytes([4500 >> 8, 4500 & 255]) and len(udp) > 40:
+        break
+print('caught', flush=True)
+senders = []
+for line in sys.stdin:
+    senders.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    senders[-1].bind((source, int(line)))
+    senders[-1].sendto(udp[8:], (destination, 4500))
+`
+
+test.each([0, 32])(
+  "a packet that is sent again from another port of the peer's address, with a replayWindow of %i: without one ESP goes there until the peer's next packet, with one never",
+  async (replayWindow) => {
+    const nodes = [path.node(1, 4), path.node(3, 4)] as [Node, Node]
+    const [near, far] = nodes
+    await path.oneToOne(1, 4)
+    const told: Mapping[] = []
+    const nat = { onMapping: (mapping: Mapping) => told.push(mapping) }
+    await between(nodes, { checksum: true, nat, replayWindow }, async ([, overlay]) => {
+      const port = () => overlay.peers.get(near.advertise)?.port?.number
+      const seen = async () => (await refused(far)).xfrm['XfrmInStateSeqError'] ?? 0
+      const before = await seen()
+      // The router has the peer's address.
+      const replayer = path.routers[0].start('python3', ['-c', REPLAYER, near.advertise, far.advertise])
+      onTestFinished(() => void replayer.child.kill('SIGKILL'))
+      const says = createInterface(replayer.child.stdout!)[Symbol.asyncIterator]()
+      expect(await says.next()).toMatchObject({ value: 'listening' })
+      expect(await ping(near.where, inner(far), few)).toMatchObject({ lost: 0 })
+      expect(await says.next()).toMatchObject({ value: 'caught' })
+      replayer.child.stdin!.write('40999\n')
+      if (replayWindow > 0) {
+        while ((await seen()) === before) await sleep(20)
+        expect(await ping(near.where, inner(far), few)).toMatchObject({ lost: 0 })
+        expect(told).toEqual([])
+      } else {
+        while (port() !== 40999) await sleep(20)
+        expect(await ping(far.where, inner(near), { ...few, count: 1 })).toMatchObject({ lost: 1 })
+        await ping(near.where, inner(far), few)
+        while (port() !== 4500) await sleep(20)
+        expect(told.map(({ port, followed }) => [port, followed])).toEqual([
+          [40999, true],
+          [4500, true],
+        ])
+      }
+      expect(port()).toBe(4500)
+      expect(await ping(far.where, inner(near), few)).toMatchObject({ lost: 0 })
+    })
+  },
+)
+
+test('of packets that come from elsewhere all the time the kernel tells once in five seconds, and of another port at once', async () => {
+  const nodes = [path.node(1, 4), path.node(3, 4)] as [Node, Node]
+  const [near, far] = nodes
+  await path.mapPort(1, 4, MAPPED[0])
+  // A port that was given is not followed.
+  await between(nodes, { checksum: true, nat: {}, ports: [41000, 4500] }, async () => {
+    const xfrm = await Xfrm.open({ netns: far.where.netns })
+    const monitor = xfrm.monitor(['mapping'])
+    await monitor.ready
+    const ports: number[] = []
+    const listening = (async () => {
+      for await (const event of monitor) if (event.type === 'mapping') ports.push(event.newSourcePort)
+    })()
+    const among = (range: PortRange) => ports.filter((port) => isOf(port, range)).length
+    const started = performance.now()
+    const pinging = RunningPing.start(near.where, inner(far), { intervalMs: 20 })
+    while (among(MAPPED[0]) === 0) await sleep(20)
+    await sleep(1000)
+    await path.mapPort(1, 4, MAPPED[1])
+    while (among(MAPPED[1]) === 0) await sleep(20)
+    await sleep(1000)
+    const { sent } = await pinging.stop({ timeoutMs: few.timeoutMs })
+    const most = 1 + Math.floor((performance.now() - started) / 5000)
+    await xfrm.close()
+    await listening.catch(() => undefined)
+    console.log(`${ports.length} messages of ${sent} packets`)
+    expect(sent).toBeGreaterThan(8 * most)
+    for (const range of MAPPED) expect(among(range)).toBeLessThanOrEqual(most)
   })
 })
 

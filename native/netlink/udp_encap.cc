@@ -190,8 +190,8 @@ int UdpEncap::adopt(int fd, const Place& place, std::uint64_t namespaceInode, St
 
 int UdpEncap::check() const {
   if (!fd_) return EBADF;
-  const bool intact = option(fd_.get(), IPPROTO_UDP, UDP_ENCAP) == UDP_ENCAP_ESPINUDP &&
-                      differs(fd_.get(), place_, 0) == Step::kNone;
+  const bool intact =
+      option(fd_.get(), IPPROTO_UDP, UDP_ENCAP) == UDP_ENCAP_ESPINUDP && differs(fd_.get(), place_, 0) == Step::kNone;
   return intact ? 0 : ENOPROTOOPT;
 }
 

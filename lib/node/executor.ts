@@ -10,7 +10,7 @@ import { TableBuilder } from '../kernel/xfrm-keys.js'
 import { DIRECTION_FWD, DIRECTION_IN } from '../kernel/xfrm-names.js'
 import type { Belonging } from './belonging.js'
 import type { KeyDeriver } from './derive.js'
-import type { Overlaps } from './overlap.js'
+import { type Overlaps, wipeAll } from './overlap.js'
 import type { Phase, Plan } from './plan.js'
 import type { XfrmPort } from './port.js'
 import type { Sequences } from './sequences.js'
@@ -97,12 +97,11 @@ class Executor {
   /** False if nothing may follow. */
   async phase(planned: Phase): Promise<boolean> {
     const phase = without(planned, this.result.failed)
-    for (const part of await this.#owners.overlaps.part(phase)) {
-      try {
-        if (!(await this.#part(part))) return false
-      } finally {
-        for (const key of part.keys ?? []) key.fill(0)
-      }
+    const parts = await this.#owners.overlaps.part(phase)
+    try {
+      for (const part of parts) if (!(await this.#part(part))) return false
+    } finally {
+      for (const { keys } of parts) wipeAll(keys)
     }
     return !(phase.name === 'guard' && this.result.failures.length > 0)
   }
@@ -116,12 +115,17 @@ class Executor {
       const last = Math.min(phase.owners.length, first + SLICE)
       const tables = new TableBuilder()
       let [from, to] = [0, 0]
-      for (let i = first; i < last; i++) {
-        reader.next()
-        if (i === first) from = reader.start
-        to = reader.start + reader.length
-        if (takesKeys(reader)) this.#fill(phase, i, reader.start, tables)
-        if (this.#pace.isDue) await this.#pace.breathe()
+      try {
+        for (let i = first; i < last; i++) {
+          reader.next()
+          if (i === first) from = reader.start
+          to = reader.start + reader.length
+          if (takesKeys(reader)) this.#fill(phase, i, reader.start, tables)
+          if (this.#pace.isDue) await this.#pace.breathe()
+        }
+      } catch (error) {
+        tables.wipe()
+        throw error
       }
       const slice = phase.records.subarray(from, to)
       const settled = this.#commit(phase, slice, first, tables)

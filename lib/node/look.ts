@@ -53,9 +53,14 @@ export class Look {
   /** @param drops records of the policies that drop: they have no template, and so no reqid to be found by */
   static async read(lookout: Lookout, drops: Uint8Array): Promise<Look> {
     const look = new Look(lookout)
-    await look.#readStates()
-    await look.#readPolicies(drops)
-    return look
+    try {
+      await look.#readStates()
+      await look.#readPolicies(drops)
+      return look
+    } catch (error) {
+      look.wipe()
+      throw error
+    }
   }
 
   /** Whether anything is left that no node has taken. */

@@ -210,6 +210,7 @@ export class NodeMesh {
       entry.installed = look.take(entry.node, entry.boots)
       if (pace.isDue) await pace.breathe()
     }
+    if (look.isEmpty) this.#forgetLook()
     this.#known = this.#looked = true
   }
 

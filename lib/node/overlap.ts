@@ -58,10 +58,15 @@ export class Overlaps {
     }
     if (behind.size === 0) return [phase]
     const parts = [phaseOf(phase, plain)]
-    for (const [general, some] of behind) {
-      for (const part of some) parts.push(await this.#around(general, phaseOf(phase, part)))
+    try {
+      for (const [general, some] of behind) {
+        for (const part of some) parts.push(await this.#around(general, phaseOf(phase, part)))
+      }
+      return parts
+    } catch (error) {
+      for (const { keys } of parts) wipeAll(keys)
+      throw error
     }
-    return parts
   }
 
   #partOf(behind: Map<Uint8Array, Part[]>, general: Uint8Array): Part {
@@ -80,7 +85,10 @@ export class Overlaps {
     const query = { policies: false, one: general, reqid: 0, details: true, keys: [], algorithms }
     const found = await readOne(this.#xfrm, query)
     // What the kernel shows no keys of can't be put back.
-    if (found === undefined || !sameIdentity(found.records, 0, general, 0) || isWithheld(found.records)) return part
+    if (found === undefined || !sameIdentity(found.records, 0, general, 0) || isWithheld(found.records)) {
+      wipeAll(found?.keys)
+      return part
+    }
     for (const name of found.algorithms) this.#keyring.algorithm(name)
     const writer = new RecordWriter()
     writer.record(general, Operation.deleteState)
@@ -88,6 +96,11 @@ export class Overlaps {
     appendPlain(writer, found.records, 0, true)
     return { ...part, records: writer.take(), owners: [Owner.others, ...part.owners, Owner.others], keys: found.keys }
   }
+}
+
+/** Overwrites the keys that a phase brought. */
+export function wipeAll(keys: readonly Uint8Array[] = []): void {
+  for (const key of keys) key.fill(0)
 }
 
 interface Part {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { open, readlink } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
@@ -32,7 +33,8 @@ export class KeysFileWatch implements AsyncDisposable {
   readonly #path: string
   readonly #options: WatchOptions
   #keys: NodeKeys
-  #text: string
+  /** SHA-256 of what the file said then. */
+  #digest: string
   #watchers: FSWatcher[] = []
   #events = 0
   #looking: Promise<void> | undefined
@@ -47,7 +49,7 @@ export class KeysFileWatch implements AsyncDisposable {
   private constructor(path: string, options: WatchOptions, text: string) {
     this.#path = resolve(path)
     this.#options = options
-    this.#text = text
+    this.#digest = digestOf(text)
     this.#keys = parse(text, options)
   }
 
@@ -133,14 +135,14 @@ export class KeysFileWatch implements AsyncDisposable {
     this.#unusable = undefined
     try {
       text = await readWhole(this.#path)
-      if (text === this.#text) return
+      if (digestOf(text) === this.#digest) return
       keys = parse(text, this.#options)
     } catch (error) {
       this.#unusable = String(error)
       if (isNews || this.#unusable !== before) this.#fail(error)
       return
     }
-    this.#text = text
+    this.#digest = digestOf(text)
     this.#keys = keys
     if (!this.#closed) this.#options.onKeys(keys)
   }
@@ -199,6 +201,10 @@ function parse(text: string, { strict }: WatchOptions): NodeKeys {
   return parseKeys(text, strict === undefined ? {} : { strict })
 }
 
+function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('base64')
+}
+
 /** The text of one version of a file: one that is being written is read again. */
 async function readWhole(path: string): Promise<string> {
   for (let i = 0; i < 16; i++) {
@@ -206,10 +212,12 @@ async function readWhole(path: string): Promise<string> {
     try {
       const before = await handle.stat({ bigint: true })
       const bytes = await handle.readFile()
-      const after = await handle.stat({ bigint: true })
-      const text = bytes.toString()
-      bytes.fill(0)
-      if (before.mtimeNs === after.mtimeNs && before.size === after.size) return text
+      try {
+        const after = await handle.stat({ bigint: true })
+        if (before.mtimeNs === after.mtimeNs && before.size === after.size) return bytes.toString()
+      } finally {
+        bytes.fill(0)
+      }
     } finally {
       await handle.close()
     }

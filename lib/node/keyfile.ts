@@ -100,6 +100,17 @@ export function parseKeys(text: string, options: ParseOptions = {}): NodeKeys {
   const { strict = false, inUse = [] } = checkOptions<ParseOptions>(options, 'options', ['strict', 'inUse'])
   boolean(strict, 'options.strict')
   const used = new Set(inUse)
+  const made: Key[] = []
+  try {
+    return readLines(text, strict, used, made)
+  } catch (error) {
+    for (const key of made) key.wipe()
+    throw error
+  }
+}
+
+/** @param made told each key that is made, as long as not all is read */
+function readLines(text: string, strict: boolean, used: ReadonlySet<number>, made: Key[]): NodeKeys {
   const keys: NodeKey[] = []
   let overhead: Overhead | undefined
   const lines = text.split('\n')
@@ -108,7 +119,7 @@ export function parseKeys(text: string, options: ParseOptions = {}): NodeKeys {
   if (lines.length === 0) throw new KeyFileError(1, 1, 'there is no key')
   for (const [i, line] of lines.entries()) {
     const fields = new Fields(i + 1, line.replace(/\r$/, ''))
-    const key = readKey(fields, strict)
+    const key = readKey(fields, strict, made)
     if (used.has(key.id)) throw fields.refuse(0, `key id ${key.id} is in use: increment the key id to change keys`)
     if (keys.some(({ id, address }) => id === key.id && address === key.address)) {
       throw fields.refuse(0, `key id ${key.id} is another line's already: increment the key id to change keys`)
@@ -170,7 +181,7 @@ class Fields {
 
 const FORMS = "'key-id aead-name hex-key icv-bits' or 'key-id auth-name hex-key enc-name hex-key [IP]'"
 
-function readKey(fields: Fields, strict: boolean): NodeKey {
+function readKey(fields: Fields, strict: boolean, made: Key[]): NodeKey {
   if (!fields.hasId && strict) throw fields.refuse(0, `the first field must be a key id from 1 to ${LAST_KEY_ID}`)
   for (let place = fields.hasId ? 0 : 1; place < fields.count; place++) {
     if (fields.at(place) === '') throw fields.refuse(place, 'a field must not be empty: one space parts fields')
@@ -178,12 +189,12 @@ function readKey(fields: Fields, strict: boolean): NodeKey {
   const id = fields.hasId ? keyId(fields) : FIRST_KEY_ID
   switch (fields.count) {
     case 4:
-      return { id, address: undefined, aead: { ...algorithm(fields, 1), icvBits: icvBits(fields) } }
+      return { id, address: undefined, aead: { ...algorithm(fields, 1, made), icvBits: icvBits(fields) } }
     case 6:
       if (strict) throw fields.refuse(ADDRESS, 'there must be no more: Cilium has no keys of one address any more')
-      return { id, address: sender(fields), auth: algorithm(fields, 1), encryption: algorithm(fields, 3) }
+      return { id, address: sender(fields), auth: algorithm(fields, 1, made), encryption: algorithm(fields, 3, made) }
     case 5:
-      return { id, address: undefined, auth: algorithm(fields, 1), encryption: algorithm(fields, 3) }
+      return { id, address: undefined, auth: algorithm(fields, 1, made), encryption: algorithm(fields, 3, made) }
     default:
       throw fields.refuse(0, `there must be ${FORMS}, not ${fields.count} fields`)
   }
@@ -196,7 +207,7 @@ function keyId(fields: Fields): number {
 }
 
 /** The name at `place` and the key after it. */
-function algorithm(fields: Fields, place: number): Algorithm {
+function algorithm(fields: Fields, place: number, made: Key[]): Algorithm {
   const name = fields.at(place)
   // What is no name may be a key gone astray.
   const isName = /^[a-z][\w-]*(\([\w(),-]+\))?$/i.test(name) && name.length < LONGEST_NAME
@@ -206,7 +217,9 @@ function algorithm(fields: Fields, place: number): Algorithm {
   if (fields.count === 4 && !name.startsWith('rfc')) {
     throw fields.refuse(place, "an AEAD's name must begin with rfc")
   }
-  return { name, key: key(fields, place + 1) }
+  const own = key(fields, place + 1)
+  made.push(own)
+  return { name, key: own }
 }
 
 /** struct xfrm_algo's alg_name. */

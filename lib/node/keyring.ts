@@ -82,10 +82,14 @@ export class NodeKeyring {
   prepare(keys: unknown): void {
     const generation = this.#generationOf(keys, 'keys')
     const { id } = generation
-    if (this.#unproven !== undefined) this.#forget(this.#unproven)
     const known = this.#generations.get(id)
-    if (known !== undefined && !equal(known, generation)) throw idInUse(id)
-    if (known === undefined) {
+    if (known !== undefined && id !== this.#unproven && !equal(known, generation)) {
+      wipe(generation)
+      throw idInUse(id)
+    }
+    if (this.#unproven !== undefined) this.#forget(this.#unproven)
+    if (this.#generations.has(id)) wipe(generation)
+    else {
       this.#generations.set(id, generation)
       this.#unproven = id
     }
@@ -148,7 +152,8 @@ export class NodeKeyring {
     const isId = typeof keyId === 'number' && Number.isInteger(keyId) && keyId >= 1 && keyId <= LAST_KEY_ID
     if (!isId || !Array.isArray(keys)) throw new InvalidArgument(argument, expected)
     const own = (array(keys, argument) as readonly NodeKey[]).filter(({ id }) => id === keyId)
-    if (own.length === 0) throw new InvalidArgument(argument, expected)
+    // All is checked before anything is copied.
+    if (own.length === 0 || !own.every(isWhole)) throw new InvalidArgument(argument, expected)
     return { id: keyId, epoch: ++this.#epochs, keys: own.map(copied) }
   }
 }
@@ -167,15 +172,15 @@ export function keyToken({ key }: Algorithm, token: number): number {
   return key.length === 0 ? NO_KEY : token
 }
 
-function copied(key: NodeKey): NodeKey {
-  const own = (algorithm: Algorithm) => {
-    if (!(algorithm.key instanceof Key)) throw new InvalidArgument('keys', 'what loadKeysFile() or parseKeys() gave')
-    return { ...algorithm, key: new Key(reveal(algorithm.key)) }
-  }
-  const { id, address, aead, auth, encryption } = key
+function isWhole({ aead, auth, encryption }: NodeKey): boolean {
+  const algorithms = aead === undefined ? [auth, encryption] : [aead]
+  return algorithms.every((algorithm) => algorithm?.key instanceof Key)
+}
+
+function copied({ id, address, aead, auth, encryption }: NodeKey): NodeKey {
+  const own = (algorithm: Algorithm) => ({ ...algorithm, key: new Key(reveal(algorithm.key)) })
   if (aead !== undefined) return { id, address, aead: { ...own(aead), icvBits: aead.icvBits } }
-  if (auth === undefined || encryption === undefined) throw new InvalidState('a key without an algorithm')
-  return { id, address, auth: own(auth), encryption: own(encryption) }
+  return { id, address, auth: own(auth!), encryption: own(encryption!) }
 }
 
 function equal(one: Generation, other: Generation): boolean {

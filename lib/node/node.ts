@@ -84,7 +84,10 @@ export class NodeEncryption implements AsyncDisposable {
     const { settings: given, keys } = settings(options)
     const keyring = new NodeKeyring(keys)
     const { netns, timeoutMs } = given
-    const xfrm = await XfrmChannel.open({ netns, timeoutMs })
+    const xfrm = await XfrmChannel.open({ netns, timeoutMs }).catch((error: unknown) => {
+      keyring.wipe()
+      throw error
+    })
     try {
       const holder = await xfrm.lock(LOCK)
       if (holder !== undefined) {

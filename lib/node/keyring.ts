@@ -158,12 +158,15 @@ export class NodeKeyring {
   }
 }
 
-/** @param by whose it is */
-export function idInUse(id: number, by = 'by other keys'): InvalidArgument {
+/**
+ * @param by whose it is, and what may be done about that
+ * @param or what else may be
+ */
+export function idInUse(id: number, by = 'by other keys', or = ''): InvalidArgument {
   const which = `key id ${id} is in use ${by}`
   return new InvalidArgument(
     'keys',
-    `of an id that is not in use: ${which}: increment the key id, or reclaim() it first`,
+    `of an id that is not in use: ${which}: increment the key id, or reclaim() it first${or}`,
   )
 }
 

@@ -287,8 +287,8 @@ export class NodeMesh {
       }
       // Now the kernel's keys have a name.
       if (verdicts.has(true)) this.#known = false
-      else if (verdicts.has(false)) throw idInUse(id)
-      else throw idInUse(id, 'by nodes that are not named, so that whose it is can not be told: upsert() them, or else')
+      else if (verdicts.has(false)) throw idInUse(id, 'by other keys', BOOTED)
+      else throw idInUse(id, UNNAMED)
     } finally {
       look?.wipe()
       keyring.wipe()
@@ -442,6 +442,9 @@ function sum(first: Execution, then: Followed): Followed {
 
 const NOTHING: Uint8Array = new Uint8Array(0)
 const NO_KEYS: ReadonlySet<number> = new Set()
+const BOOTED = ', or remove() and upsert() the nodes that booted since: their SAs are of the boot before'
+const UNNAMED =
+  'by nodes that are not named, so that whose it is can not be told: upsert() them, or reconcile() if they are gone, or else'
 const FAILED = 'the kernel refused something; reconcile() tries again'
 
 const names: ReadonlyMap<number, string> = new Map([

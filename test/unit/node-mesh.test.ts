@@ -229,6 +229,23 @@ describe('prepare', () => {
       await expect(next.mesh.prepare(keysOf(id, 1), {})).rejects.toThrow(refusal)
     })
 
+    test('is of keys unknown where all that have it have booted since: the way out is told, and is one', async () => {
+      const { kernel } = await left(false)
+      const next = new Process(kernel, 3)
+      await next.upsert([2, 5], 2)
+      await expect(next.mesh.prepare(keysOf(4), {})).rejects.toThrow(
+        /in use by other keys: .* reclaim\(\) it first, or remove\(\) and upsert\(\) the nodes that booted since/,
+      )
+      const { roster } = next.mesh
+      await next.mesh.follow(
+        ['node2', 'node5'].map((name) => roster.drop(name)!),
+        {},
+      )
+      await next.upsert([2, 5], 2)
+      expect((await next.mesh.prepare(keysOf(4), {})).failures).toEqual([])
+      expect(kernel.states).toEqual(['in 3', 'in 4', 'out 3'])
+    })
+
     test('is its own though a node has booted since', async () => {
       const { kernel } = await left(false)
       const next = new Process(kernel, 3)
@@ -240,7 +257,9 @@ describe('prepare', () => {
     test('is not to be told as long as no node is named that has it', async () => {
       const { kernel, before } = await left(false)
       const next = new Process(kernel, 3)
-      await expect(next.mesh.prepare(keysOf(4), {})).rejects.toThrow(/by nodes that are not named.*: upsert\(\) them/)
+      await expect(next.mesh.prepare(keysOf(4), {})).rejects.toThrow(
+        /by nodes that are not named.*: upsert\(\) them, or reconcile\(\) if they are gone/,
+      )
       expect(kernel.held).toEqual(before)
       await next.upsert([2, 5])
       await next.mesh.prepare(keysOf(4), {})

@@ -63,7 +63,7 @@ export async function checkSysctls(families: ReadonlySet<Family>, files: Files):
     wanted.filter(({ family }) => family === undefined || families.has(family)).map((sysctl) => check(sysctl, files)),
   )
   for (const device of [DEFAULT, ...devicesOf((await files.readNetFile('dev')) ?? '')]) {
-    for (const sysctl of devicesSwitches(device)) {
+    for (const sysctl of [...devicesSwitches(device), forwardingFrom(device)]) {
       if (!families.has(sysctl.family!)) continue
       const found = await check(sysctl, files)
       // One that went away meanwhile has none.
@@ -89,6 +89,12 @@ const unwritable: Readonly<Record<number, string>> = {
   2: 'this kernel has no IPv6 (CONFIG_IPV6; ipv6.disable on its command line)',
   13: 'it takes root in the user namespace that this network namespace belongs to',
   30: '/proc/sys is read-only here, as in most containers: set it from outside, or have /proc/sys mounted to be written',
+}
+
+/** IPv4 forwards what came in by a device if that device's own switch is on; `ip_forward` only sets them all. */
+function forwardingFrom(device: string): Sysctl {
+  const name = `net.ipv4.conf.${device.replaceAll('.', '/')}.forwarding`
+  return { name, family: AF_INET, wanted: '1', why: 'else what comes in there for pods, or from them, goes no further' }
 }
 
 function devicesSwitches(device: string): Sysctl[] {

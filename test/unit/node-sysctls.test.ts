@@ -35,6 +35,11 @@ describe('switches', () => {
     expect(await wrong({ ...right, '/proc/sys/net/ipv4/conf/default/disable_xfrm': '1\n' })).toEqual([
       'net.ipv4.conf.default.disable_xfrm',
     ])
+    // IPv4 goes by the switch of the device that a packet came in by; IPv6 by that of all.
+    expect(await wrong({ ...right, '/proc/sys/net/ipv4/conf/eth0.5/forwarding': '0\n' })).toEqual([
+      'net.ipv4.conf.eth0/5.forwarding',
+    ])
+    expect(await wrong({ ...right, '/proc/sys/net/ipv6/conf/eth1/forwarding': '0\n' })).toEqual([])
     // The loopback's are on.
     expect(await wrong({ ...right, '/proc/sys/net/ipv4/conf/lo/disable_xfrm': '1\n' })).toEqual([])
     expect(await wrong({ ...right, '/proc/sys/net/ipv4/ip_forward': '0\n' })).toEqual(['net.ipv4.ip_forward'])

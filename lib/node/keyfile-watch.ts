@@ -10,14 +10,19 @@ import { type NodeKeys, parseKeys } from './keyfile.js'
 export interface WatchOptions {
   /** As for `parseKeys`. */
   strict?: boolean
-  /** Called with the keys each time the file says others. */
+  /** Called with the keys each time the file says others. What it throws `onError` is told. */
   onKeys: (keys: NodeKeys) => void
-  /** Called each time the file changed and is not usable, or can't be watched any more; the keys before stay. */
+  /**
+   * Called each time the file changed and is not usable, or can't be watched any more; the keys before stay. What it throws
+   * is a warning of this process.
+   */
   onError: (error: Error) => void
 }
 
 /** How long a file must have been left alone: whoever writes it in place does so in steps, each a file of its own. */
 const SETTLED_MS = 100
+/** The same for what does not end with its line: it may be a line's beginning, by a writer that is slow or was killed. */
+const UNENDED_MS = 1000
 /** How often that is waited for: a file that never is left alone is read all the same. */
 const MOST_WAITS = 20
 /** How long until what could not be watched is tried again. */
@@ -28,6 +33,10 @@ const MOST_LINKS = 40
 /**
  * A key file that is read again when it changes, in place, by a rename, or by another link on the way to it, as Kubernetes
  * changes a secret. What is read is always one version, whole; a bad one changes nothing.
+ *
+ * What a writer that was killed has left of a file counts as a version, if it can be read as one: a line of two keys that was
+ * cut in its last is a line with a shorter key. Write a new file, and rename it; or end the file with a line's end, which is
+ * waited for, for a second.
  */
 export class KeysFileWatch implements AsyncDisposable {
   readonly #path: string
@@ -124,7 +133,13 @@ export class KeysFileWatch implements AsyncDisposable {
   }
 
   #fail(error: unknown): void {
-    if (!this.#closed) this.#options.onError(error instanceof Error ? error : new Error(String(error)))
+    if (this.#closed) return
+    try {
+      this.#options.onError(asError(error))
+    } catch (thrown) {
+      // There is nobody else to tell, and the watch goes on.
+      process.emitWarning(asError(thrown))
+    }
   }
 
   async #read(): Promise<void> {
@@ -134,8 +149,8 @@ export class KeysFileWatch implements AsyncDisposable {
     this.#isNews = false
     this.#unusable = undefined
     try {
-      text = await readWhole(this.#path)
-      if (digestOf(text) === this.#digest) return
+      text = await this.#readEnded()
+      if (this.#closed || digestOf(text) === this.#digest) return
       keys = parse(text, this.#options)
     } catch (error) {
       this.#unusable = String(error)
@@ -144,7 +159,22 @@ export class KeysFileWatch implements AsyncDisposable {
     }
     this.#digest = digestOf(text)
     this.#keys = keys
-    if (!this.#closed) this.#options.onKeys(keys)
+    try {
+      this.#options.onKeys(keys)
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  /** The file's text; one that does not end with its line, once it has stayed as it is for longer. */
+  async #readEnded(): Promise<string> {
+    for (let text = await readWhole(this.#path); ;) {
+      if (text.endsWith('\n') || digestOf(text) === this.#digest) return text
+      for (let ms = 0; ms < UNENDED_MS && !this.#closed; ms += SETTLED_MS) await sleep(SETTLED_MS)
+      const before = text
+      text = await readWhole(this.#path)
+      if (text === before || this.#closed) return text
+    }
   }
 
   /** Watches all on the way to the file in place of what was watched before. @returns why some of it can't be */
@@ -199,6 +229,10 @@ export function watchKeysFile(path: string, options: WatchOptions): Promise<Keys
 
 function parse(text: string, { strict }: WatchOptions): NodeKeys {
   return parseKeys(text, strict === undefined ? {} : { strict })
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error))
 }
 
 function digestOf(text: string): string {

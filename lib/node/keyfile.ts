@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { address } from '../base/address.js'
-import { boolean, options as checkOptions } from '../base/check.js'
+import { boolean, integer, options as checkOptions } from '../base/check.js'
 import { InvalidArgument, XfrmeshError } from '../base/errors.js'
 import { Key } from '../base/key.js'
 
@@ -52,7 +52,7 @@ export interface ParseOptions {
    * address (likewise), and one whose overhead is not that of the line before (from 1.18 on). Default: false.
    */
   strict?: boolean
-  /** Ids that keys in use have: a line with one of them is refused. Default: none. */
+  /** Ids that keys in use have, 1 to 15: a line with one of them is refused. Default: none. */
   inUse?: Iterable<number>
 }
 
@@ -99,7 +99,7 @@ export function parseKeys(text: string, options: ParseOptions = {}): NodeKeys {
   if (typeof text !== 'string') throw new InvalidArgument('text', 'a string')
   const { strict = false, inUse = [] } = checkOptions<ParseOptions>(options, 'options', ['strict', 'inUse'])
   boolean(strict, 'options.strict')
-  const used = new Set(inUse)
+  const used = idsOf(inUse)
   const made: Key[] = []
   try {
     return readLines(text, strict, used, made)
@@ -107,6 +107,15 @@ export function parseKeys(text: string, options: ParseOptions = {}): NodeKeys {
     for (const key of made) key.wipe()
     throw error
   }
+}
+
+/** @throws InvalidArgument for what is no list of ids: a text's digits are none */
+function idsOf(given: unknown): ReadonlySet<number> {
+  const isIterable =
+    typeof given === 'object' && typeof (given as Iterable<unknown> | null)?.[Symbol.iterator] === 'function'
+  if (!isIterable) throw new InvalidArgument('options.inUse', 'an iterable of key ids, as in [3, 4]', given)
+  const ids = Array.from(given as Iterable<unknown>)
+  return new Set(ids.map((id, i) => integer(id, `options.inUse[${i}]`, 1, LAST_KEY_ID)))
 }
 
 /** @param made told each key that is made, as long as not all is read */

@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs'
-import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdir, mkdtemp, open, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type NodeKeys, watchKeysFile, type WatchOptions } from '../../lib/node/index.js'
 
 const AES = '44434241343332312423222114131211f4f3f2f1'
@@ -13,7 +13,10 @@ let directory: string
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'xfrmesh-watch-'))
 })
-afterEach(() => rm(directory, { recursive: true }))
+afterEach(() => {
+  vi.restoreAllMocks()
+  return rm(directory, { recursive: true })
+})
 
 /** What a watch says, one after the other. */
 class Said {
@@ -210,6 +213,74 @@ test('says nothing of what says the same, nor after it is closed', async () => {
   expect(second.keys.keyId).toBe(6)
   expect(said.left).toBe(0)
   expect(watched.keys.keyId).toBe(4)
+})
+
+test('what is told of the keys and throws is an error of its own, and what changed meanwhile is read', async () => {
+  const path = join(directory, 'keys')
+  await writeFile(path, line(3))
+  const said = new Said()
+  const onKeys = (keys: NodeKeys): void => {
+    if (keys.keyId === 4) throw new Error('no use for it')
+    said.onKeys(keys)
+  }
+  await using watched = await watchKeysFile(path, { onKeys, onError: said.onError })
+  // Once it has been read it changes, and that is heard before anybody is told of what was read.
+  const file = await open(path)
+  const prototype = Object.getPrototypeOf(file) as FileHandle
+  await file.close()
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with its own
+  const { stat } = prototype
+  let looks = 0
+  vi.spyOn(prototype, 'stat').mockImplementation(async function (this: FileHandle, options) {
+    const found = await stat.call(this, options)
+    if (++looks === 2) {
+      overwrite(path, line(5))
+      await sleep(50)
+    }
+    return found
+  })
+  overwrite(path, line(4))
+  expect(await said.next()).toMatchObject({ message: 'no use for it' })
+  expect(await said.next()).toBe(5)
+  expect(watched.keys.keyId).toBe(5)
+})
+
+test('what is told of an error and throws itself is a warning, and the watch goes on', async () => {
+  const path = join(directory, 'keys')
+  await writeFile(path, line(3))
+  const said = new Said()
+  const warned = new Promise<void>((resolve) => {
+    process.on('warning', function hear({ message }) {
+      if (message !== 'nobody to tell') return
+      process.off('warning', hear)
+      resolve()
+    })
+  })
+  const onError = () => {
+    throw new Error('nobody to tell')
+  }
+  await using watched = await watchKeysFile(path, { onKeys: said.onKeys, onError })
+  overwrite(path, 'bad')
+  await warned
+  overwrite(path, line(4))
+  expect(await said.next()).toBe(4)
+  expect(watched.keys.keyId).toBe(4)
+})
+
+test("what does not end with its line may be a line's beginning, and is taken when it has been left alone for longer", async () => {
+  const path = join(directory, 'keys')
+  await writeFile(path, line(3))
+  const said = new Said()
+  await using watched = await watchKeysFile(path, said)
+  const half = '0123456789abcdef0123456789abcdef'
+  // Cut off, this is an AES-128 key in place of an AES-256 one.
+  const whole = `4 hmac(sha256) ${half} cbc(aes) ${half}${half}`
+  overwrite(path, whole.slice(0, -half.length))
+  await sleep(500)
+  overwrite(path, whole)
+  expect(await said.next()).toBe(4)
+  expect(watched.keys.keys[0]!.encryption!.key.length).toBe(32)
+  expect(said.left).toBe(0)
 })
 
 test('refuses to begin with a file that is not usable, or with nobody to tell', async () => {

@@ -166,6 +166,21 @@ describe.each([{ strict: true }, { strict: false }])('$strict', (options) => {
       /line 1, column 1: key id 4 is in use: increment/,
     )
     expect(parseKeys(text, { ...options, inUse: [3] }).keyId).toBe(4)
+    expect(parseKeys(text, { ...options, inUse: new Set([3]) }).keyId).toBe(4)
+  })
+
+  test.each<[unknown, RegExp]>([
+    [5, /^options\.inUse must be an iterable of key ids, as in \[3, 4\]/],
+    [null, /^options\.inUse must be an iterable/],
+    [{}, /^options\.inUse must be an iterable/],
+    ['4', /^options\.inUse must be an iterable/],
+    [['4'], /^options\.inUse\[0\] must be an integer from 1 to 15/],
+    [[3, 16], /^options\.inUse\[1\] must be an integer from 1 to 15/],
+    [[0], /^options\.inUse\[0\]/],
+  ])('refuses %j for ids in use', (inUse, says) => {
+    const parse = () => parseKeys(`4 rfc4106(gcm(aes)) ${AES} 128\n`, { ...options, inUse: inUse as Iterable<number> })
+    expect(parse).toThrow(InvalidArgument)
+    expect(parse).toThrow(says)
   })
 
   test('no error shows a key, wherever it stands', () => {

@@ -52,6 +52,10 @@ const LOCK = 'xfrmesh/node'
  * policy of its own takes that place, and is all there is: whoever flushes the policies flushes it too, and what the
  * datapath marks leaves in the clear.
  *
+ * That begins with the first `upsert()`, not with `open()`: after this node has booted nothing of it is in the kernel, and
+ * what its own pods send leaves in the clear until then. Start this before the pods; or, without marks, restore the guard's
+ * table at boot (what `nft list table inet xfrmesh_node` said, by `nft -f`).
+ *
  * Whatever a call throws once its arguments were right, `status()` names the nodes that do not have all that they should,
  * and each call after it tries them again.
  */
@@ -77,6 +81,9 @@ export class NodeEncryption implements AsyncDisposable {
    * over as nodes are named again; what nobody asks for is removed by `reconcile()`. If that process encrypted under
    * another key id than the given keys', so does this one, as far as its SAs go: a node that is new, or has booted anew, is
    * degraded until the given keys, or others, are prepared and committed.
+   *
+   * Other keys than before under the same id are not noticed here, as `prepare()` would: the first `upsert()` then swaps all
+   * SAs of its nodes at once, and no packet passes until the others have done the same. Give changed keys another id.
    *
    * @throws InvalidArgument; Unsupported; XfrmeshError ERR_XFRMESH_LOCKED if another has this namespace
    */

@@ -31,7 +31,11 @@ const known: Readonly<Record<string, readonly [meaning: string, advice: string]>
     'received ESP for which there is no SA: another SPI, destination, or mark',
     'a node encrypts under a key that is not here: prepare() everywhere before commit() anywhere; reconcile()',
   ],
-  XfrmInStateProtoError: ['received ESP that did not authenticate: its key is another', REKEY],
+  // With ESN the upper half of a number is guessed from the window, and is authenticated: out of reach, it is another.
+  XfrmInStateProtoError: [
+    'received ESP that did not authenticate: its key is another, or its sequence number out of reach',
+    `${REKEY}; a sender that started anew under the same key, or is 2^32 packets ahead: rotate the key`,
+  ],
   XfrmInStateModeError: ['received ESP in another mode than its SA has', COMPARE],
   XfrmInStateSeqError: [
     'received ESP with a sequence number that was seen, or is too old',

@@ -39,7 +39,7 @@ const known: Readonly<Record<string, readonly [meaning: string, advice: string]>
   XfrmInStateModeError: ['received ESP in another mode than its SA has', COMPARE],
   XfrmInStateSeqError: [
     'received ESP with a sequence number that was seen, or is too old',
-    'a sender started anew under the same key, or packets were replayed; with many, the path reorders by more than the window',
+    'a sender started anew: upsert() it with its new boot id, or rotate the key if it has none; or packets were replayed; with many, the path reorders by more than the window',
   ],
   XfrmInStateExpired: ['received ESP of an SA that has expired', 'another tool set limits on our SAs: reconcile()'],
   XfrmInStateMismatch: ['received ESP in UDP where its SA has none, or the other way around', COMPARE],

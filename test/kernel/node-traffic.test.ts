@@ -7,13 +7,17 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Host } from '../../lib/demo/hosts.js'
 import { ping } from '../../lib/demo/ping.js'
 import { stopAll } from '../../lib/demo/sniffer.js'
-import type { NodeEncryption, RemoteNode } from '../../lib/node/index.js'
+import { type NodeEncryption, parseKeys, type RemoteNode } from '../../lib/node/index.js'
 import { bootIdOf, Cluster, FAMILIES, keysOf, overlayAddress, podAddress, remoteOf } from './node-cluster.js'
 
 /** Few pings, soon given up, over both families. */
 const COUNT = 3
 const few = { count: COUNT, intervalMs: 20, timeoutMs: 300 }
 const FEW = COUNT * FAMILIES.length
+
+const pings = (from: Host, to: Host) =>
+  Promise.all(FAMILIES.map((family) => ping(from.container, podAddress(to.number, family), few)))
+const answered = [{ lost: 0 }, { lost: 0 }]
 
 let cluster: Cluster
 let hosts: [Host, Host, Host]
@@ -36,8 +40,6 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
   const mark = async (host: Host, keyId: number) => {
     if (marks !== false) await cluster.datapath(host, keyId)
   }
-  const pings = (from: Host, to: Host) =>
-    Promise.all(FAMILIES.map((family) => ping(from.container, podAddress(to.number, family), few)))
   /** Packets in the clear that each node sent while the work went on. */
   const clearDuring = async (work: () => Promise<unknown>) => {
     const before = await cluster.sent()
@@ -45,7 +47,6 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
     return (await cluster.sent()).map(({ clear }, i) => clear - before[i]!.clear)
   }
   const nothing = [0, 0, 0]
-  const answered = [{ lost: 0 }, { lost: 0 }]
   const unanswered = [{ received: 0 }, { received: 0 }]
 
   let nodes: [NodeEncryption, NodeEncryption, NodeEncryption]
@@ -160,6 +161,28 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
     expect(clear).toEqual(nothing)
   })
 
+  test('a node that boots while its pods send: that leaves in the clear until its first upsert(), and never after it', async () => {
+    const traffic = cluster.traffic([[hosts[1], hosts[0]]])
+    await traffic.flows()
+    await nodes[1].close()
+    for (const object of ['state', 'policy']) await hosts[1].run('ip', ['xfrm', object, 'flush'])
+    await hosts[1].run('nft', ['flush', 'ruleset'])
+    nodes[1] = await open(hosts[1], keyId, 4)
+    const sent = async () => (await cluster.sent())[1]!
+    const { clear } = await sent()
+    while ((await sent()).clear < clear + 5) await sleep(20)
+    await nodes[1].upsert(others(hosts[1]))
+    await mark(hosts[1], keyId)
+    const after = await clearDuring(async () => {
+      const { esp } = await sent()
+      while ((await sent()).esp < esp + 5) await sleep(20)
+      for (const i of [0, 2]) await nodes[i]!.upsert([remoteOf(2, { ...more(2), bootId: bootIdOf(2, 4) })])
+      await traffic.flows()
+    })
+    await traffic.stop()
+    expect(after).toEqual(nothing)
+  })
+
   test('a boot that was missed while the agent was away is made up for', async () => {
     await nodes[0].close()
     await nodes[1].close()
@@ -181,6 +204,9 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
   })
 
   test('SAs that another tool took away are put back, and their numbers go on', async () => {
+    // A node that boots begins with numbers that were seen, until the others know of it.
+    const repeated = () => Promise.all(hosts.map(async (host) => (await host.xfrmErrors())['XfrmInStateSeqError'] ?? 0))
+    const before = await repeated()
     const traffic = cluster.traffic([[hosts[0], hosts[1]]])
     await traffic.flows(40)
     const clear = await clearDuring(async () => {
@@ -190,7 +216,7 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
     })
     await traffic.stop()
     expect(clear).toEqual(nothing)
-    for (const host of hosts) expect(await host.xfrmErrors()).not.toHaveProperty('XfrmInStateSeqError')
+    expect(await repeated()).toEqual(before)
     expect(await nodes[0].reconcile({ dryRun: true })).toMatchObject({ plan: [] })
   })
 
@@ -268,6 +294,54 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
       expect([await host.states(), await host.policies()]).toEqual([0, 0])
       expect(await host.ruleset()).not.toContain('xfrmesh')
       await host.run('nft', ['flush', 'ruleset'])
+    }
+  })
+})
+
+describe('with the algorithms of a key file', () => {
+  const [half, other] = ['0123456789abcdef0123456789abcdef', 'fedcba9876543210fedcba9876543210']
+  const [sha256, cbc] = ['auth-trunc hmac\\(sha256\\) 0x[0-9a-f]{64} \\d+', 'enc cbc\\(aes\\) 0x[0-9a-f]{32}']
+  const both = new RegExp(`${sha256}\\n\\s+${cbc}\\n`)
+
+  test.each<[what: string, file: string, shown: RegExp, ofTheFirst?: RegExp]>([
+    ['authentication and encryption', `5 hmac(sha256) ${half}${other} cbc(aes) ${half}`, both],
+    ['null', '6 digest_null "" cipher_null ""', /auth-trunc digest_null\s+(0x)? *0\n\s+enc ecb\(cipher_null\)/],
+    ['an ICV of 96 bits', `7 rfc4106(gcm(aes)) ${half}01020304 96`, /aead rfc4106\(gcm\(aes\)\) 0x[0-9a-f]{40} 96\n/],
+    [
+      'others of what one address sends',
+      `8 hmac(sha256) ${half}${other} cbc(aes) ${half}\n8 hmac(sha1) ${half} cbc(aes) ${half}${other} 192.0.2.1`,
+      both,
+      /auth-trunc hmac\(sha1\) 0x[0-9a-f]{32} \d+\n\s+enc cbc\(aes\) 0x[0-9a-f]{64}\n/,
+    ],
+  ])('%s', async (_, file, shown, ofTheFirst = shown) => {
+    const [a, b] = hosts
+    const errors = await Promise.all([a.xfrmErrors(), b.xfrmErrors()])
+    const nodes = await Promise.all([a, b].map((host) => cluster.open(host, { keys: parseKeys(file) })))
+    try {
+      await nodes[0]!.upsert([remoteOf(b.number)])
+      await nodes[1]!.upsert([remoteOf(a.number)])
+      const before = await cluster.sent()
+      expect(await pings(a, b)).toMatchObject(answered)
+      expect(await pings(b, a)).toMatchObject(answered)
+      const sent = (await cluster.sent()).map(({ clear, esp }, i) => [clear - before[i]!.clear, esp - before[i]!.esp])
+      expect(sent).toEqual([
+        [0, 2 * FEW],
+        [0, 2 * FEW],
+        [0, 0],
+      ])
+      for (const host of [a, b]) {
+        const states = (await host.run('ip', ['-s', 'xfrm', 'state'])).split(/^(?=src )/m)
+        expect(states).toHaveLength(4)
+        for (const state of states) {
+          const algorithms = state.replace(/ \(\d+ bits\)/g, '')
+          expect(algorithms).toMatch(state.startsWith('src 192.0.2.1 ') ? ofTheFirst : shown)
+          // What was asked, and what was answered.
+          expect(state).toContain(` ${2 * COUNT}(packets)`)
+        }
+      }
+      expect(await Promise.all([a.xfrmErrors(), b.xfrmErrors()])).toEqual(errors)
+    } finally {
+      for (const node of nodes) await node.close({ flush: true })
     }
   })
 })

@@ -61,6 +61,35 @@ test('from the first call on nothing between pods leaves or enters in the clear,
     expect(await pings(a, b)).toMatchObject([{ lost: 0 }, { lost: 0 }])
   }))
 
+test("after a boot the node's own pods send in the clear until the first call, unless the guard's table is restored", () =>
+  withCluster(2, async (cluster) => {
+    const [a, b] = cluster.hosts as [Host, Host]
+    const pings = () =>
+      Promise.all(FAMILIES.map((family) => ping(a.container, podAddress(b.number, family), { intervalMs: 20 })))
+    const clear = async () => (await cluster.sent())[0]!.clear
+    const first = await cluster.open(a)
+    await first.upsert([remoteOf(2)]).catch(() => undefined)
+    await first.close()
+    const table = await a.run('nft', ['list', 'table', 'inet', 'xfrmesh_node'])
+    // As a boot leaves it.
+    for (const object of ['state', 'policy']) await a.run('ip', ['xfrm', object, 'flush'])
+    await a.run('nft', ['flush', 'ruleset'])
+    const node = await cluster.open(a)
+    const before = await clear()
+    expect(await pings()).toMatchObject([{ lost: 0 }, { lost: 0 }])
+    expect((await clear()) - before).toBe(6)
+    await node.close()
+
+    await a.run('nft', ['-f', '-'], { input: table })
+    expect(await pings()).toMatchObject([{ received: 0 }, { received: 0 }])
+    const again = await cluster.open(a)
+    await again.upsert([remoteOf(2)]).catch(() => undefined)
+    // What nft loads holds, but is not all written as ours is: the first call does that.
+    expect((await again.status()).guard).toMatchObject({ intact: true, differences: [] })
+    expect((await clear()) - before).toBe(6)
+    await again.close({ flush: true })
+  }))
+
 test("what comes in the clear to the node's own address, and is led to a pod by destination NAT, is not let in", () =>
   withCluster(2, async (cluster) => {
     const [a, b] = cluster.hosts as [Host, Host]

@@ -9,6 +9,8 @@ const program = join(import.meta.dirname, '../../../build/peers/node')
 const BOOT = '00000000-0000-4000-8000-000000000001'
 const FIRST_KEY = 3
 const LOCAL = ['10.100.0.1', 'fd00:100::1']
+/** What this node's pods have, where ranges are the selectors. */
+const PODS = ['10.99.0.0/24', 'fd00:99::/64']
 
 /** As bench/peers/node.go has them. */
 function keys(id: number): ReturnType<typeof parseKeys> {
@@ -53,8 +55,49 @@ const present =
     }
   }
 
-async function expectCounts(namespace: Namespace, states: number, policies: number): Promise<void> {
-  const there = [await namespace.states(), (await namespace.policies()) - SHARED]
+/**
+ * The same without marks; when thorough for each node of each family two SAs under that key, three policies, and its range in
+ * the guard.
+ */
+const presentGuarded =
+  (keyId: number): Scenario['steps'][number]['check'] =>
+  async (namespace, size, thorough) => {
+    await expectCounts(namespace, 4 * size, 6 * size, 0)
+    if (!thorough) return
+    const states = await namespace.run('ip', ['xfrm', 'state', 'list', 'nokeys'])
+    const under = states.matchAll(/^src (\S+) dst (\S+)\n\s+proto esp spi 0x[\da-f]{7}([\da-f]) /gm)
+    const policies = await namespace.run('ip', ['xfrm', 'policy'])
+    const there = new Set([
+      ...Array.from(under, ([, ...words]) => words.join(' ')),
+      ...Array.from(policies.matchAll(/^src (\S+) dst (\S+).*\n\s+dir (\S+) /gm), ([, ...words]) => words.join(' ')),
+    ])
+    const guard = await Promise.all(
+      ['remote4', 'remote6'].map((set) => namespace.run('nft', ['list', 'set', 'inet', 'xfrmesh_node', set])),
+    )
+    for (const { name, addresses, subnets } of nodes(size)) {
+      for (const [family, far] of addresses.entries()) {
+        const [here, ours, theirs, key] = [LOCAL[family]!, PODS[family]!, subnets![family]!, keyId.toString(16)]
+        const ends = [`${here} ${far} ${key}`, `${far} ${here} ${key}`]
+        const ways = [`${ours} ${theirs} out`, `${theirs} ${ours} in`, `${theirs} ${ours} fwd`]
+        for (const one of [...ends, ...ways]) if (!there.has(one)) throw new Error(`${name}: there is no ${one}`)
+      }
+    }
+    // One after the other they are one range.
+    const [first, last] = [nodes(size)[0]!, nodes(size).at(-1)!]
+    const start = first.subnets![0]!.replace('/24', '')
+    const end = last.subnets![0]!.replace('0/24', '255')
+    if (!guard[0]!.includes(`${start}-${end}`) || !guard[1]!.includes(last.subnets![1]!)) {
+      throw new Error(`the guard lacks ranges: ${guard.join('')}`)
+    }
+  }
+
+async function expectCounts(
+  namespace: Namespace,
+  states: number,
+  policies: number,
+  shared: number = SHARED,
+): Promise<void> {
+  const there = [await namespace.states(), (await namespace.policies()) - shared]
   if (there[0] === states && there[1] === policies) return
   throw new Error(`${there[0]} SAs and ${there[1]} policies of nodes are there, not ${states} and ${policies}`)
 }
@@ -87,21 +130,42 @@ export const nodesScenario: Scenario = {
     { name: 'rotate', operations: (size) => size * 12, check: present(FIRST_KEY + 1) },
     { name: 'remove', operations: (size) => size * 6, check: (namespace) => expectCounts(namespace, 0, 0) },
   ],
-  contestants: () => Promise.resolve([ours, { ...cilium(1), most: MOST_WHOLE }, cilium(EVERY)]),
+  contestants: () => Promise.resolve([ours('cilium'), { ...cilium(1), most: MOST_WHOLE }, cilium(EVERY)]),
 }
 
-const ours: Contestant = {
+/**
+ * The same tunnels with ranges as selectors, and their guard, for which there is nothing to compare with: three policies a node
+ * and family in place of one.
+ */
+export const guardedNodes: Scenario = {
+  name: 'nodes-guarded',
+  title:
+    'N nodes, IPv4 and IPv6, ranges as selectors, and the guard: upsert, rotate (prepare, commit, reclaim), remove',
+  unit: 'nodes',
+  needsEsp: true,
+  sizes: { quick: [40], full: [100, 1000] },
+  mostRounds: (size) => (size > 100 ? 3 : 11),
+  steps: [
+    { name: 'upsert', operations: (size) => size * 10, check: presentGuarded(FIRST_KEY) },
+    { name: 'rotate', operations: (size) => size * 10, check: presentGuarded(FIRST_KEY + 1) },
+    { name: 'remove', operations: (size) => size * 10, check: (namespace) => expectCounts(namespace, 0, 0, 0) },
+  ],
+  contestants: () => Promise.resolve([ours(false)]),
+}
+
+const ours = (marks: false | 'cilium'): Contestant => ({
   name: 'xfrmesh',
   role: 'ours',
   open: async ({ netns }, size) => {
     const encryption = await NodeEncryption.open({
-      local: { addresses: LOCAL, bootId: BOOT },
+      local: { addresses: LOCAL, bootId: BOOT, ...(marks === false && { subnets: PODS }) },
       keys: keys(FIRST_KEY),
-      marks: 'cilium',
+      marks,
       netns,
       timeoutMs: 600_000,
     })
-    const all = nodes(size)
+    // Node ids are for marks.
+    const all = nodes(size).map(({ id, ...node }) => (marks === false ? node : { ...node, id }))
     const next = keys(FIRST_KEY + 1)
     const rotate = async () => {
       await encryption.prepare(next)
@@ -117,7 +181,7 @@ const ours: Contestant = {
       () => encryption.close(),
     )
   },
-}
+})
 
 /** @param every of so many nodes one is done with lists, and on the clock, and its time is counted so many times */
 function cilium(every: number): Contestant {

@@ -36,6 +36,8 @@ export interface Execution {
   readonly failed: Set<number>
   /** The signal ended it before its end. */
   aborted: boolean
+  /** All that decrypts is in place, of each owner. */
+  decrypts: boolean
 }
 
 export interface ExecutionOptions {
@@ -45,7 +47,16 @@ export interface ExecutionOptions {
 }
 
 export function nothingDone(): Execution {
-  return { operations: 0, added: 0, updated: 0, removed: 0, failures: [], failed: new Set(), aborted: false }
+  return {
+    operations: 0,
+    added: 0,
+    updated: 0,
+    removed: 0,
+    failures: [],
+    failed: new Set(),
+    aborted: false,
+    decrypts: false,
+  }
 }
 
 /** What an executor needs to know of the owners of objects. */
@@ -74,6 +85,7 @@ export async function carryOut(
   const executor = new Executor(xfrm, plan, owners, options)
   for (const phase of plan.phases) {
     if (!(await executor.phase(phase))) break
+    if (phase.name === 'decrypt') executor.result.decrypts = executor.result.failed.size === 0
   }
   return executor.result
 }
@@ -144,7 +156,7 @@ class Executor {
     const remote = this.#owners.node(owners[i]!)
     if (remote !== undefined) {
       const print = deriver.fill(records, at, remote, tables)
-      sequences.start(records, at, print, belonging.isInbound(records, at))
+      if (!sequences.start(records, at, print, belonging.isInbound(records, at))) this.#warn(records, at, owners[i]!)
       return
     }
     const view = viewOf(records)
@@ -170,7 +182,6 @@ class Executor {
       reader.next()
       if (refusal?.index !== i) {
         this.#count(reader.u8(State.operation))
-        if (phase.name === 'retire decryption') this.#owners.sequences.ended(slice, reader.start)
         continue
       }
       const gone = isDeletion(reader.u8(State.operation)) && (refusal.errno === ESRCH || refusal.errno === ENOENT)
@@ -185,12 +196,22 @@ class Executor {
   }
 
   #fail(records: Uint8Array, at: number, owner: number, refusal: Refusal): void {
-    const { errno, code } = refusal
+    const message = refusal.message + icvHint(records, at, refusal.errno)
+    this.#tell(records, at, owner, { ...refusal, message })
+    this.result.failed.add(owner)
+  }
+
+  /** It is added all the same: most likely it works. */
+  #warn(records: Uint8Array, at: number, owner: number): void {
+    const message =
+      'how far its sequence numbers had come is not known, and the other end may take its packets for old or forged: prepare() and commit() another key'
+    this.#tell(records, at, owner, { errno: 0, code: 'ERR_XFRMESH_SEQUENCE', message })
+  }
+
+  #tell(records: Uint8Array, at: number, owner: number, { errno, code, message }: Omit<Refusal, 'index'>): void {
     const operation = describe(records, at, this.#owners.belonging)
     const subject = `${this.#owners.name(owner)}: ${endsOf(records, at)}`
-    const message = refusal.message + icvHint(records, at, errno)
     this.result.failures.push({ subject, operation, errno, code, message })
-    this.result.failed.add(owner)
   }
 
   #count(operation: number): void {

@@ -1,7 +1,7 @@
 import { Pace } from '../base/pace.js'
 import { viewOf } from '../kernel/attributes.js'
 import { appendPlain, detailsOf } from '../kernel/record-details.js'
-import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
+import { identityKey, recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { LITTLE_ENDIAN, NO_KEY, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
 import { type Belonging, isLarval, selectionOf, SHARED } from './belonging.js'
 import { type KeyDeriver, type StateKeys, wipe } from './derive.js'
@@ -45,6 +45,8 @@ export class Look {
   readonly #doubtful = new Map<string, number[]>()
   readonly #since = new Map<number, number>()
   #generals: Uint8Array = new Uint8Array(0)
+  /** The tunnel of which each object was by what it is to the kernel, as far as no node had taken it. */
+  #places: Map<string, Group> | undefined
 
   private constructor(lookout: Lookout) {
     this.#lookout = lookout
@@ -60,6 +62,16 @@ export class Look {
     } catch (error) {
       look.wipe()
       throw error
+    }
+  }
+
+  /** Reads no more than how far the sequence numbers of SAs have come. */
+  static async learn(lookout: Lookout): Promise<void> {
+    const look = new Look(lookout)
+    try {
+      await look.#readStates()
+    } finally {
+      look.wipe()
     }
   }
 
@@ -99,9 +111,40 @@ export class Look {
         this.#groups.delete(key)
         for (const at of states) this.#tokenize(at, node, boots)
         parts.push(copied(this.#states, states), copied(this.#policies, [...policies, ...this.#known(key, node)]))
+        states.length = policies.length = 0
       }
     }
     return new Uint8Array(Buffer.concat(parts))
+  }
+
+  /** Takes out what no node has taken, and has the place of what should be: a node's that has another address by now. */
+  takePlaces(should: Uint8Array): Uint8Array {
+    this.#places ??= this.#placesOf()
+    const found: Uint8Array[] = []
+    for (const at of this.#places.size === 0 ? [] : startsOf(should)) {
+      const key = identityKey(should, at)
+      const group = this.#places.get(key)
+      if (group === undefined) continue
+      this.#places.delete(key)
+      // Empty once a node has it.
+      for (const [records, starts] of [
+        [this.#states, group.states],
+        [this.#policies, group.policies],
+      ] as const) {
+        const i = starts.findIndex((start) => sameIdentity(records, start, should, at))
+        if (i >= 0) found.push(copied(records, starts.splice(i, 1)))
+      }
+    }
+    return new Uint8Array(Buffer.concat(found))
+  }
+
+  #placesOf(): Map<string, Group> {
+    const places = new Map<string, Group>()
+    for (const group of this.#groups.values()) {
+      for (const at of group.states) places.set(identityKey(this.#states, at), group)
+      for (const at of group.policies) places.set(identityKey(this.#policies, at), group)
+    }
+    return places
   }
 
   /** All that no node has taken. */
@@ -116,6 +159,7 @@ export class Look {
   wipe(): void {
     for (const key of this.#keys) key.fill(0)
     this.#groups.clear()
+    this.#places = undefined
     this.#doubtful.clear()
   }
 
@@ -192,10 +236,9 @@ export class Look {
     if (isLarval(records, at)) return
     const { belonging, sequences } = this.#lookout
     const { added, numbers } = detailsOf(records, at)
-    if (!belonging.isInbound(records, at)) {
-      const id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
-      this.#since.set(id, Math.min(this.#since.get(id) ?? added, added))
-    }
+    const id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
+    sequences.met(id)
+    if (!belonging.isInbound(records, at)) this.#since.set(id, Math.min(this.#since.get(id) ?? added, added))
     if (numbers.sent === 0n && numbers.received === 0n) return
     const [cipher, auth] = [State.cipherKey, State.authKey].map((offset) => keyAt(records, at + offset, keys))
     sequences.saw(records, at, printOf(cipher, auth), numbers)

@@ -15,7 +15,7 @@ import {
 } from './executor.js'
 import type { GuardState, NodeGuard } from './guard.js'
 import { idInUse, NodeKeyring } from './keyring.js'
-import { Look } from './look.js'
+import { Look, type Lookout } from './look.js'
 import { Overlaps } from './overlap.js'
 import { Owner } from './owners.js'
 import { type Plan, Planner, type Step } from './plan.js'
@@ -44,6 +44,8 @@ interface Making {
   readonly replacesKey?: boolean
   /** Told what is about to be done, in order. */
   readonly tell?: (steps: readonly Step[]) => void
+  /** That what is was known before: how far sequence numbers have come was not looked at just now. */
+  readonly wasKnown?: boolean
 }
 
 /**
@@ -100,9 +102,10 @@ export class NodeMesh {
         for (const entry of scope) entry.lack = first.failures[0]?.message ?? FAILED
         return { ...first, changed: new Set() }
       }
-      if (!this.#known) await this.look()
-      else for (const entry of fresh) this.#adopt(entry)
-      return sum(first, await this.#make(scope, this.#claim(scope, making), options, making))
+      const wasKnown = this.#known
+      if (wasKnown) for (const entry of fresh) this.#adopt(entry)
+      else await this.look()
+      return sum(first, await this.#make(scope, this.#claim(scope, making), options, { ...making, wasKnown }))
     } catch (error) {
       this.#doubt(scope)
       throw error
@@ -115,7 +118,8 @@ export class NodeMesh {
   }
 
   /**
-   * Installs what decrypts under a key, which can be committed once this failed for no node.
+   * Installs what decrypts under a key, which can be committed once that is in place for each node. A node in conflict, which
+   * has nothing here, does not hold up the others; nor does what else is refused.
    * @throws InvalidArgument for an id that other keys have, here or in the kernel
    */
   async prepare(keys: unknown, options: ExecutionOptions): Promise<Followed> {
@@ -126,7 +130,8 @@ export class NodeMesh {
     this.keyring.prepare(keys)
     if (before !== undefined && this.keyring.old.includes(before)) this.#tenure.abandoned()
     const done = await this.all(options, { replacesKey: true })
-    if (done.failures.length === 0 && !done.aborted) this.keyring.prepared()
+    const isKeyless = this.roster.entries.some(({ claimed, blocked }) => claimed && blocked)
+    if (done.decrypts && !isKeyless) this.keyring.prepared()
     return done
   }
 
@@ -205,9 +210,11 @@ export class NodeMesh {
     }
     this.#since = since.get(this.keyring.current)
     this.#shared = look.shared
+    this.roster.stake()
     const pace = new Pace(8)
-    for (const entry of this.roster.entries) {
-      entry.installed = look.take(entry.node, entry.boots)
+    for (const entry of byClaim(this.roster.entries)) {
+      const of = entry.wanted && !entry.claimed ? entry.settled : entry
+      entry.installed = of === undefined ? NOTHING : look.take(of.node, of.boots)
       if (pace.isDue) await pace.breathe()
     }
     if (look.isEmpty) this.#forgetLook()
@@ -302,9 +309,13 @@ export class NodeMesh {
   }
 
   #read(keyring: NodeKeyring): Promise<Look> {
+    return Look.read(this.#lookout(keyring), this.#wish.drops())
+  }
+
+  #lookout(keyring: NodeKeyring): Lookout {
     const [xfrm, belonging, sequences, marked] = [this.#xfrm, this.#belonging, this.#sequences, this.#marked]
     const deriver = new KeyDeriver(this.#settings, keyring, belonging)
-    return Look.read({ xfrm, keyring, belonging, deriver, sequences, marked }, this.#wish.drops())
+    return { xfrm, keyring, belonging, deriver, sequences, marked }
   }
 
   /** Keeps guarding what an earlier process did. */
@@ -377,6 +388,8 @@ export class NodeMesh {
     const plan = await this.#plan(scope, making)
     making.tell?.(this.#stepsOf(plan))
     const changed = new Set(plan.phases.flatMap(({ owners }) => owners))
+    if (making.wasKnown === true && making.reclaim === undefined && isRetiring(plan))
+      await Look.learn(this.#lookout(this.keyring))
     const done = await carryOut(this.#xfrm, plan, this.#ownersOf(), options)
     this.#settle(scope, plan, done)
     if (making.clean === true && this.#known) this.#forgetLook()
@@ -387,14 +400,18 @@ export class NodeMesh {
     const { clean, flush } = making
     const planner = this.#planner(making)
     const pace = new Pace(8)
+    const stale: Uint8Array[] = []
     planner.add(Owner.shared, this.#shared, flush === true ? NOTHING : this.#wish.shared(), false)
     for (const entry of scope) {
       const { owner, node, boots, installed, wanted, blocked } = entry
       if (wanted && blocked) continue
-      planner.add(owner, installed, wanted ? this.#wish.of(node, boots) : NOTHING, wanted)
+      const should = wanted ? this.#wish.of(node, boots) : NOTHING
+      planner.add(owner, installed, should, wanted)
+      if (this.#left !== undefined) stale.push(this.#left.takePlaces(should))
       if (pace.isDue) await pace.breathe()
     }
-    if (clean === true && this.#left !== undefined) planner.add(Owner.stale, this.#left.rest(), NOTHING, false)
+    if (clean === true && this.#left !== undefined) stale.push(this.#left.rest())
+    planner.add(Owner.stale, new Uint8Array(Buffer.concat(stale)), NOTHING, false)
     return planner.finish()
   }
 
@@ -411,6 +428,7 @@ export class NodeMesh {
       }
       const after = plan.after.get(entry.owner)
       if (after !== undefined) entry.installed = after
+      if (!entry.blocked) entry.settled = { node: entry.node, boots: entry.boots }
       if (!entry.wanted) this.roster.forget(entry)
     }
   }
@@ -427,6 +445,18 @@ export class NodeMesh {
       name: (owner) => byOwner.get(owner)?.name ?? names.get(owner)!,
     }
   }
+}
+
+/** Those first whose claim holds: what is in two nodes' places is theirs. */
+function byClaim(entries: readonly Entry[]): Entry[] {
+  return [...entries.filter(({ claimed }) => claimed), ...entries.filter(({ claimed }) => !claimed)]
+}
+
+/** Whether SAs go that may come back. */
+function isRetiring({ phases }: Plan): boolean {
+  return phases.some(
+    ({ name, owners }) => (name === 'retire encryption' || name === 'retire decryption') && owners.length > 0,
+  )
 }
 
 function sum(first: Execution, then: Followed): Followed {

@@ -120,12 +120,14 @@ export class ObjectWriter {
   /**
    * A node's SAs and policies.
    * @param boots how often it was seen to have booted
-   * @param outbound ids of the keys to encrypt with: without marks one
+   * @param outbound ids of the keys to encrypt with, the present one first: without marks one
    */
   node(into: RecordWriter, remote: Remote, boots: number, outbound: readonly number[]): void {
     for (const tunnel of tunnelsTo(remote, this.#settings)) {
       for (const id of this.#keyring.ids) this.#state(into, tunnel, remote, true, id, boots)
-      for (const id of outbound) if (this.#keyring.has(id)) this.#state(into, tunnel, remote, false, id, boots)
+      // Whoever is started later takes the key of the newest for the one that encrypts.
+      for (const id of outbound.toReversed())
+        if (this.#keyring.has(id)) this.#state(into, tunnel, remote, false, id, boots)
       for (const id of outbound) this.#policies(into, tunnel, remote, id, id === outbound[0])
     }
   }

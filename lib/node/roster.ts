@@ -16,6 +16,8 @@ export interface Entry {
   blocked: boolean
   /** What the kernel has of it, as far as is known. */
   installed: Uint8Array
+  /** What it was when it last had all that it wanted, and how often it had booted by then: blocked, it keeps what is that's. */
+  settled: { readonly node: Remote; readonly boots: number } | undefined
   /** Why it does not have all that it should; undefined if it has. */
   lack: string | undefined
 }
@@ -49,7 +51,7 @@ export class Roster {
     const known = this.#entries.get(node.name)
     if (known === undefined) {
       const [owner, installed] = [this.#owners++, new Uint8Array(0)]
-      const lacking = { claimed: false, blocked: false, lack: undefined }
+      const lacking = { claimed: false, blocked: false, settled: undefined, lack: undefined }
       const entry = { owner, node, boots: 1, wanted: true, installed, ...lacking }
       this.#entries.set(node.name, entry)
       return entry
@@ -73,6 +75,13 @@ export class Roster {
   /** Of a node that is not wanted nothing is left. */
   forget({ node }: Entry): void {
     this.#entries.delete(node.name)
+  }
+
+  /** Claims for those that can. */
+  stake(): void {
+    for (const entry of this.entries) {
+      if (entry.wanted && !entry.claimed) entry.claimed = this.#claims.claim(entry.node) === undefined
+    }
   }
 
   /**

@@ -74,11 +74,51 @@ describe('sequence numbers', () => {
     expect(added(0, 'b', true)).toEqual(NONE)
   })
 
-  test('a receiver that was taken away on purpose starts anew; a key that is no more is forgotten', () => {
+  test('leaps add up to no more than the receiver can follow, and then it is said', () => {
+    const clock = { now: 0 }
+    const sequences = new Sequences(() => clock.now)
+    sequences.saw(state(0x103), 0, 'a', { sent: 7n, received: 0n })
+    const begun = Array.from({ length: 4 }, () => {
+      clock.now += 1e9
+      const record = state(0x103)
+      const follows = sequences.start(record, 0, 'a', false)
+      // It has sent nothing when it is seen, and is lost again.
+      sequences.saw(state(0x103), 0, 'a', numbersOf(record))
+      return [numbersOf(record).sent, follows]
+    })
+    const farthest = 7n + 2n ** 32n - 2n * BigInt(WINDOW)
+    expect(begun).toEqual([
+      [7n + 2n ** 31n, true],
+      [farthest, false],
+      [farthest, false],
+      [farthest, false],
+    ])
+    // Once it has sent, the receiver has gone on.
+    sequences.saw(state(0x103), 0, 'a', { sent: farthest + 1n, received: 0n })
+    expect(sequences.start(state(0x103), 0, 'a', false)).toBe(true)
+  })
+
+  test("another tool's SA in the place of one of ours does not make it forget", () => {
     const { sequences, added } = begun()
     sequences.saw(state(0x103), 0, 'a', { sent: 0n, received: 7n })
-    sequences.ended(state(0x103), 0)
-    expect(added(0, 'a', true)).toEqual(NONE)
+    sequences.saw(state(0x103), 0, 'theirs', { sent: 0n, received: 1n })
+    expect(added(0, 'a', true).received).toBe(7n)
+  })
+
+  test('a sender begins half way where an earlier process may have sent under the key', () => {
+    const { sequences, added } = begun()
+    sequences.met(3)
+    expect(added(0, 'a').sent).toBe(2n ** 31n)
+    expect(added(0, 'a', true, 0x203)).toEqual(NONE)
+    // Of a key that is new here all is known.
+    expect(added(0, 'a', false, 0x104)).toEqual(NONE)
+    sequences.met(4)
+    expect(added(0, 'a', false, 0x204)).toEqual(NONE)
+  })
+
+  test('a key that is no more is forgotten', () => {
+    const { sequences, added } = begun()
+    sequences.met(3)
     sequences.saw(state(0x103), 0, 'a', { sent: 7n, received: 0n })
     sequences.saw(state(0x104), 0, 'a', { sent: 7n, received: 0n })
     sequences.forget((id) => id === 3)

@@ -54,18 +54,31 @@ export interface Ownership {
  */
 export class Belonging {
   readonly #settings: Settings
-  /** Reqids of ours. */
-  readonly purposes: readonly Purpose[]
+  /** Reqids of ours: also of what these options do not ask for, which an earlier process may have been told to. */
+  readonly purposes: readonly Purpose[] = Object.values(Purpose)
+  /**
+   * Addresses that this node had: policies lead out from them whose SPI derives from them. By purpose, as
+   * {@link remoteKey} has them. With marks none is known.
+   */
+  readonly #former = new Set<string>()
 
   constructor(settings: Settings) {
     this.#settings = settings
-    this.purposes = settings.local.overlay.size > 0 ? [Purpose.pods, Purpose.overlay] : [Purpose.pods]
   }
 
   /** Whether a state leads to this node. */
   isInbound(records: Uint8Array, at: number): boolean {
+    return this.purposes.some((purpose) => this.#leads(records, at, purpose) === 'in')
+  }
+
+  /** What a state does for this node. An address that it had may be another node's now: its own come first. */
+  #leads(records: Uint8Array, at: number, purpose: Purpose): 'in' | 'out' | undefined {
     const family = records[at + State.family]!
-    return this.purposes.some((purpose) => this.#isHere(records, at + State.destination, family, purpose))
+    for (const isOne of [this.#isHere, this.#wasHere]) {
+      if (isOne.call(this, records, at + State.destination, family, purpose)) return 'in'
+      if (isOne.call(this, records, at + State.source, family, purpose)) return 'out'
+    }
+    return undefined
   }
 
   /** The other end of a state of ours, as {@link remoteKey} has it; undefined: it is not ours. */
@@ -77,8 +90,9 @@ export class Belonging {
       return undefined
     }
     const family = records[at + State.family]!
-    const inbound = this.#isHere(records, at + State.destination, family, purpose)
-    if (!inbound && !this.#isHere(records, at + State.source, family, purpose)) return undefined
+    const way = this.#leads(records, at, purpose)
+    if (way === undefined) return undefined
+    const inbound = way === 'in'
     if (isLarval(records, at) ? inbound : !isOurKind(records, at)) return undefined
     const spi = view.getUint32(at + State.spi, LITTLE_ENDIAN)
     if (!this.#derives(spi, records, at + State.source)) return undefined
@@ -88,7 +102,10 @@ export class Belonging {
     return isMarked ? farOf(records, at + (inbound ? State.source : State.destination), family) : undefined
   }
 
-  /** Whose a policy is; undefined: it is not ours. */
+  /**
+   * Whose a policy is; undefined: it is not ours. By one that leads out from an address which this node has no more it
+   * learns that it had it: what leads in there is told only after that.
+   */
   ofPolicy(records: Uint8Array, at: number): Ownership | undefined {
     const template = attributeAt(records, at, XFRMA.TMPL)
     if (template < 0 || !isPlain(records, at)) return undefined
@@ -103,12 +120,19 @@ export class Belonging {
     const outbound = records[at + Policy.direction] === DIRECTION_OUT
     const family = records[at + Policy.family]!
     const spi = view.getUint32(template + TemplateLayout.spi)
-    if (!this.#isHere(records, outbound ? source : destination, family, purpose)) return undefined
+    const local = outbound ? source : destination
+    const isHere = this.#isHere(records, local, family, purpose)
     if (outbound ? !this.#derives(spi, records, source) : spi !== 0) return undefined
+    // With marks the SPI says nothing of the address.
+    const mayBeFormer = outbound ? this.#settings.marks === false : this.#wasHere(records, local, family, purpose)
+    if (!isHere && !mayBeFormer) return undefined
     const far = farOf(records, outbound ? destination : source, family)
-    return this.#settings.marks === false
-      ? this.#chosenByRanges(records, at, purpose, far)
-      : this.#chosenByMark(records, at, purpose, far, spi)
+    const ownership =
+      this.#settings.marks === false
+        ? this.#chosenByRanges(records, at, purpose, far)
+        : this.#chosenByMark(records, at, purpose, far, spi)
+    if (ownership !== undefined && !isHere) this.#former.add(`${purpose} ${farOf(records, local, family)}`)
+    return ownership
   }
 
   /** Whether a policy that lets in selects what comes from a node to here. */
@@ -175,6 +199,10 @@ export class Belonging {
     const { addresses, overlay } = this.#settings.local
     const here = (purpose === Purpose.pods ? addresses : overlay).get(family as Family)
     return here !== undefined && Buffer.compare(here.bytes, records.subarray(at, at + ADDRESS_BYTES)) === 0
+  }
+
+  #wasHere(records: Uint8Array, at: number, family: number, purpose: Purpose): boolean {
+    return this.#former.size > 0 && this.#former.has(`${purpose} ${farOf(records, at, family)}`)
   }
 }
 

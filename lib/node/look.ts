@@ -2,7 +2,8 @@ import { Pace } from '../base/pace.js'
 import { viewOf } from '../kernel/attributes.js'
 import { appendPlain, detailsOf } from '../kernel/record-details.js'
 import { identityKey, recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, NO_KEY, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { LITTLE_ENDIAN, NO_KEY, Policy, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { DIRECTION_OUT } from '../kernel/xfrm-names.js'
 import { type Belonging, isLarval, selectionOf, SHARED } from './belonging.js'
 import { type KeyDeriver, type StateKeys, wipe } from './derive.js'
 import type { NodeKeyring } from './keyring.js'
@@ -56,8 +57,9 @@ export class Look {
   static async read(lookout: Lookout, drops: Uint8Array): Promise<Look> {
     const look = new Look(lookout)
     try {
-      await look.#readStates()
+      // They tell which addresses this node had.
       await look.#readPolicies(drops)
+      await look.#readStates()
       return look
     } catch (error) {
       look.wipe()
@@ -205,6 +207,8 @@ export class Look {
     this.#policies = new Uint8Array(Buffer.concat(parts))
     const doubtful: [far: string, at: number][] = []
     const selections = new Set<string>()
+    const isOut = (at: number) => this.#policies[at + Policy.direction] === DIRECTION_OUT
+    for (const at of startsOf(this.#policies)) if (isOut(at)) belonging.ofPolicy(this.#policies, at)
     for (const [i, at] of startsOf(this.#policies).entries()) {
       if (i >= dropping && places.some((place) => sameIdentity(this.#policies, at, drops, place))) continue
       const owner = i < dropping ? { far: SHARED, isCertain: true } : belonging.ofPolicy(this.#policies, at)

@@ -1,4 +1,4 @@
-import { isPolicyRecord, recordLength, sameIdentity, startsOf } from '../../lib/kernel/record-identity.js'
+import { attributeAt, isPolicyRecord, recordLength, sameIdentity, startsOf } from '../../lib/kernel/record-identity.js'
 import { LITTLE_ENDIAN, NO_ALGORITHM, NO_KEY, Operation, RecordWriter, State, Tail } from '../../lib/kernel/records.js'
 import { Ending, type NativeOutcome, type Query, type SideTables } from '../../lib/kernel/xfrm-channel.js'
 import { viewOf } from '../../lib/kernel/attributes.js'
@@ -10,12 +10,14 @@ import { NodeKeyring } from '../../lib/node/keyring.js'
 import { NodeMesh } from '../../lib/node/mesh.js'
 import type { XfrmPort } from '../../lib/node/port.js'
 import type { Entry } from '../../lib/node/roster.js'
-import { remote, settings } from '../../lib/node/settings.js'
+import { remote, type RemoteNode, settings } from '../../lib/node/settings.js'
+import { TemplateLayout } from '../../lib/kernel/xfrm-parts.js'
+import { XFRMA } from '../../lib/kernel/xfrm-names.js'
 import { keyIdOf } from '../../lib/node/tunnels.js'
 
 /** A simple model of the kernel's SAD and SPD, and of the guard, as a NodeMesh sees them: its processes come and go. */
 
-const LOCAL = { addresses: ['192.0.2.1'], subnets: ['10.1.0.0/24'] }
+const [ADDRESS, SUBNETS] = ['192.0.2.1', ['10.1.0.0/24']]
 export const bootId = (boot: number): string => `00000000-0000-4000-8000-${String(boot).padStart(12, '0')}`
 
 /** The keys of an id; another `value`, others of the same id. */
@@ -90,11 +92,12 @@ export class NodeKernel implements Pick<XfrmPort, 'chunk' | 'commit' | 'read'> {
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- it throws as the kernel's own does
-  async read({ policies, one, details, keys, algorithms }: Query): ReturnType<XfrmPort['read']> {
+  async read({ policies, one, reqid, details, keys, algorithms }: Query): ReturnType<XfrmPort['read']> {
     this.#hear(one === undefined ? 'read' : 'read one')
-    const found = this.held.filter(
-      ({ record }) => isPolicyRecord(record, 0) === policies && (one === undefined || sameIdentity(record, 0, one, 0)),
-    )
+    const found = this.held.filter(({ record }) => {
+      if (isPolicyRecord(record, 0) !== policies) return false
+      return one === undefined ? reqid === 0 || reqidOf(record) === reqid : sameIdentity(record, 0, one, 0)
+    })
     if (one !== undefined && found.length === 0) throw new NetlinkError('read', ENOENT, 'there is none')
     const [allKeys, names] = [[...keys], [...algorithms]]
     const writer = new RecordWriter()
@@ -148,8 +151,16 @@ export class NodeKernel implements Pick<XfrmPort, 'chunk' | 'commit' | 'read'> {
 /** The way a call on NodeEncryption goes wrong where the kernel does not answer. */
 export const late = (): XfrmeshError => new XfrmeshError('ERR_XFRMESH_TIMEOUT', 'out of time')
 
-function optionsOf(id: number, marks: false | 'cilium') {
-  return settings({ local: { ...LOCAL, bootId: bootId(1) }, keys: keysOf(id), marks })
+/** Of a policy, its template's; undefined if it has none. */
+function reqidOf(record: Uint8Array): number | undefined {
+  if (!isPolicyRecord(record, 0)) return viewOf(record).getUint32(State.reqid, LITTLE_ENDIAN)
+  const template = attributeAt(record, 0, XFRMA.TMPL)
+  return template < 0 ? undefined : viewOf(record).getUint32(template + TemplateLayout.reqid, LITTLE_ENDIAN)
+}
+
+function optionsOf(id: number, marks: false | 'cilium', address = ADDRESS) {
+  const local = { addresses: [address], subnets: SUBNETS, bootId: bootId(1) }
+  return settings({ local, keys: keysOf(id), marks })
 }
 
 /** A process: what it knows it has from the kernel, and from what it is told. */
@@ -157,19 +168,19 @@ export class Process {
   readonly mesh: NodeMesh
   readonly #marks: false | 'cilium'
 
-  constructor(kernel: NodeKernel, id: number, marks: false | 'cilium' = false) {
+  constructor(kernel: NodeKernel, id: number, marks: false | 'cilium' = false, address?: string) {
     this.#marks = marks
     const port = kernel as unknown as XfrmPort
-    const { settings: given, keys } = optionsOf(id, marks)
+    const { settings: given, keys } = optionsOf(id, marks, address)
     this.mesh = new NodeMesh(given, new NodeKeyring(keys), port, marks === false ? kernel.guard : undefined)
   }
 
   /** Names nodes by number, and makes the kernel follow. */
-  upsert(numbers: readonly number[], boot = 1): ReturnType<NodeMesh['follow']> {
-    return this.mesh.follow(this.want(numbers, boot), {})
+  upsert(numbers: readonly number[], boot = 1, change?: Partial<RemoteNode>): ReturnType<NodeMesh['follow']> {
+    return this.mesh.follow(this.want(numbers, boot, change), {})
   }
 
-  want(numbers: readonly number[], boot = 1): Entry[] {
+  want(numbers: readonly number[], boot = 1, change?: Partial<RemoteNode>): Entry[] {
     const { settings: given } = optionsOf(3, this.#marks)
     return numbers.map((number) => {
       const node = {
@@ -178,9 +189,18 @@ export class Process {
         subnets: [`10.${number}.0.0/24`],
         bootId: bootId(number * 100 + boot),
         ...(this.#marks !== false && { id: number }),
+        ...change,
       }
       return this.mesh.roster.want(remote(node, 'node', given))
     })
+  }
+
+  /** Names nodes by number that are no more. */
+  remove(numbers: readonly number[]): ReturnType<NodeMesh['follow']> {
+    return this.mesh.follow(
+      numbers.map((number) => this.mesh.roster.drop(`node${number}`)!),
+      {},
+    )
   }
 
   /** Prepares keys, and commits them. */

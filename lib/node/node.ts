@@ -78,7 +78,8 @@ export class NodeEncryption implements AsyncDisposable {
 
   /**
    * Opens the sockets and takes the lock. Changes nothing: what an earlier process left stays and works on, and is taken
-   * over as nodes are named again; what nobody asks for is removed by `reconcile()`. If that process encrypted under
+   * over as nodes are named again, also where the addresses of this node, or of those, are others by now; what nobody asks
+   * for is removed by `reconcile()`. If that process encrypted under
    * another key id than the given keys', so does this one, as far as its SAs go: a node that is new, or has booted anew, is
    * degraded until the given keys, or others, are prepared and committed.
    *
@@ -163,7 +164,8 @@ export class NodeEncryption implements AsyncDisposable {
    *
    * @throws InvalidArgument for other keys under an id in use, also where it is an earlier process's: its SAs tell, of nodes
    *   that are named
-   * @throws PartialFailure with the nodes that do not have it yet: call it again, or with another key
+   * @throws PartialFailure with the nodes that do not have it yet: call it again, or with another key, or remove them. A node
+   *   in conflict with another is named too, but has nothing here that it would need: `commit()` does not wait for it
    */
   prepare(keys: NodeKeys, options?: NodeCallOptions): Promise<Report> {
     return this.#calls.run('prepare', options, async (call) => {

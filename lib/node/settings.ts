@@ -10,7 +10,10 @@ import { intervalOf, outside } from './ranges.js'
 
 /** What this node is in the mesh. */
 export interface LocalNode {
-  /** Its end of the tunnels: an IPv4 address, an IPv6 one, or both. Without marks in none of its `subnets`. */
+  /**
+   * Its end of the tunnels: an IPv4 address, an IPv6 one, or both. Without marks in none of its `subnets`; with them, before
+   * this node's own change, `close({ flush: true })`.
+   */
   addresses: readonly string[]
   /**
    * The ranges that its pods have. Default: none. Those that this node had before, and has no more, have no tunnels, and

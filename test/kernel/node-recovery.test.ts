@@ -325,6 +325,40 @@ test("a policy of another's in the place of ours is named, and left as it is", (
     expect(await node.reconcile()).toMatchObject({ added: 1, updated: 0, removed: 0 })
   }))
 
+test("another's policy in the place of a node's holds up that node alone, in a rotation too", () =>
+  withNode({}, async (node, netns) => {
+    const place = 'src 10.1.0.0/24 dst 10.2.0.0/24 dir out'
+    await ipBatch(netns, [`xfrm policy delete ${place}`, `xfrm policy add ${place} action block`])
+    const failures = [{ subject: 'node2: 10.1.0.0/24 to 10.2.0.0/24', operation: 'add out policy', code: 'EEXIST' }]
+    for (const step of [() => node.reconcile(), () => node.prepare(keysOf(4)), () => node.commit()]) {
+      await expect(step()).rejects.toMatchObject({ report: { failures } })
+    }
+    expect(await node.status()).toMatchObject({ keys: { current: 4 }, nodes: { degraded: [{ name: 'node2' }] } })
+    const out = async () =>
+      (await objects(netns, 'policy')).filter(
+        (policy) => policy.includes('dir out') && policy.startsWith('src 10.1.0.0/24'),
+      )
+    expect((await out()).map((policy) => /spi 0x[0-9a-f]*4\b/.test(policy))).toEqual([false, true])
+    await inNetns(netns, 'ip', 'xfrm', 'policy', 'delete', ...place.split(' '))
+    expect(await node.reconcile()).toMatchObject({ updated: 0 })
+    expect(await keysIn(netns)).toEqual(['in 3', 'in 4', 'out 4'])
+    expect((await out()).map((policy) => /spi 0x[0-9a-f]*4\b/.test(policy))).toEqual([true, true])
+  }))
+
+test('a node that is started anew with other addresses of its own takes over what it had', () =>
+  withNode({}, async (node, netns) => {
+    await node.close()
+    const moved = { netns, local: { ...local, addresses: ['192.0.2.9', '2001:db8::9'] }, keys: keysOf(3) }
+    const next = await NodeEncryption.open(moved)
+    expect(await next.upsert(OTHERS)).toMatchObject({ applied: 2 })
+    const found = await dump(netns)
+    expect(await next.reconcile()).toMatchObject({ plan: [] })
+    await next.close({ flush: true })
+    await using fresh = await NodeEncryption.open(moved)
+    await fresh.upsert(OTHERS)
+    expect(numberless(found)).toEqual(numberless(await dump(netns)))
+  }))
+
 /** Makes an SA to an address, and removes it, until a monitor has told of that: what came before it was told before it. */
 async function heardOf(netns: string, address: string, heard: () => string): Promise<void> {
   while (!heard().includes(`dst ${address}`)) {

@@ -19,6 +19,31 @@ const pings = (from: Host, to: Host) =>
   Promise.all(FAMILIES.map((family) => ping(from.container, podAddress(to.number, family), few)))
 const answered = [{ lost: 0 }, { lost: 0 }]
 
+/** The SAs that lead from one node's IPv4 address to another's, as `ip` lists them. */
+async function statesBetween(from: Host, to: Host): Promise<string[]> {
+  const [source, destination] = [from, to].map(({ number }) => remoteOf(number).addresses[0]!)
+  const text = await from.run('ip', ['xfrm', 'state', 'list', 'src', source!, 'dst', destination!])
+  return text.split(/^(?=src )/m).filter((state) => state !== '')
+}
+
+/** Has these SAs go on after a number, as if so much had been sent. `high` is its upper half. */
+async function leap(from: Host, to: Host, sent: number, high: number): Promise<void> {
+  for (const state of await statesBetween(from, to)) {
+    const word = (pattern: RegExp) => pattern.exec(state)?.[1]
+    const [place, mark, output] = [word(/^(src \S+ dst \S+)/), word(/^\s+mark (\S+)/m), word(/output-mark (\S+)/)]
+    const [spi, reqid, aead] = [word(/spi (0x[0-9a-f]+)/), word(/reqid (\d+)/), word(/aead (\S+ 0x[0-9a-f]+ \d+)/)]
+    const masked = (name: string, given?: string) =>
+      given === undefined ? [] : `${name} ${given.replace('/', ' mask ')}`.split(' ')
+    const named = `${place} proto esp spi ${spi}`.split(' ')
+    await from.run('ip', ['xfrm', 'state', 'delete', ...named, ...masked('mark', mark)])
+    const rest = `reqid ${reqid} mode tunnel aead ${aead} replay-window 1024 flag esn replay-oseq ${sent} replay-oseq-hi ${high}`
+    await from.run('ip', [
+      ...['xfrm', 'state', 'add', ...named, ...masked('mark', mark), ...rest.split(' ')],
+      ...masked('output-mark', output),
+    ])
+  }
+}
+
 let cluster: Cluster
 let hosts: [Host, Host, Host]
 beforeAll(async () => {
@@ -218,6 +243,29 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
     expect(clear).toEqual(nothing)
     expect(await repeated()).toEqual(before)
     expect(await nodes[0].reconcile({ dryRun: true })).toMatchObject({ plan: [] })
+  })
+
+  test('numbers go on past 2^32, by those who were removed and named again too', async () => {
+    const clear = await clearDuring(async () => {
+      // As after so many packets: leaps that the receiver follows. A process that was started anew began half way.
+      for (const [sent, high] of [
+        [0xffff_fff0, 0],
+        [0x7fff_ffff, 1],
+      ] as const) {
+        await leap(hosts[0], hosts[1], sent, high)
+        expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
+      }
+      const name = `node${hosts[1].number}`
+      await nodes[0].remove([name])
+      await nodes[0].upsert(others(hosts[0]))
+      expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
+      // And on the other side, which heard of them.
+      await nodes[1].remove([`node${hosts[0].number}`])
+      await nodes[1].upsert(others(hosts[1]))
+      expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
+    })
+    expect(clear).toEqual(nothing)
+    for (const state of await statesBetween(hosts[0], hosts[1])) expect(state).toContain('oseq-hi 0x1,')
   })
 
   test('overlay traffic between nodes goes through tunnels of its own', async () => {

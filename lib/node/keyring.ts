@@ -49,6 +49,11 @@ export class NodeKeyring {
     return this.#next
   }
 
+  /** Whether what decrypts under the next key is in place everywhere, so that it can be committed. */
+  get isReady(): boolean {
+    return this.#isReady
+  }
+
   /** The ids of all keys that are here. */
   get ids(): number[] {
     return [...this.#generations.keys()].sort((a, b) => a - b)

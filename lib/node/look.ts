@@ -8,7 +8,7 @@ import { type Belonging, isLarval, selectionOf, SHARED } from './belonging.js'
 import { type KeyDeriver, type StateKeys, wipe } from './derive.js'
 import type { NodeKeyring } from './keyring.js'
 import { appendGeneral } from './overlap.js'
-import { inPlacesOf, type XfrmPort } from './port.js'
+import { inPlacesOf, readOne, type XfrmPort } from './port.js'
 import { printOf, type Sequences } from './sequences.js'
 import type { Remote } from './settings.js'
 import { keyIdOf, remoteKey } from './tunnels.js'
@@ -23,6 +23,9 @@ export interface Lookout {
   /** Whether marks tell our states apart: then another's may be in their way. */
   readonly marked: boolean
 }
+
+/** So many states are read one by one; of more all are. */
+const FEW = 64
 
 /** Objects of one tunnel: where they start in what was read. */
 interface Group {
@@ -46,8 +49,8 @@ export class Look {
   readonly #doubtful = new Map<string, number[]>()
   readonly #since = new Map<number, number>()
   #generals: Uint8Array = new Uint8Array(0)
-  /** The tunnel of which each object was by what it is to the kernel, as far as no node had taken it. */
-  #places: Map<string, Group> | undefined
+  /** Of which far end each object is that no node had taken when this was first asked. */
+  #places: Map<string, string> | undefined
 
   private constructor(lookout: Lookout) {
     this.#lookout = lookout
@@ -67,11 +70,12 @@ export class Look {
     }
   }
 
-  /** Reads no more than how far the sequence numbers of SAs have come. */
-  static async learn(lookout: Lookout): Promise<void> {
+  /** Reads no more than how far the sequence numbers of these SAs have come. */
+  static async learn(lookout: Lookout, states: readonly Uint8Array[]): Promise<void> {
     const look = new Look(lookout)
     try {
-      await look.#readStates()
+      if (states.length > FEW) await look.#readStates()
+      else for (const one of states) await look.#readState(one)
     } finally {
       look.wipe()
     }
@@ -113,38 +117,46 @@ export class Look {
         this.#groups.delete(key)
         for (const at of states) this.#tokenize(at, node, boots)
         parts.push(copied(this.#states, states), copied(this.#policies, [...policies, ...this.#known(key, node)]))
-        states.length = policies.length = 0
       }
     }
     return new Uint8Array(Buffer.concat(parts))
   }
 
-  /** Takes out what no node has taken, and has the place of what should be: a node's that has another address by now. */
+  /**
+   * Takes out what no node has taken, and has the place of what should be: of a node that had another address. No key is
+   * taken for the right one.
+   */
   takePlaces(should: Uint8Array): Uint8Array {
     this.#places ??= this.#placesOf()
     const found: Uint8Array[] = []
     for (const at of this.#places.size === 0 ? [] : startsOf(should)) {
       const key = identityKey(should, at)
-      const group = this.#places.get(key)
+      const far = this.#places.get(key)
+      const group = far === undefined ? undefined : this.#groups.get(far)
       if (group === undefined) continue
       this.#places.delete(key)
-      // Empty once a node has it.
-      for (const [records, starts] of [
-        [this.#states, group.states],
-        [this.#policies, group.policies],
-      ] as const) {
-        const i = starts.findIndex((start) => sameIdentity(records, start, should, at))
-        if (i >= 0) found.push(copied(records, starts.splice(i, 1)))
+      const isThere = (records: Uint8Array) => (start: number) => sameIdentity(records, start, should, at)
+      const [state, policy] = [
+        group.states.findIndex(isThere(this.#states)),
+        group.policies.findIndex(isThere(this.#policies)),
+      ]
+      if (state >= 0) {
+        const [start] = group.states.splice(state, 1)
+        this.#setTokens(start!, 0)
+        found.push(copied(this.#states, [start!]))
       }
+      if (policy >= 0) found.push(copied(this.#policies, group.policies.splice(policy, 1)))
+      if (group.states.length + group.policies.length === 0) this.#groups.delete(far!)
     }
     return new Uint8Array(Buffer.concat(found))
   }
 
-  #placesOf(): Map<string, Group> {
-    const places = new Map<string, Group>()
-    for (const group of this.#groups.values()) {
-      for (const at of group.states) places.set(identityKey(this.#states, at), group)
-      for (const at of group.policies) places.set(identityKey(this.#policies, at), group)
+  /** The far ends of tunnels by what each of their objects is to the kernel. */
+  #placesOf(): Map<string, string> {
+    const places = new Map<string, string>()
+    for (const [far, { states, policies }] of this.#groups) {
+      for (const at of states) places.set(identityKey(this.#states, at), far)
+      for (const at of policies) places.set(identityKey(this.#policies, at), far)
     }
     return places
   }
@@ -163,6 +175,16 @@ export class Look {
     this.#groups.clear()
     this.#places = undefined
     this.#doubtful.clear()
+  }
+
+  async #readState(one: Uint8Array): Promise<void> {
+    const { xfrm, keyring } = this.#lookout
+    const query = { policies: false, one, reqid: 0, details: true, keys: [], algorithms: keyring.algorithms }
+    const found = await readOne(xfrm, query)
+    if (found === undefined) return
+    // Asked for a mark, the kernel may show a state of another.
+    if (sameIdentity(found.records, 0, one, 0)) this.#learn(found.records, 0, found.keys)
+    for (const key of found.keys) key.fill(0)
   }
 
   async #readStates(): Promise<void> {
@@ -260,14 +282,19 @@ export class Look {
     const id = keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN))
     const expected = keyring.has(id) ? deriver.keysOf(this.#states, at, node) : undefined
     const right = expected !== undefined && this.#hasKeys(at, expected)
-    for (const offset of [State.cipherKey, State.authKey]) {
-      const named = view.getUint32(at + offset, LITTLE_ENDIAN) !== NO_KEY
-      if (named) view.setUint32(at + offset, right ? keyring.token(id, boots) : 0, LITTLE_ENDIAN)
-    }
+    this.#setTokens(at, right ? keyring.token(id, boots) : 0)
     if (expected !== undefined) wipe(expected)
     // The kernel says how it truncates where that was left to it, and takes a key that ends like the SPI for a salted one.
     view.setUint16(at + State.authTruncateBits, 0, LITTLE_ENDIAN)
     if (right) this.#states[at + State.salted] = 0
+  }
+
+  /** Has a state name its keys by a token. */
+  #setTokens(at: number, token: number): void {
+    const view = viewOf(this.#states)
+    for (const offset of [State.cipherKey, State.authKey]) {
+      if (view.getUint32(at + offset, LITTLE_ENDIAN) !== NO_KEY) view.setUint32(at + offset, token, LITTLE_ENDIAN)
+    }
   }
 
   #hasKeys(at: number, { cipher, auth }: StateKeys): boolean {

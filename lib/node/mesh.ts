@@ -1,6 +1,6 @@
 import { type Failure, InvalidState } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
-import { startsOf } from '../kernel/record-identity.js'
+import { recordLength, startsOf } from '../kernel/record-identity.js'
 import { Belonging } from './belonging.js'
 import { Cover } from './cover.js'
 import { KeyDeriver } from './derive.js'
@@ -96,6 +96,7 @@ export class NodeMesh {
   async follow(changed: Iterable<Entry>, options: ExecutionOptions, making: Making = {}): Promise<Followed> {
     const fresh = [...changed]
     const scope = new Set([...fresh, ...this.roster.unsettled])
+    this.roster.claim(scope)
     try {
       const first = making.flush === true ? nothingDone() : await this.#protect(options, making)
       if (first.aborted || first.failures.length > 0) {
@@ -105,7 +106,7 @@ export class NodeMesh {
       const wasKnown = this.#known
       if (wasKnown) for (const entry of fresh) this.#adopt(entry)
       else await this.look()
-      return sum(first, await this.#make(scope, this.#claim(scope, making), options, { ...making, wasKnown }))
+      return sum(first, await this.#make(scope, this.#lacking(scope, making), options, { ...making, wasKnown }))
     } catch (error) {
       this.#doubt(scope)
       throw error
@@ -118,8 +119,8 @@ export class NodeMesh {
   }
 
   /**
-   * Installs what decrypts under a key, which can be committed once that is in place for each node. A node in conflict, which
-   * has nothing here, does not hold up the others; nor does what else is refused.
+   * Installs what decrypts under a key, which can be committed once that is in place for each node. What else is refused
+   * does not hold it up, nor does a node that can't be what it should: what it was is prepared too.
    * @throws InvalidArgument for an id that other keys have, here or in the kernel
    */
   async prepare(keys: unknown, options: ExecutionOptions): Promise<Followed> {
@@ -210,11 +211,9 @@ export class NodeMesh {
     }
     this.#since = since.get(this.keyring.current)
     this.#shared = look.shared
-    this.roster.stake()
     const pace = new Pace(8)
     for (const entry of byClaim(this.roster.entries)) {
-      const of = entry.wanted && !entry.claimed ? entry.settled : entry
-      entry.installed = of === undefined ? NOTHING : look.take(of.node, of.boots)
+      entry.installed = look.take(entry.node, entry.boots)
       if (pace.isDue) await pace.breathe()
     }
     if (look.isEmpty) this.#forgetLook()
@@ -233,11 +232,12 @@ export class NodeMesh {
     await this.look()
     const scope = new Set(this.roster.entries)
     const lacks = [...scope].map(({ lack }) => lack)
-    this.#claim(scope, {})
+    this.#lacking(scope, {})
     try {
       return [...steps, ...this.#stepsOf(await this.#plan(scope, { clean: true }))]
     } finally {
-      // Nothing is mended, and what was lacking still is.
+      // Nothing is mended, what was lacking still is, and what was found in the way is out of the look.
+      this.#known = false
       for (const [i, entry] of [...scope].entries()) entry.lack ??= lacks[i]
     }
   }
@@ -288,7 +288,7 @@ export class NodeMesh {
       look = await this.#read(keyring)
       const wish = new Wish(this.#settings, keyring, this.#belonging)
       const verdicts = new Set<boolean | undefined>()
-      for (const { wanted, node, boots } of this.roster.entries) {
+      for (const { wanted, node, boots } of byClaim(this.roster.entries)) {
         if (wanted && wish.lack(node) === undefined)
           verdicts.add(wish.confirms(node, boots, look.take(node, boots), id))
       }
@@ -329,7 +329,7 @@ export class NodeMesh {
   #adopt(entry: Entry): void {
     if (this.#left === undefined) return
     const found = this.#left.take(entry.node, entry.boots)
-    if (found.length > 0) entry.installed = new Uint8Array(Buffer.concat([entry.installed, found]))
+    if (found.length > 0) entry.installed = joined(entry.installed, found)
     if (this.#left.isEmpty) this.#forgetLook()
   }
 
@@ -338,12 +338,17 @@ export class NodeMesh {
     this.#left = undefined
   }
 
-  #claim(scope: ReadonlySet<Entry>, { replacesKey }: Making): Failure[] {
-    const failures = this.roster.claim(scope, (node) => this.#wish.lack(node))
+  /** Says of each what it will lack. */
+  #lacking(scope: ReadonlySet<Entry>, { replacesKey }: Making): Failure[] {
+    const failures: Failure[] = []
     for (const entry of scope) {
-      if (!entry.wanted || entry.blocked) continue
-      entry.lack = this.#wish.deadness(entry.node, entry.boots, entry.installed)
-      if (entry.lack !== undefined && replacesKey !== true) failures.push(failureOf(entry))
+      if (!entry.wanted) continue
+      const { node, boots, installed, claimed, conflict } = entry
+      const keyless = claimed ? this.#wish.lack(node) : undefined
+      const dead = claimed && keyless === undefined ? this.#wish.deadness(node, boots, installed) : undefined
+      entry.blocked = !claimed || keyless !== undefined
+      entry.lack = conflict ?? keyless ?? dead
+      if (entry.lack !== undefined && (entry.lack !== dead || replacesKey !== true)) failures.push(failureOf(entry))
     }
     return failures
   }
@@ -388,8 +393,8 @@ export class NodeMesh {
     const plan = await this.#plan(scope, making)
     making.tell?.(this.#stepsOf(plan))
     const changed = new Set(plan.phases.flatMap(({ owners }) => owners))
-    if (making.wasKnown === true && making.reclaim === undefined && isRetiring(plan))
-      await Look.learn(this.#lookout(this.keyring))
+    if (making.wasKnown === true && making.reclaim === undefined)
+      await Look.learn(this.#lookout(this.keyring), retiring(plan))
     const done = await carryOut(this.#xfrm, plan, this.#ownersOf(), options)
     this.#settle(scope, plan, done)
     if (making.clean === true && this.#known) this.#forgetLook()
@@ -400,18 +405,16 @@ export class NodeMesh {
     const { clean, flush } = making
     const planner = this.#planner(making)
     const pace = new Pace(8)
-    const stale: Uint8Array[] = []
     planner.add(Owner.shared, this.#shared, flush === true ? NOTHING : this.#wish.shared(), false)
     for (const entry of scope) {
       const { owner, node, boots, installed, wanted, blocked } = entry
       if (wanted && blocked) continue
       const should = wanted ? this.#wish.of(node, boots) : NOTHING
-      planner.add(owner, installed, should, wanted)
-      if (this.#left !== undefined) stale.push(this.#left.takePlaces(should))
+      const inTheWay = this.#left?.takePlaces(should) ?? NOTHING
+      planner.add(owner, inTheWay.length === 0 ? installed : joined(installed, inTheWay), should, wanted)
       if (pace.isDue) await pace.breathe()
     }
-    if (clean === true && this.#left !== undefined) stale.push(this.#left.rest())
-    planner.add(Owner.stale, new Uint8Array(Buffer.concat(stale)), NOTHING, false)
+    if (clean === true && this.#left !== undefined) planner.add(Owner.stale, this.#left.rest(), NOTHING, false)
     return planner.finish()
   }
 
@@ -428,7 +431,6 @@ export class NodeMesh {
       }
       const after = plan.after.get(entry.owner)
       if (after !== undefined) entry.installed = after
-      if (!entry.blocked) entry.settled = { node: entry.node, boots: entry.boots }
       if (!entry.wanted) this.roster.forget(entry)
     }
   }
@@ -447,15 +449,21 @@ export class NodeMesh {
   }
 }
 
+function joined(one: Uint8Array, other: Uint8Array): Uint8Array {
+  return new Uint8Array(Buffer.concat([one, other]))
+}
+
 /** Those first whose claim holds: what is in two nodes' places is theirs. */
 function byClaim(entries: readonly Entry[]): Entry[] {
   return [...entries.filter(({ claimed }) => claimed), ...entries.filter(({ claimed }) => !claimed)]
 }
 
-/** Whether SAs go that may come back. */
-function isRetiring({ phases }: Plan): boolean {
-  return phases.some(
-    ({ name, owners }) => (name === 'retire encryption' || name === 'retire decryption') && owners.length > 0,
+/** The SAs that go, and may come back. */
+function retiring({ phases }: Plan): Uint8Array[] {
+  return phases.flatMap(({ name, records }) =>
+    name === 'retire encryption' || name === 'retire decryption'
+      ? startsOf(records).map((at) => records.subarray(at, at + recordLength(records, at)))
+      : [],
   )
 }
 

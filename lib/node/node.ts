@@ -29,9 +29,9 @@ export interface NodeStatus {
   marks: false | 'cilium'
   /**
    * The id of the key that encrypts, of the next, which is prepared or, after a restart, is to be, and of those that only
-   * decrypt still.
+   * decrypt still. `ready`: what `prepare()` came to can be committed.
    */
-  keys: { current: number; prepared: number | null; old: number[] }
+  keys: { current: number; prepared: number | null; ready: boolean; old: number[] }
   nodes: { wanted: number; degraded: { name: string; lack: string }[] }
   /** null where marks choose what is encrypted, and there is no guard. */
   guard: { intact: boolean; differences: string[]; drops: { in: number; out: number } } | null
@@ -78,8 +78,8 @@ export class NodeEncryption implements AsyncDisposable {
 
   /**
    * Opens the sockets and takes the lock. Changes nothing: what an earlier process left stays and works on, and is taken
-   * over as nodes are named again, also where the addresses of this node, or of those, are others by now; what nobody asks
-   * for is removed by `reconcile()`. If that process encrypted under
+   * over as nodes are named again, also where their addresses are others by now, and with `marks: false` this node's own; what
+   * nobody asks for is removed by `reconcile()`. If that process encrypted under
    * another key id than the given keys', so does this one, as far as its SAs go: a node that is new, or has booted anew, is
    * degraded until the given keys, or others, are prepared and committed.
    *
@@ -123,7 +123,8 @@ export class NodeEncryption implements AsyncDisposable {
    *
    * @returns the report, in nodes
    * @throws InvalidArgument; nothing changed then
-   * @throws PartialFailure with the report: the wish is recorded, the nodes concerned keep what they had and are degraded
+   * @throws PartialFailure with the report: the wish is recorded, the nodes concerned keep what they had and are degraded.
+   *   With ERR_XFRMESH_SEQUENCE, here and below, all is done, but the other end may not take what an SA that was put back sends
    */
   upsert(nodes: readonly RemoteNode[], options?: NodeCallOptions): Promise<Report> {
     return this.#calls.run('upsert', options, async (call) => {
@@ -164,8 +165,9 @@ export class NodeEncryption implements AsyncDisposable {
    *
    * @throws InvalidArgument for other keys under an id in use, also where it is an earlier process's: its SAs tell, of nodes
    *   that are named
-   * @throws PartialFailure with the nodes that do not have it yet: call it again, or with another key, or remove them. A node
-   *   in conflict with another is named too, but has nothing here that it would need: `commit()` does not wait for it
+   * @throws PartialFailure with the nodes that do not have it yet, or that something else was refused of. Only if a node does
+   *   not have it, the key can't be committed (`status().keys.ready`): call this again, with another key, or with that node
+   *   removed
    */
   prepare(keys: NodeKeys, options?: NodeCallOptions): Promise<Report> {
     return this.#calls.run('prepare', options, async (call) => {
@@ -177,7 +179,7 @@ export class NodeEncryption implements AsyncDisposable {
    * The second step, once all nodes have prepared: encrypts with the prepared key. Without marks the old one stops
    * encrypting at once; with them it stays until `reclaim()`, and the datapath may switch its marks now.
    *
-   * @throws InvalidState if `prepare()` did not complete for the key
+   * @throws InvalidState if what decrypts under the key is not in place for each node
    */
   commit(options?: NodeCallOptions): Promise<Report> {
     return this.#calls.run('commit', options, async (call) => {
@@ -239,7 +241,7 @@ export class NodeEncryption implements AsyncDisposable {
 
   status(): Promise<NodeStatus> {
     return this.#calls.run('status', undefined, async () => {
-      const { current, next, old } = this.#mesh.keyring
+      const { current, next, isReady: ready, old } = this.#mesh.keyring
       const guard = await this.#mesh.guard()
       const degraded = this.#mesh.roster.entries.flatMap(({ node, lack, wanted }) =>
         lack === undefined && wanted ? [] : [{ name: node.name, lack: lack ?? 'removed, and not all gone' }],
@@ -247,8 +249,8 @@ export class NodeEncryption implements AsyncDisposable {
       return {
         addresses: [...this.#settings.local.addresses.values()].map(({ text }) => text),
         marks: this.#settings.marks,
-        keys: { current, prepared: next ?? null, old },
-        nodes: { wanted: this.#mesh.roster.nodes.length, degraded },
+        keys: { current, prepared: next ?? null, ready, old },
+        nodes: { wanted: this.#mesh.roster.entries.filter(({ wanted }) => wanted).length, degraded },
         guard:
           guard === undefined
             ? null

@@ -6,18 +6,21 @@ import type { Remote, Settings } from './settings.js'
 /** A node that is wanted, or not all gone. */
 export interface Entry {
   readonly owner: number
+  /** What it is here: the last that it could be, or, if it never could, what it should be. */
   node: Remote
+  /** What it should be in place of that, and could not be yet, for another has something of it. */
+  wish: Remote | undefined
   /** How often it was seen to have booted. */
   boots: number
   wanted: boolean
   /** Whether what only one node may have is this one's. */
   claimed: boolean
-  /** Whether it can't have what it wants: then it keeps what it has. */
+  /** Why it can't be what it should; undefined if it can. */
+  conflict: string | undefined
+  /** Whether nothing can be planned for it: then what it has stays. */
   blocked: boolean
   /** What the kernel has of it, as far as is known. */
   installed: Uint8Array
-  /** What it was when it last had all that it wanted, and how often it had booted by then: blocked, it keeps what is that's. */
-  settled: { readonly node: Remote; readonly boots: number } | undefined
   /** Why it does not have all that it should; undefined if it has. */
   lack: string | undefined
 }
@@ -36,9 +39,11 @@ export class Roster {
     return [...this.#entries.values()]
   }
 
-  /** Those that are wanted. */
+  /** What those are that are wanted, and what they should be. */
   get nodes(): readonly Remote[] {
-    return this.entries.filter(({ wanted }) => wanted).map(({ node }) => node)
+    return this.entries
+      .filter(({ wanted }) => wanted)
+      .flatMap(({ node, wish }) => (wish === undefined ? node : [node, wish]))
   }
 
   /** Those of which something is lacking, or too much. */
@@ -46,20 +51,19 @@ export class Roster {
     return this.entries.filter(({ lack, wanted }) => lack !== undefined || !wanted)
   }
 
-  /** A node is wanted, or wanted otherwise. */
+  /** A node is wanted, or wanted otherwise: that it is once it has claimed. */
   want(node: Remote): Entry {
     const known = this.#entries.get(node.name)
     if (known === undefined) {
       const [owner, installed] = [this.#owners++, new Uint8Array(0)]
-      const lacking = { claimed: false, blocked: false, settled: undefined, lack: undefined }
+      const lacking = { wish: undefined, claimed: false, conflict: undefined, blocked: false, lack: undefined }
       const entry = { owner, node, boots: 1, wanted: true, installed, ...lacking }
       this.#entries.set(node.name, entry)
       return entry
     }
-    this.#unclaim(known)
-    if (Buffer.compare(known.node.bootId, node.bootId) !== 0) known.boots++
-    known.node = node
     known.wanted = true
+    if (known.claimed) known.wish = node
+    else become(known, node)
     return known
   }
 
@@ -69,6 +73,7 @@ export class Roster {
     if (entry === undefined) return undefined
     this.#unclaim(entry)
     entry.wanted = false
+    entry.wish = undefined
     return entry
   }
 
@@ -77,29 +82,20 @@ export class Roster {
     this.#entries.delete(node.name)
   }
 
-  /** Claims for those that can. */
-  stake(): void {
-    for (const entry of this.entries) {
-      if (entry.wanted && !entry.claimed) entry.claimed = this.#claims.claim(entry.node) === undefined
-    }
-  }
-
   /**
-   * Claims for those that have not claimed yet.
-   * @param lackOf why a node can't have what it wants, whatever the others have
-   * @returns a failure for each that can't
+   * Claims for those that have not claimed yet, or are to be something else: who can't have that stays what it is. Two that
+   * change places can, in one call.
    */
-  claim(some: Iterable<Entry>, lackOf: (node: Remote) => string | undefined): Failure[] {
-    const failures: Failure[] = []
-    for (const entry of some) {
-      if (!entry.wanted) continue
-      const conflict = entry.claimed ? undefined : this.#claims.claim(entry.node)
-      entry.claimed = conflict === undefined
-      entry.lack = conflict ?? lackOf(entry.node)
-      entry.blocked = entry.lack !== undefined
-      if (entry.blocked) failures.push(failureOf(entry))
+  claim(some: Iterable<Entry>): void {
+    const open = [...some].filter(({ wanted, claimed, wish }) => wanted && (!claimed || wish !== undefined))
+    const before = new Set(open.filter(({ claimed }) => claimed))
+    for (const entry of open) this.#unclaim(entry)
+    for (const entry of open) {
+      entry.conflict = this.#claims.claim(entry.wish ?? entry.node)
+      entry.claimed = entry.conflict === undefined
+      if (entry.claimed && entry.wish !== undefined) become(entry, entry.wish)
     }
-    return failures
+    for (const entry of before) if (!entry.claimed) entry.claimed = this.#claims.claim(entry.node) === undefined
   }
 
   #unclaim(entry: Entry): void {
@@ -108,8 +104,14 @@ export class Roster {
   }
 }
 
+function become(entry: Entry, node: Remote): void {
+  if (Buffer.compare(entry.node.bootId, node.bootId) !== 0) entry.boots++
+  entry.node = node
+  entry.wish = undefined
+}
+
 /** The lack of a node, as reports name it. */
-export function failureOf({ node, claimed, lack }: Entry): Failure {
-  const code = claimed ? 'ERR_XFRMESH_NO_KEY' : 'ERR_XFRMESH_NODE_CONFLICT'
+export function failureOf({ node, conflict, lack }: Entry): Failure {
+  const code = conflict === undefined ? 'ERR_XFRMESH_NO_KEY' : 'ERR_XFRMESH_NODE_CONFLICT'
   return { subject: node.name, operation: 'upsert node', errno: 0, code, message: lack! }
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { viewOf } from '../kernel/attributes.js'
-import { attributeAt, identityKey } from '../kernel/record-identity.js'
+import { attributeAt } from '../kernel/record-identity.js'
 import { LITTLE_ENDIAN, State } from '../kernel/records.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
 import { replayState, type SequenceNumbers } from '../kernel/xfrm-replay.js'
@@ -12,7 +12,7 @@ export const REPLAY_WINDOW = 1024
 /** Packets a second that one SA may have sent since it was last looked at: more than any one does. */
 const FASTEST = 2 ** 20
 /** The most that a sender leaps at once, whatever it may have sent. */
-const FARTHEST = 2 ** 31
+const FARTHEST = 2 ** 31 - 2 * REPLAY_WINDOW
 /**
  * The receiver learns the upper half of a number from the lower one (RFC 4304): one that is further ahead than this of the
  * highest it has received, less its window, is taken for another, and its packet for forged.
@@ -63,7 +63,12 @@ export class Sequences {
     const now = { keyId: keyIdAt(records, at), at: this.#now() }
     // Where it was put back and has sent nothing since, the receiver is where it was before.
     const isStill = before !== undefined && before.begun > 0n && before.begun === numbers.sent
-    this.#known.set(name, isStill ? { ...before, ...now } : { ...now, numbers, begun: numbers.sent })
+    this.#known.set(
+      name,
+      isStill
+        ? { ...before, ...now }
+        : { ...now, numbers: before === undefined ? proven(numbers) : numbers, begun: numbers.sent },
+    )
   }
 
   /**
@@ -102,8 +107,14 @@ export class Sequences {
   }
 }
 
+/** What may have been sent is not all that was received: an earlier process may have leapt there. */
+function proven({ sent, received }: SequenceNumbers): SequenceNumbers {
+  return { sent: sent > HALFWAY ? sent - HALFWAY : 0n, received }
+}
+
+/** Without its mark: the other end does not see that. */
 function nameOf(records: Uint8Array, at: number, print: string): string {
-  return `${identityKey(records, at)} ${print}`
+  return Buffer.from(records.subarray(at + State.destination, at + State.reqid)).toString('latin1') + print
 }
 
 function keyIdAt(records: Uint8Array, at: number): number {

@@ -249,7 +249,8 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
     const clear = await clearDuring(async () => {
       // As after so many packets: leaps that the receiver follows. A process that was started anew began half way.
       for (const [sent, high] of [
-        [0xffff_fff0, 0],
+        [0xc000_0000, 0],
+        [0xffff_fffe, 0],
         [0x7fff_ffff, 1],
       ] as const) {
         await leap(hosts[0], hosts[1], sent, high)

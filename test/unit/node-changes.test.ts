@@ -5,7 +5,7 @@ import { appendPlain } from '../../lib/kernel/record-details.js'
 import { LITTLE_ENDIAN, Operation, RecordWriter, State } from '../../lib/kernel/records.js'
 import { InvalidState } from '../../lib/base/errors.js'
 import { keyIdOf } from '../../lib/node/tunnels.js'
-import { keysOf, NodeKernel, Process } from './node-kernel.js'
+import { keysOf, late, NodeKernel, Process } from './node-kernel.js'
 
 /** Objects, whatever order they came in, and whatever sequence numbers they began with. */
 const contents = ({ held }: NodeKernel) =>
@@ -79,7 +79,7 @@ describe.each([false, 'cilium'] as const)('while no process ran (marks: %s)', (m
   })
 })
 
-describe('a node in conflict', () => {
+describe('a node that is to have the address of another', () => {
   /** Two nodes, the first of which is then said to have the address of the other. */
   async function inConflict() {
     const kernel = new NodeKernel()
@@ -91,24 +91,72 @@ describe('a node in conflict', () => {
     return { kernel, process, before }
   }
 
-  test('keeps what it has, and gets nothing of the other at a repair', async () => {
+  test('stays what it was, and gets nothing of the other at a repair, a dry one, or an upsert of the other after a failure', async () => {
     const { kernel, process, before } = await inConflict()
     const { done, plan } = await process.mesh.repair({})
     expect(done.failures).toMatchObject([{ subject: 'node2' }])
     expect(plan.filter(({ phase }) => phase !== 'guard sets')).toEqual([])
+    expect((await process.mesh.survey()).filter(({ phase }) => phase !== 'guard sets')).toEqual([])
+    kernel.before = () => {
+      throw late()
+    }
+    await expect(process.upsert([5])).rejects.toThrow()
+    kernel.before = () => undefined
+    expect((await process.upsert([5])).failures).toMatchObject([{ subject: 'node2' }])
     expect(contents(kernel)).toEqual(before)
     expect((await process.upsert([2])).failures).toEqual([])
     expect(contents(kernel)).toEqual(before)
   })
 
-  test('does not hold up the rotation of the others, and is named in each of its calls', async () => {
+  test('rotates as what it was, with the others, and is named in each call', async () => {
     const { kernel, process } = await inConflict()
     expect((await process.mesh.prepare(keysOf(4), {})).failures).toMatchObject([{ subject: 'node2' }])
     expect((await process.mesh.commit({})).failures).toMatchObject([{ subject: 'node2' }])
-    expect(process.mesh.keyring.current).toBe(4)
-    const ids = kernel.held.filter(({ record }) => !isPolicyRecord(record, 0)).map(({ record }) => idOf(record))
-    // In and out of node2 under the old key; of node5 both that decrypt, and one that encrypts.
-    expect(ids.sort()).toEqual([3, 3, 3, 4, 4])
+    expect((await process.mesh.reclaim(0, {})) as { failures: unknown }).toMatchObject({
+      failures: [{ subject: 'node2' }],
+    })
+    expect(kernel.states).toEqual(['in 4', 'out 4'])
+    expect((await process.upsert([2])).failures).toEqual([])
+    expect(contents(kernel)).toEqual(
+      await fresh(async (other) => {
+        const process = new Process(other, 4)
+        await process.upsert([2, 5])
+      }),
+    )
+  })
+
+  test('is removed as what it was', async () => {
+    const { kernel, process } = await inConflict()
+    expect((await process.remove([2])).failures).toEqual([])
+    expect(contents(kernel)).toEqual(await fresh((other) => new Process(other, 3).upsert([5])))
+  })
+
+  test('has it once the other has given it up, also in the same call', async () => {
+    const { kernel, process } = await inConflict()
+    const [two, five] = [
+      process.want([2], 1, { addresses: ['192.0.2.5'] }),
+      process.want([5], 1, { addresses: ['192.0.2.2'] }),
+    ]
+    expect((await process.mesh.follow([...two, ...five], {})).failures).toEqual([])
+    expect(contents(kernel)).toEqual(
+      await fresh(async (other) => {
+        const process = new Process(other, 3)
+        await process.upsert([2], 1, { addresses: ['192.0.2.5'] })
+        await process.upsert([5], 1, { addresses: ['192.0.2.2'] })
+      }),
+    )
+  })
+
+  test('who is new and has a range of another keeps what an earlier process left of it', async () => {
+    const kernel = new NodeKernel()
+    await new Process(kernel, 3).upsert([2, 5])
+    const before = contents(kernel)
+    const next = new Process(kernel, 3)
+    await next.upsert([2])
+    const { failures } = await next.upsert([5], 1, { subnets: ['10.5.0.0/24', '10.2.0.128/25'] })
+    expect(failures).toMatchObject([{ subject: 'node5', code: 'ERR_XFRMESH_NODE_CONFLICT' }])
+    await next.mesh.repair({})
+    expect(contents(kernel)).toEqual(before)
   })
 })
 

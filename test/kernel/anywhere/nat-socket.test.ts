@@ -89,8 +89,8 @@ test('two overlays of one process share the socket of one', () =>
 
 /** What a process that has the socket too does with it, by names of Python's module. */
 async function misuse(socket: number, what: string): Promise<void> {
-  const script = `from socket import *\nsocket(fileno=3).${what}`
-  const child = spawn('python3', ['-c', script], { stdio: ['ignore', 'inherit', 'inherit', socket] })
+  const script = `from _socket import *\nsocket(fileno=3).${what}`
+  const child = spawn('python3', ['-ISc', script], { stdio: ['ignore', 'inherit', 'inherit', socket] })
   expect(await once(child, 'exit')).toEqual([0, null])
 }
 

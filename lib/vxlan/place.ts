@@ -41,6 +41,8 @@ async function reopened(
   argument: string,
 ): Promise<Opened> {
   if (before !== undefined && before.netns === netns) return before
+  // Only now is it known that it is there: the one before stays for who comes next otherwise.
+  const route = await Route.open(netns, argument)
   await before?.route.close()
-  return { netns, route: await Route.open(netns, argument) }
+  return { netns, route }
 }

@@ -52,6 +52,30 @@ test('a namespace that is not there is named by the others too', async () => {
   closeSync(file)
 })
 
+test('in a list, a namespace that is not there does not keep the next from being made or deleted', async () => {
+  const lists = [
+    [link, { ...link, netns: none }, { ...link, name: 'vx2', vni: 2 }],
+    [
+      { ...link, name: 'vx3', vni: 3, moveTo: home },
+      { ...link, moveTo: none },
+      { ...link, name: 'vx4', vni: 4, moveTo: home },
+    ],
+  ]
+  for (const list of lists) {
+    await expect(createVxlan(list)).rejects.toMatchObject({
+      report: { applied: 2, failures: [{ subject: 'options[1]' }] },
+    })
+  }
+  const named = [
+    { name: 'vx', netns: here },
+    { name: 'vx', netns: none },
+    { name: 'vx2', netns: here },
+  ]
+  await expect(deleteVxlan(named)).rejects.toMatchObject({
+    report: { applied: 2, failures: [{ subject: 'options[1]' }] },
+  })
+})
+
 test('without CAP_NET_ADMIN the error says so', async () => {
   const script = fileURLToPath(new URL('vxlan-without.mjs', import.meta.url))
   await createVxlan(link)

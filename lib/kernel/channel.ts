@@ -18,6 +18,8 @@ export interface ChannelOptions {
   sendBuffer?: number | undefined
   /** Most messages in one send. Leave it: the default is what was measured best, within the buffer granted. */
   chunk?: number | undefined
+  /** Goes on in a namespace that lost its name: it is for the caller to ask {@link Channel.checkName}. Default: refuses. */
+  outlivesName?: boolean
 }
 
 /** An open netlink socket with its namespace and time limit: what Xfrm and Nft have in common. */
@@ -25,13 +27,15 @@ export class Channel {
   readonly timeoutMs: number
   readonly #socket: NativeSocket
   readonly #path: string | undefined
+  readonly #outlivesName: boolean
   #job = 0
   #closed: Promise<void> | undefined
 
-  private constructor(socket: NativeSocket, path: string | undefined, timeoutMs: number) {
+  private constructor(socket: NativeSocket, path: string | undefined, options: ChannelOptions) {
     this.#socket = socket
     this.#path = path
-    this.timeoutMs = timeoutMs
+    this.#outlivesName = options.outlivesName ?? false
+    this.timeoutMs = options.timeoutMs ?? 10_000
   }
 
   /**
@@ -68,7 +72,7 @@ export class Channel {
       await socket.close()
       throw openError(error, protocol, netns, argument)
     }
-    return new Channel(socket, typeof netns === 'string' ? netns : undefined, options.timeoutMs ?? 10_000)
+    return new Channel(socket, typeof netns === 'string' ? netns : undefined, options)
   }
 
   /** Most messages in one send. */
@@ -81,7 +85,7 @@ export class Channel {
     return this.#socket.sendLimit
   }
 
-  /** The inode of the network namespace that the socket is in; 0 where the kernel does not say (see {@link #checkNamespace}). */
+  /** The inode of the network namespace that the socket is in; 0 where the kernel does not say (see {@link checkName}). */
   get namespaceInode(): number {
     return this.#socket.namespaceInode
   }
@@ -143,10 +147,11 @@ export class Channel {
 
   #check(what: string): void {
     if (this.#closed) throw closedError(what)
-    this.#checkNamespace(what)
+    if (!this.#outlivesName) this.checkName(what)
   }
 
-  #checkNamespace(what: string): void {
+  /** Whether the namespace still bears the name that it was opened by. @throws XfrmeshError ERR_XFRMESH_NAMESPACE_GONE */
+  checkName(what: string): void {
     const inode = this.#socket.namespaceInode
     // Where the kernel does not say which namespace the socket is in (SIOCGSKNS takes CAP_NET_ADMIN).
     if (this.#path === undefined || inode === 0) return

@@ -50,6 +50,11 @@ export class NeighbourChannel {
     return readLinks(reply.messages).map(viewOf)[0]
   }
 
+  /** @see Channel.checkName */
+  checkName(what: string): void {
+    this.#channel.checkName(what)
+  }
+
   /** @see Channel.namespaceInode */
   get namespaceInode(): number {
     return this.#channel.namespaceInode

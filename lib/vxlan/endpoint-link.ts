@@ -19,7 +19,10 @@ export interface OpenLink {
 /** Why a link that was found is not one for these endpoints; undefined if it is. */
 export type Refusal = (link: OpenLink) => Promise<InvalidArgument | undefined>
 
-/** Opened when it is first asked for. One caller at a time. */
+/**
+ * Opened when it is first asked for. One caller at a time. It outlives its namespace's name, which others take away while
+ * entries are there, for these have to be removed all the same; where entries are to be made, the name has to be there.
+ */
 export class EndpointLink {
   readonly #name: string
   readonly #options: ChannelOptions
@@ -48,12 +51,14 @@ export class EndpointLink {
     return this.#link
   }
 
-  /** The link, looked up if it is not known. @throws what {@link look} does */
+  /** The link, to make entries, looked up if it is not known. @throws what {@link look} does */
   async open(): Promise<OpenLink> {
-    return this.#link ?? (await this.look())
+    if (this.#link === undefined) return this.look(true)
+    this.#checkName()
+    return this.#link
   }
 
-  /** The same, but undefined if there is no such link, or another one bears its name. */
+  /** The link, to remove entries; undefined if there is no such link, or another one bears its name. */
   async find(): Promise<OpenLink | undefined> {
     const found = this.#link ?? (await this.#look())
     return found instanceof InvalidArgument ? undefined : found
@@ -62,11 +67,14 @@ export class EndpointLink {
   /**
    * Looks the link up again: another may bear its name by now.
    *
+   * @param isForMore whether entries are to be made
    * @throws InvalidArgument for a namespace or link that is not there, or a link of another kind, or one that is refused
-   * @throws Unsupported without CAP_NET_ADMIN; XfrmeshError ERR_XFRMESH_LOCKED if others have its endpoints
+   * @throws Unsupported without CAP_NET_ADMIN; XfrmeshError ERR_XFRMESH_LOCKED if others have its endpoints, and
+   *   ERR_XFRMESH_NAMESPACE_GONE for more in one that lost its name
    */
-  async look(): Promise<OpenLink> {
+  async look(isForMore: boolean): Promise<OpenLink> {
     const found = await this.#look()
+    if (isForMore) this.#checkName()
     if (found instanceof InvalidArgument) throw found
     return found
   }
@@ -97,8 +105,26 @@ export class EndpointLink {
     this.#link = undefined
   }
 
+  /** Nobody has entries here any more: a namespace that lost its name is let go of, and the one of that name opened next. */
+  async letGo(): Promise<void> {
+    try {
+      this.#checkName()
+    } catch {
+      const channel = this.#channel
+      this.#channel = undefined
+      this.#locked.clear()
+      this.forget()
+      await channel?.close()
+    }
+  }
+
   async close(): Promise<void> {
     await this.#channel?.close()
+  }
+
+  /** @throws XfrmeshError ERR_XFRMESH_NAMESPACE_GONE */
+  #checkName(): void {
+    this.#channel?.checkName(`endpoints of ${this.#name}`)
   }
 
   #refuse(why: string): InvalidArgument {
@@ -115,7 +141,7 @@ export class EndpointLink {
 }
 
 async function openedChannel(options: ChannelOptions): Promise<NeighbourChannel> {
-  const channel = await NeighbourChannel.open(options)
+  const channel = await NeighbourChannel.open({ ...options, outlivesName: true })
   try {
     await channel.checkCapability()
     return channel

@@ -66,7 +66,9 @@ export interface Holder {
  *
  * Calls run in the order made. What the kernel refuses does not stop the rest: the call rejects with PartialFailure, whose
  * report names each entry, and what was asked for is what `reconcile()` makes then. A link that is set down loses its
- * neighbours, one that is deleted loses all: set it up, or make it, again, and `reconcile()`.
+ * neighbours, one that is deleted loses all: set it up, or make it, again, and `reconcile()`. In a namespace that loses its
+ * name while these are open, endpoints are removed as before; what would make entries there is refused with
+ * ERR_XFRMESH_NAMESPACE_GONE.
  */
 export class Endpoints implements AsyncDisposable {
   /** The link's name. */
@@ -217,7 +219,7 @@ export class Endpoints implements AsyncDisposable {
     if (this.#holder !== holder) return
     if (this.size > 0) this.#entries = new Entries(this.#link)
     this.#hold(undefined)
-    if (this.#closed !== undefined) await this.#link.close()
+    await (this.#closed === undefined ? this.#link.letGo() : this.#link.close())
   }
 
   /**

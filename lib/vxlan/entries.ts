@@ -129,7 +129,7 @@ export class Entries {
 
   /** Reads the link's entries: the table knows then how they stand. Returns what else was found. */
   async look(): Promise<Found> {
-    const { channel, index } = await this.#link.look()
+    const { channel, index } = await this.#link.look(this.table.size > 0)
     const fdb = await channel.readFdb(index)
     const neighbours = [await channel.readNeighbours(index, AF_INET), await channel.readNeighbours(index, AF_INET6)]
     return survey(this.table, { fdb, neighbours })

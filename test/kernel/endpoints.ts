@@ -1,4 +1,7 @@
+import { execFile } from 'node:child_process'
+import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
+import { promisify } from 'node:util'
 import type { Endpoint } from '../../lib/vxlan/endpoints.js'
 import { feedNetns, inNetns, withNetns } from './netns.js'
 
@@ -77,4 +80,13 @@ export function expected(all: readonly Endpoint[]): Listed {
 /** What `ip netns` calls the namespace of a path. */
 export function nameOf(netns: string): string {
   return basename(netns)
+}
+
+/** Gives `work` a path by which a namespace can still be reached whose name another one bears by then. */
+export async function renamed(netns: string, work: (before: string) => Promise<void>): Promise<void> {
+  await using file = await open(netns)
+  const name = nameOf(netns)
+  await promisify(execFile)('ip', ['netns', 'delete', name])
+  await promisify(execFile)('ip', ['netns', 'add', name])
+  await work(`/proc/${process.pid}/fd/${file.fd}`)
 }

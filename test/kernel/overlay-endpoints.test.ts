@@ -4,10 +4,23 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { Fabric, type Host } from '../../lib/demo/hosts.js'
 import { ping } from '../../lib/demo/ping.js'
 import { deriveSpi, Overlay, PartialFailure, type Report } from '../../lib/index.js'
+import { createVxlan } from '../../lib/vxlan/create.js'
 import { Endpoints, type Endpoint } from '../../lib/vxlan/endpoints.js'
-import { bridgeFdb, endpoints, expected, ip, LINK, type Listed, listed, MANY, nameOf, withVxlan } from './endpoints.js'
+import {
+  bridgeFdb,
+  endpoints,
+  expected,
+  ip,
+  LINK,
+  type Listed,
+  listed,
+  MANY,
+  nameOf,
+  renamed,
+  withVxlan,
+} from './endpoints.js'
 import { keyOf } from './keys.js'
-import { inNetns } from './netns.js'
+import { inNetns, withNetns } from './netns.js'
 import { few, hardwareAddress, inner, left, nothing, received, Taps, VNI } from './mesh.js'
 
 const LOCAL = '192.0.2.1'
@@ -131,6 +144,32 @@ test('a link is refused whose socket is in another namespace than the overlay, w
   }
   expect(JSON.stringify(await listed(there.container.netns, `vx${VNI}`))).not.toContain(far.mac)
   expect(await overlay.addEndpoints(link(`vx${VNI}`, here.container.netns), [far])).toMatchObject({ applied: 1 })
+})
+
+test('a link whose namespace loses its name goes from an overlay: its entries, its SAs, and then its network', async () => {
+  const [host] = hosts
+  const overlay = await Overlay.open({ local: host.address, netns: host.netns })
+  onTestFinished(() => overlay.close())
+  await overlay.addNetworks([VNI + 1])
+  await overlay.setKeys([keyOf(1)])
+  await withNetns(async (netns) => {
+    await createVxlan({ name: LINK, vni: VNI + 1, local: host.address, netns: host.netns, moveTo: netns })
+    await using link = new Endpoints({ link: LINK, netns })
+    await overlay.addEndpoints(link, endpoints(0, 20))
+    await renamed(netns, async (before) => {
+      expect(await statesIn(host.netns)).toBe(4)
+      expect(await overlay.removeEndpoints(link, endpoints(0, 10))).toMatchObject({ applied: 10, failures: [] })
+      const { fdb } = await listed(before)
+      expect(fdb.map((line) => line.replace(' linkNetNsId 0', ''))).toEqual(expected(endpoints(10, 20)).fdb)
+      expect(await overlay.removeEndpoints(link, endpoints(10, 20))).toMatchObject({ applied: 10, failures: [] })
+      expect(await listed(before)).toEqual({ fdb: [], neighbours: [] })
+      expect(await statesIn(host.netns)).toBe(0)
+      await overlay.removeNetworks([VNI + 1])
+      // The next of that name is another's, and has a link of its own.
+      await expect(overlay.addEndpoints(link, endpoints(0, 1))).rejects.toThrow(`${LINK}: it is not there`)
+    })
+  })
+  await overlay.close({ flush: true })
 })
 
 test('a container that moves to a node whose SA is refused is at neither, until a reconciliation has the SA', async () => {

@@ -1,4 +1,5 @@
 import { familyOf, keyText } from '../../lib/base/address-key.js'
+import { XfrmeshError } from '../../lib/base/errors.js'
 import { formatMac } from '../../lib/base/packed-mac.js'
 import { Neighbour, NeighbourOperation, NeighbourReader } from '../../lib/kernel/neighbour-records.js'
 import { RecordReader } from '../../lib/kernel/records.js'
@@ -28,6 +29,8 @@ export class NeighbourKernel {
   /** What reading them fails with. */
   unreadable: Error | undefined
   isClosed = false
+  /** Whether its namespace lost its name. */
+  isNameless = false
   /** Of the operations to come: refused ones, and where it is broken off. */
   refuse: (index: number) => boolean = () => false
   breakAt = Infinity
@@ -56,6 +59,9 @@ export class NeighbourKernel {
         ? Promise.resolve(Uint8Array.from(Buffer.concat([...entries.values()])))
         : Promise.reject(this.unreadable)
     const channel = {
+      checkName: (what: string) => {
+        if (this.isNameless) throw new XfrmeshError('ERR_XFRMESH_NAMESPACE_GONE', `${what}: gone`)
+      },
       link: () => Promise.resolve(this.view),
       lock: () => Promise.resolve(undefined),
       commit: (records: Uint8Array) => this.commit(records),

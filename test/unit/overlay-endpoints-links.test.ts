@@ -173,3 +173,21 @@ test('a flush removes the guard where the link is gone', async () => {
   expect(neighbours.listed).toEqual(nothing)
   expect([ports.guarded.size, ports.kernel.states.size]).toEqual([0, 0])
 })
+
+test('in a namespace that lost its name endpoints can be removed, and no more made', async () => {
+  const { ports, neighbours, overlay, endpoints } = await openedWithLink()
+  await overlay.addEndpoints(endpoints, [at(1, A), at(2, B)])
+  neighbours.isNameless = true
+  const gone = { code: 'ERR_XFRMESH_NAMESPACE_GONE' }
+  await expect(overlay.addEndpoints(endpoints, [at(3, B)])).rejects.toMatchObject(gone)
+  const { failures } = await refused(overlay.reconcile())
+  expect(failures).toMatchObject([{ subject: 'vx0', operation: 'read endpoints', ...gone }])
+  neighbours.refuse = () => true
+  await refused(overlay.removeEndpoints(endpoints, [at(1, A), at(2, B)]))
+  neighbours.refuse = () => false
+  await expect(overlay.removeNetworks([4096])).rejects.toThrow(/call reconcile\(\) first/)
+  expect(await overlay.reconcile()).toMatchObject({ removed: 4 + 4 })
+  expect([neighbours.listed, neighbours.isClosed, ports.kernel.states.size]).toEqual([nothing, true, 0])
+  await overlay.removeNetworks([4096])
+  expect(ports.guarded.size).toBe(0)
+})

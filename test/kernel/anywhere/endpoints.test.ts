@@ -6,7 +6,19 @@ import { InvalidArgument, InvalidState, PartialFailure, XfrmeshError, type Repor
 import { EndpointLink } from '../../../lib/vxlan/endpoint-link.js'
 import { Endpoints, type Endpoint } from '../../../lib/vxlan/endpoints.js'
 import { Entries } from '../../../lib/vxlan/entries.js'
-import { addLink, bridgeFdb, endpoint, endpoints, expected, ip, LINK, listed, MANY, withVxlan } from '../endpoints.js'
+import {
+  addLink,
+  bridgeFdb,
+  endpoint,
+  endpoints,
+  expected,
+  ip,
+  LINK,
+  listed,
+  MANY,
+  renamed,
+  withVxlan,
+} from '../endpoints.js'
 import { inNetns, withNetns } from '../netns.js'
 
 const nothing = { fdb: [], neighbours: [] }
@@ -273,6 +285,25 @@ test('a link set down loses its neighbours, and has them again by a reconciliati
     expect((await listed(netns)).neighbours).toEqual([])
     expect(await all.reconcile()).toMatchObject({ added: 50, updated: 0, removed: 0 })
     expect(await listed(netns)).toEqual(expected(list))
+  }))
+
+test('in a namespace that loses its name endpoints are removed as before, and no more are made', () =>
+  withVxlan(async (netns) => {
+    await using all = new Endpoints({ link: LINK, netns })
+    const list = endpoints(0, 20)
+    await all.add(list)
+    await renamed(netns, async (before) => {
+      await addLink(netns)
+      const gone = { code: 'ERR_XFRMESH_NAMESPACE_GONE' }
+      await expect(all.add(endpoints(20, 30))).rejects.toMatchObject(gone)
+      await expect(all.reconcile()).rejects.toMatchObject(gone)
+      expect(await listed(before)).toEqual(expected(list))
+      expect(await all.remove(list.slice(5))).toMatchObject({ applied: 15, operations: 30 })
+      expect(await listed(before)).toEqual(expected(list.slice(0, 5)))
+      expect(await all.replace([])).toMatchObject({ operations: 10 })
+      expect(await listed(before)).toEqual(nothing)
+      expect(await listed(netns)).toEqual(nothing)
+    })
   }))
 
 test('answers that did not fit the receive buffer are learnt from the kernel', () =>

@@ -1,7 +1,7 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
 import { NETLINK_ROUTE, type NativeOutcome } from '../native.js'
 import { Channel, type ChannelOptions } from './channel.js'
-import { LinkMessage, linkNamed, readLinks, type Link } from './link.js'
+import { LinkMessage, linkNamed, readLinks, type Link, type LinkName } from './link.js'
 import { GET_NAMESPACE_ID, namespaceIdOf, readNamespaceIds } from './namespace-id.js'
 import { AF_BRIDGE } from './neighbour-records.js'
 import { checkEnding } from './netlink-errors.js'
@@ -12,6 +12,7 @@ import { readVxlan, VXLAN } from './vxlan.js'
 /** A link, as far as its entries depend on it. */
 export interface LinkView {
   readonly index: number
+  readonly name: string
   /** `vxlan`, `bridge` …; undefined of a device. */
   readonly kind: string | undefined
   /** Of a VXLAN link: the family of its outer addresses, where it names one. */
@@ -38,10 +39,10 @@ export class NeighbourChannel {
     return new NeighbourChannel(await Channel.open(NETLINK_ROUTE, options))
   }
 
-  /** The link of that name; undefined if there is none. */
-  async link(name: string): Promise<LinkView | undefined> {
-    const what = `looking up link ${name}`
-    const question = linkNamed({ name })
+  /** undefined if there is no such link. */
+  async link(link: LinkName): Promise<LinkView | undefined> {
+    const what = `looking up link ${'name' in link ? link.name : link.index}`
+    const question = linkNamed(link)
     const reply = await this.#channel.run(what, (socket, job) =>
       socket.request(job, LinkMessage.get, 0, question, this.#channel.timeoutMs),
     )
@@ -114,13 +115,14 @@ export class NeighbourChannel {
   }
 }
 
-function viewOf({ index, kind, data, linkNamespace }: Link): LinkView {
+function viewOf({ index, name, kind, data, linkNamespace }: Link): LinkView {
   if (kind !== VXLAN || data === undefined)
-    return { index, kind, family: undefined, isExternal: false, vni: 0, port: 0, linkNamespace }
+    return { index, name, kind, family: undefined, isExternal: false, vni: 0, port: 0, linkNamespace }
   const { family, external, vniFilter, vni, port } = readVxlan(data)
   const families = { 4: AF_INET, 6: AF_INET6 } as const
   return {
     index,
+    name,
     kind,
     family: family && families[family],
     isExternal: external || vniFilter,

@@ -192,7 +192,8 @@ export class Overlay implements AsyncDisposable {
   }
 
   /**
-   * Ends the encryption of networks. Take down their links first: what they send afterwards leaves in the clear.
+   * Ends the encryption of networks. Take down their links first: what they send afterwards leaves in the clear. Nothing here
+   * can tell a link with endpoints that was moved to another namespace from one that is gone.
    *
    * @param networks VNIs; one that was not added is `unchanged`
    * @throws InvalidArgument; InvalidState ERR_XFRMESH_HAS_ENDPOINTS for one of which there are endpoints, or may be entries of
@@ -359,6 +360,9 @@ export class Overlay implements AsyncDisposable {
    * mark: there all permanent ones are taken for ours, whoever made them, as {@link Endpoints.reconcile} says. What leads to
    * no endpoint goes before SAs do, and what is missing comes after them.
    *
+   * The encryption of networks that an earlier process left, and that were not added since, ends too. Entries of their links,
+   * where no endpoints were added since, stay, and what they send leaves in the clear: take these links down first.
+   *
    * @param options `dryRun`: only say what would be done; default false
    * @throws InvalidArgument; PartialFailure
    */
@@ -429,7 +433,8 @@ export class Overlay implements AsyncDisposable {
    * Closes the sockets, once the calls made before are done, and gives up the lock. What is in the kernel stays there and
    * works on (but for ESP in UDP, which is received for as long as somebody has its socket: `natSocket`), unless `flush` asks
    * for all that is ours to go: entries of endpoints first, then SAs, policies, the firewall last. Where entries can't be
-   * removed, all the rest stays. Links are everybody's again.
+   * removed, all the rest stays; so it does where a link was named otherwise. One that was moved to another namespace counts
+   * as gone: take it down first. Links are everybody's again.
    *
    * @throws PartialFailure if the kernel would not let something go; it is closed all the same
    */

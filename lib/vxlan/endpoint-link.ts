@@ -28,6 +28,8 @@ export class EndpointLink {
   readonly #options: ChannelOptions
   #channel: NeighbourChannel | undefined
   #link: OpenLink | undefined
+  /** Of the link that was found last, and is not known to be gone. */
+  #index: number | undefined
   /** Indexes of links that are locked. */
   readonly #locked = new Set<number>()
   readonly #openChannel: (options: ChannelOptions) => Promise<NeighbourChannel>
@@ -70,7 +72,7 @@ export class EndpointLink {
    * @param isForMore whether entries are to be made
    * @throws InvalidArgument for a namespace or link that is not there, or a link of another kind, or one that is refused
    * @throws Unsupported without CAP_NET_ADMIN; XfrmeshError ERR_XFRMESH_LOCKED if others have its endpoints, and
-   *   ERR_XFRMESH_NAMESPACE_GONE for more in one that lost its name
+   *   ERR_XFRMESH_NAMESPACE_GONE for more in one that lost its name; to a holder ERR_XFRMESH_LINK_RENAMED
    */
   async look(isForMore: boolean): Promise<OpenLink> {
     const found = await this.#look()
@@ -82,7 +84,8 @@ export class EndpointLink {
   async #look(): Promise<OpenLink | InvalidArgument> {
     this.#link = undefined
     const channel = (this.#channel ??= await this.#openChannel(this.#options))
-    const view = await channel.link(this.#name)
+    const view = await channel.link({ name: this.#name })
+    await this.#checkRenamed(channel, view?.index)
     if (view === undefined) return this.#refuse('it is not there')
     const { index, kind, family, vni, port, linkNamespace } = view
     if (kind !== 'vxlan') return this.#refuse(kind === undefined ? 'it is a device' : `it is a ${kind}`)
@@ -97,12 +100,14 @@ export class EndpointLink {
       if (holder !== undefined) throw this.#lockedError(holder)
       this.#locked.add(index)
     }
+    this.#index = index
     return (this.#link = link)
   }
 
-  /** The link is gone, or not known to be what it was. */
+  /** The link is gone, or no matter any more. */
   forget(): void {
     this.#link = undefined
+    this.#index = undefined
   }
 
   /** Nobody has entries here any more: a namespace that lost its name is let go of, and the one of that name opened next. */
@@ -125,6 +130,22 @@ export class EndpointLink {
   /** @throws XfrmeshError ERR_XFRMESH_NAMESPACE_GONE */
   #checkName(): void {
     this.#channel?.checkName(`endpoints of ${this.#name}`)
+  }
+
+  /**
+   * A link that only lost its name is not gone: its entries still send. One that was moved to another namespace can't be told
+   * from one that was deleted.
+   *
+   * @param index of the link that bears the name now
+   */
+  async #checkRenamed(channel: NeighbourChannel, index: number | undefined): Promise<void> {
+    if (this.#refusal === undefined || this.#index === undefined || this.#index === index) return
+    const before = await channel.link({ index: this.#index })
+    if (before?.kind !== 'vxlan') return
+    throw new XfrmeshError(
+      'ERR_XFRMESH_LINK_RENAMED',
+      `the VXLAN link that was ${this.#name}, and has its endpoints' entries, is ${before.name} now: name it ${this.#name} again, or delete it`,
+    )
   }
 
   #refuse(why: string): InvalidArgument {

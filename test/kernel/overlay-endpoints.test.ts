@@ -172,6 +172,31 @@ test('a link whose namespace loses its name goes from an overlay: its entries, i
   await overlay.close({ flush: true })
 })
 
+test('a link that is named otherwise is not gone: while it is there a flush leaves SAs and the guard', async () => {
+  const [host] = hosts
+  const netns = host.container.netns
+  const opened = () => Overlay.open({ local: host.address, netns: host.netns })
+  const overlay = await opened()
+  await overlay.addNetworks([VNI + 1])
+  await overlay.setKeys([keyOf(1)])
+  await createVxlan({ name: LINK, vni: VNI + 1, local: host.address, netns: host.netns, moveTo: netns })
+  await using link = new Endpoints({ link: LINK, netns })
+  await overlay.addEndpoints(link, endpoints(0, 10))
+  // Kernels before 6.2 name no link otherwise while it is up.
+  await ip(netns, `link set ${LINK} down`, `link set ${LINK} name old`, 'link set old up')
+  await createVxlan({ name: LINK, vni: VNI + 2, local: host.address, netns: host.netns, moveTo: netns })
+  expect((await refused(overlay.close({ flush: true }))).failures).toMatchObject([
+    { subject: LINK, code: 'ERR_XFRMESH_LINK_RENAMED' },
+  ])
+  expect(await statesIn(host.netns)).toBe(2)
+  const guard = 'networks that xfrmesh encrypts'
+  expect(await inNetns(host.netns, 'nft', 'list', 'ruleset')).toContain(guard)
+  await ip(netns, `link delete ${LINK}`, 'link delete old')
+  await (await opened()).close({ flush: true })
+  expect(await statesIn(host.netns)).toBe(0)
+  expect(await inNetns(host.netns, 'nft', 'list', 'ruleset')).not.toContain(guard)
+})
+
 test('a container that moves to a node whose SA is refused is at neither, until a reconciliation has the SA', async () => {
   const [one, third] = await nodes(hosts[0], hosts[2])
   const [a, b] = containers as [Endpoint, Endpoint]

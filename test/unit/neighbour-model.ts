@@ -3,6 +3,7 @@ import { XfrmeshError } from '../../lib/base/errors.js'
 import { formatMac } from '../../lib/base/packed-mac.js'
 import { Neighbour, NeighbourOperation, NeighbourReader } from '../../lib/kernel/neighbour-records.js'
 import { RecordReader } from '../../lib/kernel/records.js'
+import type { LinkName } from '../../lib/kernel/link.js'
 import type { LinkView, NeighbourChannel } from '../../lib/kernel/neighbours.js'
 import type { NativeOutcome } from '../../lib/native.js'
 import { EndpointLink } from '../../lib/vxlan/endpoint-link.js'
@@ -23,9 +24,11 @@ export class NeighbourKernel {
   readonly neighbours = new Map<string, Uint8Array>()
   /** The link whose entries they are; undefined: there is none. */
   view: LinkView | undefined = {
-    ...{ index: 7, kind: 'vxlan', family: undefined, isExternal: false, vni: 4096, port: 4789 },
+    ...{ index: 7, name: 'vx0', kind: 'vxlan', family: undefined, isExternal: false, vni: 4096, port: 4789 },
     linkNamespace: undefined,
   }
+  /** The same, once it has another name. */
+  renamed: LinkView | undefined
   /** What reading them fails with. */
   unreadable: Error | undefined
   isClosed = false
@@ -62,7 +65,10 @@ export class NeighbourKernel {
       checkName: (what: string) => {
         if (this.isNameless) throw new XfrmeshError('ERR_XFRMESH_NAMESPACE_GONE', `${what}: gone`)
       },
-      link: () => Promise.resolve(this.view),
+      link: (which: LinkName) =>
+        Promise.resolve(
+          'name' in which ? this.view : [this.view, this.renamed].find((view) => view?.index === which.index),
+        ),
       lock: () => Promise.resolve(undefined),
       commit: (records: Uint8Array) => this.commit(records),
       readFdb: () => read(this.fdb),
@@ -77,6 +83,12 @@ export class NeighbourKernel {
     this.view = { ...this.view!, index: this.view!.index + 1, ...change }
     this.fdb.clear()
     this.neighbours.clear()
+  }
+
+  /** The link is named otherwise; `another` says whether one is made that bears its name. */
+  rename(another: boolean): void {
+    this.renamed = { ...this.view!, name: 'old' }
+    this.view = another ? { ...this.view!, index: this.view!.index + 1 } : undefined
   }
 
   /** As `bridge` and `ip` would list it. */

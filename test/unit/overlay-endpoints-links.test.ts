@@ -191,3 +191,39 @@ test('in a namespace that lost its name endpoints can be removed, and no more ma
   await overlay.removeNetworks([4096])
   expect(ports.guarded.size).toBe(0)
 })
+
+test.for([false, true])(
+  'a link that is named otherwise keeps the guard, and SAs; whether another bears its name: %s',
+  async (another) => {
+    const { ports, neighbours, overlay, endpoints } = await openedWithLink()
+    await overlay.addEndpoints(endpoints, [at(1, A), at(2, B)])
+    const { view } = neighbours
+    neighbours.rename(another)
+    const renamed = {
+      code: 'ERR_XFRMESH_LINK_RENAMED',
+      message: expect.stringMatching(/link that was vx0, .* is old now/) as string,
+    }
+    expect((await refused(overlay.reconcile())).failures).toMatchObject([{ subject: 'vx0', ...renamed }])
+    await expect(overlay.removeEndpoints(endpoints, [at(1, A)])).rejects.toMatchObject(renamed)
+    await expect(overlay.removeEndpoints(endpoints, [at(2, B)])).rejects.toMatchObject(renamed)
+    await expect(overlay.removeNetworks([4096])).rejects.toThrow(/call reconcile\(\) first/)
+    expect((await refused(overlay.reconcile())).failures).toMatchObject([{ subject: 'vx0', ...renamed }])
+    expect([neighbours.listed.fdb.size, ports.kernel.outboundTo(A).length]).toEqual([2, 1])
+    neighbours.view = view
+    await overlay.reconcile()
+    expect([neighbours.listed, ports.kernel.states.size]).toEqual([nothing, 0])
+    expect(await overlay.removeNetworks([4096])).toMatchObject({ applied: 1 })
+  },
+)
+
+test.for([false, true])(
+  'a flush leaves the guard, and SAs, where the link is named otherwise; whether another bears its name: %s',
+  async (another) => {
+    const { ports, neighbours, overlay, endpoints } = await openedWithLink()
+    await overlay.addEndpoints(endpoints, [at(1, A)])
+    neighbours.rename(another)
+    const { failures } = await refused(overlay.close({ flush: true }))
+    expect(failures).toMatchObject([{ subject: 'vx0', code: 'ERR_XFRMESH_LINK_RENAMED' }])
+    expect([[...ports.guarded], ports.kernel.outboundTo(A).length]).toEqual([[4096], 1])
+  },
+)

@@ -131,6 +131,9 @@ export class Endpoints implements AsyncDisposable {
    * Removes endpoints. One that is not there, or is with another MAC or at another VTEP by now, is `unchanged`: news of where
    * it was does no harm to where it is.
    *
+   * Where another tool led the MAC elsewhere since, its FDB entry stays; the address's neighbour entry goes whatever MAC it
+   * has by now, for the kernel deletes by the address alone. A link that was made anew since keeps all that it has.
+   *
    * @throws as {@link add}
    */
   remove(endpoints: readonly Endpoint[]): Promise<Report> {

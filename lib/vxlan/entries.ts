@@ -36,6 +36,8 @@ export class Entries {
   /** FDB entries to what is not ready are held back: the kernel has none for their MACs. */
   isReady: Readiness = () => true
   readonly #link: EndpointLink
+  /** Index of the link that entries were last set on, or looked at. */
+  #index: number | undefined
 
   constructor(link: EndpointLink) {
     this.#link = link
@@ -103,14 +105,15 @@ export class Entries {
     const lacking = await gather(set, (row) => table.standing[row] !== Standing.right)
     const goneNeighbours = deleteNeighbours(table, gone)
     const goneFdb = deleteFdb(table, due.gone)
+    const phases = [
+      setFdb(table, ready),
+      setNeighbours(table, lacking),
+      goneNeighbours,
+      goneFdb,
+      holdFdb(table, await gather(held, (row) => table.fdb.standing[row] !== Standing.held)),
+    ]
     try {
-      const done = await this.#carryOut([
-        setFdb(table, ready),
-        setNeighbours(table, lacking),
-        goneNeighbours,
-        goneFdb,
-        holdFdb(table, await gather(held, (row) => table.fdb.standing[row] !== Standing.held)),
-      ])
+      const done = await this.#carryOut(phases, [goneNeighbours, goneFdb])
       const left = { neighbours: done.failed.get(goneNeighbours), pairs: done.failed.get(goneFdb) }
       const isGone = (row: number) => left.neighbours?.has(row) !== true && left.pairs?.has(table.pairs[row]!) !== true
       const came = await gather(set, (row) => table.isRight(row))
@@ -132,6 +135,7 @@ export class Entries {
     const { channel, index } = await this.#link.look(this.table.size > 0)
     const fdb = await channel.readFdb(index)
     const neighbours = [await channel.readNeighbours(index, AF_INET), await channel.readNeighbours(index, AF_INET6)]
+    this.#index = index
     return survey(this.table, { fdb, neighbours })
   }
 
@@ -209,12 +213,16 @@ export class Entries {
     }
   }
 
-  async #carryOut(phases: readonly Phase[]): Promise<Execution> {
-    const something = phases.filter(({ subjects }) => subjects.length > 0)
+  /** @param left those that delete what was set before: it was on that link, and not on another that was made since */
+  async #carryOut(phases: readonly Phase[], left: readonly Phase[] = []): Promise<Execution> {
+    let something = phases.filter(({ subjects }) => subjects.length > 0)
     if (something.length === 0) return nothingDone()
+    const isLess = something.every(({ isDeletion }) => isDeletion)
     // What a link had is gone with it.
-    const link = something.every(({ isDeletion }) => isDeletion) ? await this.#link.find() : await this.#link.open()
+    const link = isLess ? await this.#link.find() : await this.#link.open()
     if (link === undefined) return nothingDone()
+    if (link.index !== (this.#index ?? link.index)) something = something.filter((phase) => !left.includes(phase))
+    if (!isLess) this.#index = link.index
     const done = await carryOut(link.channel, link.index, something)
     if (done.isLinkGone) this.#link.forget()
     return done

@@ -306,6 +306,25 @@ test('in a namespace that loses its name endpoints are removed as before, and no
     })
   }))
 
+test('what another tool put on a link that was made anew is left alone by removals, and mended by a reconciliation', () =>
+  withVxlan(async (netns) => {
+    await using all = new Endpoints({ link: LINK, netns })
+    const list = endpoints(0, 4)
+    const [one, two, three, four] = list as [Endpoint, Endpoint, Endpoint, Endpoint]
+    await all.add(list)
+    await ip(netns, `link delete ${LINK}`)
+    await addLink(netns)
+    await bridgeFdb(netns, ...list.map(({ mac }) => `replace ${mac} dev ${LINK} dst 192.0.2.99`))
+    await ip(netns, ...list.map(({ ip, mac }) => `neigh replace ${ip} lladdr ${mac} dev ${LINK} nud permanent`))
+    const theirs = await listed(netns)
+    for (const each of [one, two]) expect(await all.remove([each])).toMatchObject({ applied: 1, operations: 0 })
+    expect(await listed(netns)).toEqual(theirs)
+    expect(await all.reconcile()).toMatchObject({ added: 0, updated: 2, removed: 4 })
+    expect(await listed(netns)).toEqual(expected([three, four]))
+    expect(await all.remove([three])).toMatchObject({ applied: 1, operations: 2 })
+    expect(await listed(netns)).toEqual(expected([four]))
+  }))
+
 test('answers that did not fit the receive buffer are learnt from the kernel', () =>
   withVxlan(async (netns) => {
     const link = new EndpointLink(LINK, { netns, receiveBuffer: 8192, chunk: 256 })

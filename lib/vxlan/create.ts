@@ -39,7 +39,8 @@ const TRIES = 4
  * @throws LinkDiffers if there is a link of that name that is another: with `replace`, only for one that is no VXLAN link
  * @throws LinkClash if another link has the VNI, or another socket the port
  * @throws Unsupported without CAP_NET_ADMIN, on a kernel without VXLAN, or without IPv6
- * @throws XfrmeshError ERR_XFRMESH_LINK_GONE if somebody took it away as soon as it was made; NetlinkError
+ * @throws XfrmeshError ERR_XFRMESH_LINK_GONE if somebody took it away as soon as it was made; NetlinkError. Where one says
+ * that the link was made and stays, only the look at what came out failed
  */
 export function createVxlan(links: VxlanOptions): Promise<CreatedVxlan>
 export function createVxlan(links: readonly VxlanOptions[]): Promise<CreatedVxlan[]>
@@ -128,13 +129,26 @@ function newLink(want: Resolved, { home, apart }: Place): NewLink {
 
 /** Looks at what was made and returns its index. The kernel says nothing of it where the device's MTU shrank meanwhile. */
 async function verified(want: Resolved, place: Place): Promise<number> {
-  const link = await place.home.link(want)
+  const link = await made(place.home.link(want))
   if (link === undefined) throw gone(want.name)
-  const found = await differences(want, link, place)
+  const found = await made(differences(want, link, place))
   if (found.length === 0) return link.index
   if (found.some(({ attribute }) => ['kind', 'vni', 'port'].includes(attribute))) throw gone(want.name)
-  await place.home.delete(link)
+  await made(place.home.delete(link))
   throw new LinkDiffers(want.name, found, 'it came out so, and was deleted again')
+}
+
+/** What is asked about a link once it is made: where that fails, the link is there all the same. */
+async function made<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (!(error instanceof XfrmeshError)) throw error
+    const isReachable = error.code !== 'ERR_XFRMESH_NAMESPACE_GONE'
+    const rest = isReachable ? ': call again, which leaves it alone or says what differs' : ' while the namespace does'
+    error.message += `; the link was made and stays${rest}`
+    throw error
+  }
 }
 
 function gone(name: string): XfrmeshError {

@@ -1,5 +1,6 @@
 import { basename } from 'node:path'
 import { afterEach, expect, test, vi } from 'vitest'
+import { XfrmeshError } from '../../../lib/base/errors.js'
 import { Route } from '../../../lib/kernel/route.js'
 import { createVxlan } from '../../../lib/vxlan/index.js'
 import { batch, clear, interfere, ip, links, useGround } from '../anywhere/vxlan.js'
@@ -22,6 +23,14 @@ test('the link goes as soon as it is there: reported', async () => {
   expect(await links(home)).not.toMatch(/ vx/)
 })
 
+test('the look at what was made fails: the link stays, which is said, and the same call leaves it alone', async () => {
+  const late = new XfrmeshError('ERR_XFRMESH_TIMEOUT', 'looking for a link: out of time')
+  vi.spyOn(Route.prototype, 'link').mockRejectedValueOnce(late)
+  const said = 'the link was made and stays: call again, which leaves it alone or says what differs'
+  await expect(createVxlan({ ...asked, ...moved })).rejects.toThrow(`looking for a link: out of time; ${said}`)
+  expect(await createVxlan({ ...asked, ...moved })).toMatchObject({ created: false })
+})
+
 test("the device's MTU shrinks: the link that came out smaller is reported, and deleted", async () => {
   interfere(() => ip(here, 'link set eth0 mtu 1000'))
   const failing = createVxlan({ ...asked, ...moved, device: 'eth0' })
@@ -37,7 +46,10 @@ test('the namespace loses its name: reported', async () => {
       batch([], `netns add ${basename(gone)}`),
     )
   })
-  await expect(failing).rejects.toMatchObject({ code: 'ERR_XFRMESH_NAMESPACE_GONE' })
+  await expect(failing).rejects.toMatchObject({
+    code: 'ERR_XFRMESH_NAMESPACE_GONE',
+    message: expect.stringMatching(/the link was made and stays while the namespace does$/) as string,
+  })
 })
 
 test('somebody makes the same: it is left alone; another one: it is reported', async () => {

@@ -93,11 +93,15 @@ async function sessionOf(
 const ours: Contestant = {
   name: 'xfrmesh',
   role: 'ours',
-  open: (namespace, size) => {
+  open: async (namespace, size) => {
     const all = new Endpoints({ link: LINK, netns: namespace.netns, timeoutMs: 600_000 })
     const doing = (name: string, list: readonly Endpoint[]) => () =>
       timed(() => (name === 'remove' ? all.remove(list) : all.add(list)))
-    return sessionOf(namespace, size, doing, () => all.close())
+    const opened = await sessionOf(namespace, size, doing, () => all.close())
+    // The others have their sockets open too before a clock starts.
+    await all.add(endpointsOf(1))
+    await all.remove(endpointsOf(1))
+    return opened
   },
 }
 

@@ -37,6 +37,14 @@ export class PackedIndex {
     this.#table[i] = row + 1
   }
 
+  /** Puts a row in the place of another that has the same key. */
+  replace(row: number, by: number): void {
+    const mask = this.#table.length - 1
+    let i = this.#home(row)
+    while (this.#table[i] !== row + 1) i = (i + 1) & mask
+    this.#table[i] = by + 1
+  }
+
   /** Takes a row out and moves up those that a probe would no longer reach. */
   remove(row: number): void {
     const table = this.#table

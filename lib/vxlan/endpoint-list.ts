@@ -1,6 +1,6 @@
 import { KEY_WORDS, parseKey } from '../base/address-key.js'
 import { AF_INET, AF_INET6, ADDRESS_BYTES, unusable, whyNot, type Family } from '../base/address.js'
-import { options } from '../base/check.js'
+import { object } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { PackedIndex } from '../base/packed-index.js'
@@ -10,6 +10,7 @@ import type { Endpoint } from './endpoints.js'
 import { sameWords } from './rows.js'
 
 const MAC_BYTES = MAC_WORDS * 4
+const PARTS = ['ip', 'mac', 'vtep'] as const
 
 /** Endpoints as they were given, checked and packed: none twice. */
 export class EndpointList {
@@ -49,7 +50,11 @@ export class EndpointList {
     const made = new EndpointList(list.length, family)
     const pace = new Pace()
     for (let i = 0; i < list.length; i++) {
-      made.#add(list[i], i)
+      try {
+        made.#add(list[i])
+      } catch (error) {
+        throw error instanceof InvalidArgument ? error.within(`endpoints[${i}]`) : error
+      }
       if (pace.isDue) await pace.breathe()
     }
     return made
@@ -60,18 +65,17 @@ export class EndpointList {
     return this.#index.find(ips, ip)
   }
 
-  #add(value: unknown, i: number): void {
-    const argument = `endpoints[${i}]`
-    const { ip, mac, vtep } = options<Endpoint>(value, argument, ['ip', 'mac', 'vtep'])
+  #add(value: unknown): void {
+    const { ip, mac, vtep } = object<Endpoint>(value, '', PARTS)
     const row = this.size
     const at = row * ADDRESS_BYTES
-    inner(ip, `${argument}.ip`, this.#ipBytes, at)
-    packHostMac(mac, `${argument}.mac`, this.#macBytes, row * MAC_BYTES + MAC_OFFSET)
-    const family = outer(vtep, `${argument}.vtep`, this.#vtepBytes, at)
+    inner(ip, '.ip', this.#ipBytes, at)
+    packHostMac(mac, '.mac', this.#macBytes, row * MAC_BYTES + MAC_OFFSET)
+    const family = outer(vtep, '.vtep', this.#vtepBytes, at)
     this.#family ??= family
     if (family !== this.#family) {
       const name = this.#family === AF_INET ? 'IPv4' : 'IPv6'
-      throw new InvalidArgument(`${argument}.vtep`, `an ${name} address: a VXLAN link carries one family`, vtep)
+      throw new InvalidArgument('.vtep', `an ${name} address: a VXLAN link carries one family`, vtep)
     }
     const same = this.#index.find(this.ips, row * KEY_WORDS)
     if (same < 0) {
@@ -83,7 +87,7 @@ export class EndpointList {
       sameWords(this.macs, same * MAC_WORDS, this.macs, row * MAC_WORDS, MAC_WORDS) &&
       sameWords(this.vteps, same * KEY_WORDS, this.vteps, row * KEY_WORDS, KEY_WORDS)
     if (!isSame) {
-      throw new InvalidArgument(`${argument}.ip`, `listed once: ${ip} is with another mac or vtep before it`)
+      throw new InvalidArgument('.ip', `listed once: ${ip} is with another mac or vtep before it`)
     }
   }
 }

@@ -60,6 +60,12 @@ export class EndpointTable {
     for (const row of this.#rows.live()) if (this.standing[row] !== GONE) yield row
   }
 
+  /** Makes room for so many endpoints in all. */
+  reserve(count: number): void {
+    this.#rows.reserve(count)
+    this.fdb.reserve(count)
+  }
+
   /** Whether the kernel is known to have all that an endpoint takes. */
   isRight(row: number): boolean {
     const { fdb } = this

@@ -68,6 +68,7 @@ export class Entries {
   async put(list: EndpointList): Promise<Changes> {
     const changes = noChanges()
     const pace = new Pace()
+    this.table.reserve(list.size)
     for (let i = 0; i < list.size; i++) {
       this.table.put(list, i, changes)
       if (pace.isDue) await pace.breathe()

@@ -28,6 +28,8 @@ export class FdbTable {
   readonly #rows = new Rows((capacity) => this.#grow(capacity))
   /** The heads, by MAC. */
   readonly #index = new PackedIndex(MAC_WORDS)
+  /** Which rows these are: 1. */
+  #isHead!: Uint8Array
   /** Rows that were without endpoints at some time since the last sweep. */
   #left: number[] = []
   /** Rows to be looked at by the next {@link due}, and a mark at each. */
@@ -63,7 +65,7 @@ export class FdbTable {
 
   /** The head of the chain of a row's MAC. */
   head(row: number): number {
-    return this.#index.find(this.macs, row * MAC_WORDS)
+    return this.#isHead[row] === 1 ? row : this.#index.find(this.macs, row * MAC_WORDS)
   }
 
   /** The head of a MAC's chain, or -1. */
@@ -73,7 +75,12 @@ export class FdbTable {
 
   /** The heads of all chains. */
   *heads(): Generator<number> {
-    for (const row of this.#rows.live()) if (this.head(row) === row) yield row
+    for (const row of this.#rows.live()) if (this.#isHead[row] === 1) yield row
+  }
+
+  /** Makes room for so many pairs in all. */
+  reserve(count: number): void {
+    this.#rows.reserve(count)
   }
 
   /** One endpoint more at a pair, which the first puts at the head of its MAC's chain. Returns its row. */
@@ -90,11 +97,13 @@ export class FdbTable {
     this.#counts[row] = 1
     this.#next[row] = NONE
     this.standing[row] = Standing.unknown
-    if (head !== NONE) {
-      this.#index.remove(head)
+    if (head === NONE) {
+      this.#index.add(row)
+      this.#isHead[row] = 1
+    } else {
+      this.#lead(row, head)
       if (this.#counts[head]! > 0) this.#next[row] = head
     }
-    this.#index.add(row)
     return row
   }
 
@@ -111,8 +120,7 @@ export class FdbTable {
     } else if (next === NONE) {
       this.touch(head)
     } else {
-      this.#index.remove(head)
-      this.#index.add(next)
+      this.#lead(next, head)
       // What the kernel has is the old head's.
       this.standing[next] = Standing.unknown
       this.touch(next)
@@ -132,7 +140,7 @@ export class FdbTable {
     const gone: number[] = []
     for (const row of this.#touched) {
       this.#marks[row] = 0
-      if (this.head(row) !== row) continue
+      if (this.#isHead[row] !== 1) continue
       if (this.#counts[row] === 0) gone.push(row)
       else if (this.standing[row] !== Standing.right) set.push(row)
     }
@@ -144,7 +152,8 @@ export class FdbTable {
   sweep(): void {
     for (const row of this.#left) {
       if (!this.#rows.has(row) || this.#counts[row]! > 0) continue
-      if (this.head(row) === row) this.#index.remove(row)
+      if (this.#isHead[row] === 1) this.#index.remove(row)
+      this.#isHead[row] = 0
       this.#rows.free(row)
     }
     this.#left = []
@@ -155,14 +164,21 @@ export class FdbTable {
     this.standing.fill(Standing.unknown)
   }
 
+  /** Puts a row at the head of its MAC's chain, in the place of another. */
+  #lead(row: number, head: number): void {
+    this.#index.replace(head, row)
+    this.#isHead[head] = 0
+    this.#isHead[row] = 1
+  }
+
   #grow(capacity: number): void {
-    const heads = this.#rows.size === 0 ? [] : [...this.heads()]
     this.macs = wider(this.macs, new Uint32Array(capacity * MAC_WORDS))
     this.vteps = wider(this.vteps, new Uint32Array(capacity * KEY_WORDS))
     this.standing = wider(this.standing, new Uint8Array(capacity))
     this.#counts = wider(this.#counts, new Uint32Array(capacity))
     this.#marks = wider(this.#marks, new Uint8Array(capacity))
     this.#next = wider(this.#next, new Int32Array(capacity))
-    this.#index.rebuild(this.macs, capacity, heads)
+    this.#isHead = wider(this.#isHead, new Uint8Array(capacity))
+    this.#index.rebuild(this.macs, capacity, this.heads())
   }
 }

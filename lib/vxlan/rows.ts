@@ -1,3 +1,5 @@
+import { powerOfTwo } from '../base/packed-index.js'
+
 const FIRST_CAPACITY = 64
 
 /** How the kernel's entry stands to what is wanted, as far as is known. */
@@ -37,14 +39,18 @@ export class Rows {
     for (let row = 0; row < this.#end; row++) if (this.#used[row] === 1) yield row
   }
 
+  /** Makes room for so many rows in all, if there is less. */
+  reserve(count: number): void {
+    if (count <= this.capacity) return
+    this.capacity = powerOfTwo(count)
+    this.#used = wider(this.#used, new Uint8Array(this.capacity))
+    this.#nextFree = wider(this.#nextFree, new Uint32Array(this.capacity))
+    this.#grow(this.capacity)
+  }
+
   /** A row that was free. What is in its columns is anything. */
   allot(): number {
-    if (this.#free === 0 && this.#end === this.capacity) {
-      this.capacity *= 2
-      this.#used = wider(this.#used, new Uint8Array(this.capacity))
-      this.#nextFree = wider(this.#nextFree, new Uint32Array(this.capacity))
-      this.#grow(this.capacity)
-    }
+    if (this.#free === 0 && this.#end === this.capacity) this.reserve(this.capacity * 2)
     const row = this.#free > 0 ? this.#free - 1 : this.#end++
     if (this.#free > 0) this.#free = this.#nextFree[row]!
     this.#used[row] = 1

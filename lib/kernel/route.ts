@@ -67,7 +67,7 @@ export class Route {
     await this.#request(`making link ${link.name}`, LinkMessage.new, NLM_F_CREATE | NLM_F_EXCL, newLink(link))
   }
 
-  /** By its index, which no other link gets: false if it is gone. */
+  /** By its index, which another link gets only if that was given it: false if it is gone. */
   async delete({ name, index }: Link): Promise<boolean> {
     try {
       await this.#request(`deleting link ${name}`, LinkMessage.delete, 0, linkNamed({ index }))

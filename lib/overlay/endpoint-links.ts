@@ -141,6 +141,6 @@ export function add(to: Execution, other: Execution): void {
   to.added += other.added
   to.updated += other.updated
   to.removed += other.removed
-  to.failures.push(...other.failures)
+  for (const failure of other.failures) to.failures.push(failure)
   to.aborted ||= other.aborted
 }

@@ -115,9 +115,9 @@ export class CountedEndpoints implements Holder {
         throw new InvalidState('addEndpoints: there are no keys yet: call setKeys() first', 'ERR_XFRMESH_NO_KEYS')
       }
       const list = await entries.check(given, form.local.family)
-      if (list.size > 0) this.#check(link, list, given)
+      if (list.size > 0) await this.#check(link, list, given)
       await this.#probe()
-      const { gained, lost } = entries.table.moves(list, true)
+      const { gained, lost } = await entries.table.moves(list, true)
       await retain(peers, gained, form.natPort, 'endpoints')
       const changes = await entries.put(list)
       link.owed.push(lost)
@@ -126,11 +126,11 @@ export class CountedEndpoints implements Holder {
       try {
         if (slots.length > 0) done = await this.#mesh.follow(slots, options)
       } catch (error) {
-        entries.forgo()
+        await entries.forgo()
         throw error
       }
       if (!done.aborted) return this.#finish(link, changes, done, options)
-      entries.forgo()
+      await entries.forgo()
       return { done, changed: changes.set.length, applied: 0 }
     })
   }
@@ -140,7 +140,7 @@ export class CountedEndpoints implements Holder {
     return this.#held(endpoints, async (link) => {
       const { entries, owed } = link
       const list = await entries.checkGone(given, this.#settings.form.local.family)
-      const { lost } = entries.table.moves(list, false)
+      const { lost } = await entries.table.moves(list, false)
       const changes = await entries.take(list)
       owed.push(lost)
       return this.#finish(link, changes, nothingDone(), options)
@@ -245,7 +245,7 @@ export class CountedEndpoints implements Holder {
   }
 
   /** Whether these can be had on that link now. */
-  #check(link: EndpointLink, list: EndpointList, given: readonly unknown[]): void {
+  async #check(link: EndpointLink, list: EndpointList, given: readonly unknown[]): Promise<void> {
     const { form, advertise } = this.#settings
     const { vni } = link.entries.network!
     const { networks } = this.#mesh
@@ -258,15 +258,17 @@ export class CountedEndpoints implements Holder {
       )
     }
     link.vni = vni
-    for (const own of [form.local.text, advertise]) checkOthers(list, given, own)
+    for (const own of [form.local.text, advertise]) await checkOthers(list, given, own)
   }
 }
 
 /** @throws InvalidArgument naming `endpoints[2].vtep`, if that is this node's own */
-function checkOthers(list: EndpointList, given: readonly unknown[], text: string): void {
+async function checkOthers(list: EndpointList, given: readonly unknown[], text: string): Promise<void> {
   const own = keyOf(text)
   const isOwn = (keys: Uint32Array, at: number) => own.every((word, i) => keys[at + i] === word)
+  const pace = new Pace()
   for (let i = 0; i < list.size; i++) {
+    if (pace.isDue) await pace.breathe()
     if (!isOwn(list.vteps, i * KEY_WORDS)) continue
     const index = given.findIndex((endpoint) => isOwn(keyOf((endpoint as Endpoint).vtep), 0))
     throw new InvalidArgument(

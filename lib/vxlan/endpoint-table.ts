@@ -1,5 +1,6 @@
 import { familyOf, KEY_WORDS, unpackKey } from '../base/address-key.js'
 import { ADDRESS_BYTES } from '../base/address.js'
+import { Pace } from '../base/pace.js'
 import { PackedIndex } from '../base/packed-index.js'
 import { MAC_WORDS } from '../kernel/neighbour-records.js'
 import type { EndpointList } from './endpoint-list.js'
@@ -41,7 +42,7 @@ export class EndpointTable {
   standing!: Uint8Array
   readonly #rows = new Rows((capacity) => this.#grow(capacity))
   readonly #index = new PackedIndex(KEY_WORDS)
-  #gone: number[] = []
+  readonly #gone: number[] = []
 
   constructor() {
     this.#grow(this.#rows.capacity)
@@ -113,10 +114,13 @@ export class EndpointTable {
   }
 
   /** Frees the rows of what went. */
-  sweep(): void {
-    for (const row of this.#gone) this.#rows.free(row)
-    this.#gone = []
-    this.fdb.sweep()
+  async sweep(): Promise<void> {
+    const pace = new Pace()
+    for (let row = this.#gone.pop(); row !== undefined; row = this.#gone.pop()) {
+      this.#rows.free(row)
+      if (pace.isDue) await pace.breathe()
+    }
+    await this.fdb.sweep()
   }
 
   /** Nothing is known of the kernel's entries any more. To be called after a sweep. */
@@ -129,10 +133,12 @@ export class EndpointTable {
    * The VTEPs at which endpoints come and go with a list of them. `comes`: whether those in the list are to be wanted, or no
    * longer. Changes nothing.
    */
-  moves(list: EndpointList, comes: boolean): { gained: Vteps; lost: Vteps } {
+  async moves(list: EndpointList, comes: boolean): Promise<{ gained: Vteps; lost: Vteps }> {
     const gained = new VtepWriter(comes ? list.size : 0)
     const lost = new VtepWriter(list.size)
+    const pace = new Pace()
     for (let i = 0; i < list.size; i++) {
+      if (pace.isDue) await pace.breathe()
       const row = this.#index.find(list.ips, i * KEY_WORDS)
       const pair = row < 0 ? -1 : this.pairs[row]!
       const isThere = pair >= 0 && this.fdb.leadsTo(pair, list.vteps, i * KEY_WORDS)

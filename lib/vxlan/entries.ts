@@ -95,13 +95,13 @@ export class Entries {
       if (list.find(this.table.ips, row * KEY_WORDS) < 0) this.table.remove(row, changes)
       if (pace.isDue) await pace.breathe()
     }
-    this.forgo()
+    await this.forgo()
   }
 
   /** Makes the kernel follow changes. What is held back is among the failures. */
   async follow({ set, gone }: Changes): Promise<Followed> {
     const { table } = this
-    const due = table.fdb.due()
+    const due = await table.fdb.due()
     const [ready, held] = await this.#sorted(due.set, this.isReady)
     const lacking = await gather(set, (row) => table.standing[row] !== Standing.right)
     const goneNeighbours = deleteNeighbours(table, gone)
@@ -118,17 +118,17 @@ export class Entries {
       const left = { neighbours: done.failed.get(goneNeighbours), pairs: done.failed.get(goneFdb) }
       const isGone = (row: number) => left.neighbours?.has(row) !== true && left.pairs?.has(table.pairs[row]!) !== true
       const came = await gather(set, (row) => table.isRight(row))
-      return { ...this.#holding(done, held), applied: came.length + (await gather(gone, isGone)).length }
+      return { ...(await this.#holding(done, held)), applied: came.length + (await gather(gone, isGone)).length }
     } finally {
-      table.sweep()
+      await table.sweep()
       if (this.#link.known === undefined) table.forget()
     }
   }
 
   /** Leaves changes to the next look. */
-  forgo(): void {
-    this.table.fdb.due()
-    this.table.sweep()
+  async forgo(): Promise<void> {
+    await this.table.fdb.due()
+    await this.table.sweep()
   }
 
   /** Reads the link's entries: the table knows then how they stand. Returns what else was found. */
@@ -201,9 +201,14 @@ export class Entries {
     return [ready, held]
   }
 
-  #holding(done: Execution, held: readonly number[]): Execution {
-    if (held.length === 0) return done
-    return { ...done, failures: [...done.failures, ...held.map((row) => heldBack(this.table, row))] }
+  async #holding(done: Execution, held: readonly number[]): Promise<Execution> {
+    const failures = [...done.failures]
+    const pace = new Pace()
+    for (const row of held) {
+      failures.push(heldBack(this.table, row))
+      if (pace.isDue) await pace.breathe()
+    }
+    return { ...done, failures }
   }
 
   async #repair(phases: readonly Phase[]): Promise<Execution> {

@@ -1,4 +1,5 @@
 import { KEY_WORDS } from '../base/address-key.js'
+import { Pace } from '../base/pace.js'
 import { PackedIndex } from '../base/packed-index.js'
 import { MAC_WORDS } from '../kernel/neighbour-records.js'
 import { copyWords, Rows, sameWords, Standing, wider } from './rows.js'
@@ -135,10 +136,12 @@ export class FdbTable {
   }
 
   /** Of the rows touched since the last call: those whose entry is to be set in the kernel, and those to be deleted. */
-  due(): { set: number[]; gone: number[] } {
+  async due(): Promise<{ set: number[]; gone: number[] }> {
     const set: number[] = []
     const gone: number[] = []
+    const pace = new Pace()
     for (const row of this.#touched) {
+      if (pace.isDue) await pace.breathe()
       this.#marks[row] = 0
       if (this.#isHead[row] !== 1) continue
       if (this.#counts[row] === 0) gone.push(row)
@@ -149,8 +152,10 @@ export class FdbTable {
   }
 
   /** Frees the rows without endpoints. Until then no other takes their place, and their columns can be read. */
-  sweep(): void {
+  async sweep(): Promise<void> {
+    const pace = new Pace()
     for (const row of this.#left) {
+      if (pace.isDue) await pace.breathe()
       if (!this.#rows.has(row) || this.#counts[row]! > 0) continue
       if (this.#isHead[row] === 1) this.#index.remove(row)
       this.#isHead[row] = 0

@@ -241,7 +241,7 @@ export class NodeEncryption implements AsyncDisposable {
 
   status(): Promise<NodeStatus> {
     return this.#calls.run('status', undefined, async () => {
-      const { current, next, isReady: ready, old } = this.#mesh.keyring
+      const { current, next, isReady, old } = this.#mesh.keyring
       const guard = await this.#mesh.guard()
       const degraded = this.#mesh.roster.entries.flatMap(({ node, lack, wanted }) =>
         lack === undefined && wanted ? [] : [{ name: node.name, lack: lack ?? 'removed, and not all gone' }],
@@ -249,7 +249,7 @@ export class NodeEncryption implements AsyncDisposable {
       return {
         addresses: [...this.#settings.local.addresses.values()].map(({ text }) => text),
         marks: this.#settings.marks,
-        keys: { current, prepared: next ?? null, ready, old },
+        keys: { current, prepared: next ?? null, ready: next !== undefined && isReady, old },
         nodes: { wanted: this.#mesh.roster.entries.filter(({ wanted }) => wanted).length, degraded },
         guard:
           guard === undefined

@@ -105,7 +105,7 @@ describe('an agent that is killed', () => {
       const node = await next(netns, 4)
       expect(await node.upsert(OTHERS)).toMatchObject({ operations: 0 })
       expect(await dump(netns)).toEqual(before)
-      expect((await node.status()).keys).toEqual({ current: 3, prepared: 4, old: [] })
+      expect((await node.status()).keys).toEqual({ current: 3, prepared: 4, ready: false, old: [] })
       await expect(node.commit()).rejects.toThrow(/no key was prepared on all nodes/)
       await node.prepare(await loadKeysFile(file(4)))
       await node.commit()
@@ -121,7 +121,7 @@ describe('an agent that is killed', () => {
       expect(await keysIn(netns)).toEqual(['in 3', 'in 4', 'out 4'])
       const node = await next(netns, 4)
       await node.upsert(OTHERS)
-      expect((await node.status()).keys).toEqual({ current: 4, prepared: null, old: [] })
+      expect((await node.status()).keys).toEqual({ current: 4, prepared: null, ready: false, old: [] })
       const abort = new AbortController()
       const waiting = node.reclaim({ after: 300_000, signal: abort.signal })
       // It is in no call's way while it waits.

@@ -256,12 +256,11 @@ describe.each([false, 'cilium'] as const)('with marks: %s', (marks) => {
         await leap(hosts[0], hosts[1], sent, high)
         expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
       }
-      const name = `node${hosts[1].number}`
-      await nodes[0].remove([name])
-      await nodes[0].upsert(others(hosts[0]))
+      await nodes[0].remove(['node2'])
+      await nodes[0].upsert([remoteOf(2, { ...more(2), bootId: bootIdOf(2, 3) })])
       expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
       // And on the other side, which heard of them.
-      await nodes[1].remove([`node${hosts[0].number}`])
+      await nodes[1].remove(['node1'])
       await nodes[1].upsert(others(hosts[1]))
       expect(await pings(hosts[0], hosts[1])).toMatchObject(answered)
     })

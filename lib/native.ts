@@ -123,13 +123,17 @@ export interface NativeSocket {
   readNeighbours(job: number, family: number, interfaceIndex: number, timeoutMs: number): Promise<NativeNeighbours>
   /** Sends one message, header without sequence, and collects what comes back: to NLMSG_DONE, or the answer and its ack. */
   request(job: number, type: number, flags: number, payload: Uint8Array, timeoutMs: number): Promise<NativeReply>
-  /** Sends an nftables transaction, all or nothing. `generation` 0: whatever the ruleset's is. native/nft/transaction.h */
+  /**
+   * Sends an nftables transaction, all or nothing (native/nft/transaction.h). `generation` 0: whatever the ruleset's is.
+   * `held`: where comments come from that are not in the records.
+   */
   transact(
     job: number,
     records: Uint8Array,
     generation: number,
     echo: boolean,
     timeoutMs: number,
+    held: NativeDraft | undefined,
   ): Promise<NativeTransacted>
   /** Receives what the kernel multicasts to these groups (XFRMNLGRP_*) from here on: {@link hear} tells. */
   join(job: number, groups: readonly number[]): Promise<{ ending: number; errno: number }>
@@ -172,17 +176,74 @@ export interface NativeSocket {
     timeoutMs: number,
   ): Promise<{ ending: number; errno: number; sent: number; failed: number }>
   /**
-   * Whose attachments are, by their names: two texts for each, that end in NUL (native/masquerade/owners.h). `owners` has 16
-   * bytes for each, `comments` a slot.
+   * Takes attachments as a slice of those that a call is about, by its number: texts that end in NUL, as many addresses of
+   * each as `counts` says (native/masquerade/attachments.h). {@link draft} tells whether they were refused.
    */
-  owners(
+  takeSlice(
     job: number,
-    names: Uint8Array,
-  ): Promise<{ ending: number; errno: number; owners: Uint8Array; comments: Uint8Array }>
+    slices: NativeSlices,
+    index: number,
+    texts: Uint8Array,
+    counts: Uint32Array,
+    namesChecked: boolean,
+  ): Promise<NativeEnded>
+  /** Works out a change (native/masquerade/draft.h) about so many slices; `network`: eight bytes for `collect`. */
+  draft(
+    job: number,
+    change: number,
+    kind: number,
+    network: Uint8Array,
+    ledger: NativeLedger,
+    slices: NativeSlices,
+    size: number,
+  ): Promise<NativeDrafted>
+  /** Has the draft's ledger tell of it; `handles` are of its rules, in their order. */
+  apply(job: number, draft: NativeDraft, handles: Float64Array): Promise<NativeEnded>
   /** Makes a job end at its next chunk, `cancelled`. */
   cancel(job: number): void
   /** Ends after the present chunk; jobs not begun end `closed`. */
   close(): Promise<void>
+}
+
+/** What masquerading keeps in C++. A draft holds what it was made from. */
+declare const held: unique symbol
+export interface NativeSlices {
+  readonly [held]: 'slices'
+}
+export interface NativeLedger {
+  readonly [held]: 'ledger'
+}
+export interface NativeDraft {
+  readonly [held]: 'draft'
+}
+
+export const DraftChange = { add: 0, remove: 1, collect: 2 } as const
+export const DraftKind = { rule: 1, element: 2 } as const
+
+export interface NativeEnded {
+  ending: number
+  errno: number
+}
+
+/** Mappings that follow one another, by their subnets (lib/masquerade/subnet.ts). */
+export interface NativeGroups {
+  subnets: Uint8Array
+  counts: Uint32Array
+}
+
+/** struct Plan (native/masquerade/draft.h), if no slice was refused. */
+export interface NativeDrafted extends NativeEnded {
+  refused: Uint32Array
+  deleteRules: Float64Array
+  delete4: Uint8Array
+  delete6: Uint8Array
+  elements: NativeGroups
+  rules: NativeGroups
+  keys: Uint8Array
+  oldSubnets: Uint8Array
+  left4: number
+  left6: number
+  draft: NativeDraft
 }
 
 interface Addon {
@@ -195,7 +256,17 @@ interface Addon {
   encodeNeighbours(records: Uint8Array): Uint8Array
   decodeNeighbours(messages: Uint8Array): Uint8Array
   /** What transact() sends: BATCH_BEGIN, the messages, BATCH_END, numbered from 1. Throws if the records are malformed. */
-  encodeTransaction(records: Uint8Array, generation: number): Uint8Array
+  encodeTransaction(records: Uint8Array, generation: number, held: NativeDraft | undefined): Uint8Array
+  newSlices(): NativeSlices
+  /** Of elements their owners and addresses, 16 bytes each, subnets and comments in slots; of rules owners and handles. */
+  newLedger(
+    owners: Uint8Array,
+    addresses: Uint8Array,
+    subnets: Uint8Array,
+    comments: Uint8Array,
+    ruleOwners: Uint8Array,
+    handles: Float64Array,
+  ): NativeLedger
   /** Offsets as the compiler sees them. */
   layout(): Record<'state' | 'policy' | 'transaction' | 'neighbour' | 'mapping' | 'acquire', Record<string, number>>
 }

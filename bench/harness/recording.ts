@@ -1,5 +1,5 @@
 import { NeighbourChannel } from '#dist/kernel/neighbours.js'
-import { NftTransaction } from '#dist/kernel/nft-transaction.js'
+import { Nft, NftTransaction } from '#dist/kernel/nft.js'
 import type { SideTables } from '#dist/kernel/xfrm-channel.js'
 import { Ending, native, type NativeDump, type NativeOutcome } from '#dist/native.js'
 import type { Ports } from '#dist/overlay/ports.js'
@@ -104,20 +104,30 @@ export async function neighbourFloor(
   return floorOf(await recorded(steps, contestant, size, neighboursOf), 'route', { link })
 }
 
-/** The transactions that `work` commits, each as the bytes of one send, whatever the ruleset's generation. */
+/** The transactions that `work` commits, each as the bytes of one send, whatever the ruleset's generation; no refused one. */
 async function transactionsOf(work: () => Promise<unknown>): Promise<Uint8Array[]> {
   const transactions: Uint8Array[] = []
+  const taken = new Map<NftTransaction, Uint8Array>()
   // eslint-disable-next-line @typescript-eslint/unbound-method -- called with the transaction that it is called on
   const take = NftTransaction.prototype.take
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with the Nft that it is called on
+  const commit = Nft.prototype.commit
   NftTransaction.prototype.take = function () {
     const records = take.call(this)
-    if (records.length > 0) transactions.push(native.encodeTransaction(records, 0))
+    if (records.length > 0) taken.set(this, native.encodeTransaction(records, 0, this.held))
     return records
+  }
+  Nft.prototype.commit = async function (transaction, options) {
+    const result = await commit.call(this, transaction, options)
+    const bytes = taken.get(transaction)
+    if (bytes !== undefined && result.failures.length === 0) transactions.push(bytes)
+    return result
   }
   try {
     await work()
   } finally {
     NftTransaction.prototype.take = take
+    Nft.prototype.commit = commit
   }
   return transactions
 }

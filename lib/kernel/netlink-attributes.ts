@@ -91,15 +91,6 @@ export class AttributeWriter {
     return at
   }
 
-  /** The same of several, one after the other without gaps. */
-  rawParts(parts: readonly Uint8Array[]): void {
-    let at = this.skip(parts.reduce((bytes, part) => bytes + part.length, 0))
-    for (const part of parts) {
-      this.#buffer.set(part, at)
-      at += part.length
-    }
-  }
-
   /** Leaves zeroes, to a multiple of four bytes. Returns where they start. */
   skip(bytes: number): number {
     const at = this.#end

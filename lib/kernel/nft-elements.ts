@@ -6,7 +6,7 @@ import type { Verdict } from './nft-expressions.js'
 import { DataAttribute, ElementAttribute, INTERVAL_END, LIST_ELEMENT } from './nft-names.js'
 import type { ElementOptions, ElementsOptions } from './nft-options.js'
 import { TransactionKind, type RecordElements } from './nft-records.js'
-import { commentSlots, PackedComments, writeComment } from './nft-userdata.js'
+import { commentSlots, writeComment } from './nft-userdata.js'
 import { align4 } from './records.js'
 
 /** Elements of sets and maps, as they follow a record's attributes. */
@@ -14,24 +14,25 @@ import { align4 } from './records.js'
 /** NFT_DATA_VALUE_MAXLEN */
 export const LONGEST_KEY = 64
 
-/** Keys without gaps; C++ makes elements of them if there is nothing else to them. @throws InvalidArgument, from `fill` too */
-export function packedElements(packed: Partial<ElementsOptions>, named: boolean): RecordElements {
+/**
+ * Keys without gaps; C++ makes elements of them if there is nothing else to them.
+ * @param held whether their comments are
+ * @throws InvalidArgument, from `fill` too
+ */
+export function packedElements(packed: Partial<ElementsOptions>, named: boolean, held: boolean): RecordElements {
   const { keys, verdict, comments } = packed as Record<string, unknown>
   const keyBytes = integer(packed.keyBytes, 'elements.keyBytes', 1, LONGEST_KEY)
   if (!(keys instanceof Uint8Array) || keys.length % keyBytes !== 0) {
     throw new InvalidArgument('elements.keys', `a Uint8Array of keys of ${keyBytes} bytes each`, keys)
   }
   const count = keys.length / keyBytes
-  if (verdict === undefined && comments === undefined) {
+  if (verdict === undefined && comments === undefined && !held) {
     return { kind: TransactionKind.keys, keyBytes, count, fill: (writer) => writer.raw(keys) }
   }
   for (const [name, value] of Object.entries({ verdict, comments })) {
     if (named && value !== undefined) throw new InvalidArgument(`elements.${name}`, 'left out: keys name elements')
   }
-  const slots = comments instanceof PackedComments ? comments : slotsOf(comments, count)
-  if (slots.count !== count) {
-    throw new InvalidArgument('elements.comments', `${count} comments: as many as there are keys`, comments)
-  }
+  const slots = held ? undefined : slotsOf(comments, count)
   const common = new AttributeWriter()
   const nest = [common.open(LIST_ELEMENT), common.open(ElementAttribute.key)] as const
   const keyAt = common.bytes(DataAttribute.value, new Uint8Array(keyBytes)).position - align4(keyBytes)
@@ -46,17 +47,17 @@ export function packedElements(packed: Partial<ElementsOptions>, named: boolean)
     fill: (writer) => {
       writer.raw(common.written)
       writer.raw(keys)
-      slots.write(writer)
+      if (slots !== undefined) writer.raw(slots)
     },
   }
 }
 
-function slotsOf(comments: unknown, count: number): PackedComments {
+function slotsOf(comments: unknown, count: number): Uint8Array {
   const all = comments === undefined ? new Array<undefined>(count) : array(comments, 'elements.comments')
-  const slots = commentSlots(all, 'elements.comments')
-  const packed = new PackedComments()
-  for (let i = 0; i < all.length; i++) packed.add(slots, i)
-  return packed
+  if (all.length !== count) {
+    throw new InvalidArgument('elements.comments', `${count} comments: as many as there are keys`, comments)
+  }
+  return commentSlots(all, 'elements.comments')
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { Expression, Verdict } from './nft-expressions.js'
 import type { ChainName, ChainType, CounterName, Hook, Policy, SetFlag, SetName, TableName } from './nft-names.js'
 import type { DataType } from './nft-types.js'
-import type { PackedComments, TransportField } from './nft-userdata.js'
+import type { TransportField } from './nft-userdata.js'
 
 /** What a transaction's changes are made from. A comment is what `nft list` shows: up to 128 bytes. */
 
@@ -66,7 +66,7 @@ export interface ElementsOptions extends SetName {
   /** In a verdict map, what each of them holds. Not to delete them. */
   readonly verdict?: Verdict
   /** As many as there are keys, if any. Not to delete elements. */
-  readonly comments?: readonly (Comment | undefined)[] | PackedComments
+  readonly comments?: readonly (Comment | undefined)[]
 }
 
 export interface ElementListOptions extends SetName {

@@ -80,6 +80,13 @@ export class TransactionRecords {
     this.#size += elements?.kind === TransactionKind.rules ? elements.count : 1
   }
 
+  /** Appends so many that were taken from others. */
+  append(records: Uint8Array, size: number): void {
+    if (this.#spent) throw spentError()
+    this.#writer.raw(records)
+    this.#size += size
+  }
+
   /** All of them; nothing can be added any more. */
   take(): Uint8Array {
     if (this.#spent) throw spentError()

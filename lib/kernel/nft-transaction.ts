@@ -39,9 +39,10 @@ import type {
   TableOptions,
 } from './nft-options.js'
 import { NLM_F_CREATE, TransactionKind, TransactionRecords, type RecordElements } from './nft-records.js'
+import type { NativeDraft } from '../native.js'
 import { writeNewSet, writeSetName } from './nft-sets.js'
 import { RuleTemplate, writeRule } from './nft-template.js'
-import { writeComment, type PackedComments } from './nft-userdata.js'
+import { writeComment } from './nft-userdata.js'
 
 const SET_OPTIONS = [
   'family',
@@ -70,6 +71,13 @@ const ELEMENTS_OPTIONS = ['family', 'table', 'set', 'elements', ...PACKED] as co
 export class NftTransaction {
   readonly #records = new TransactionRecords()
   #sets = 0
+  /** What holds comments that are taken in their order where a change does without. @internal */
+  readonly held: NativeDraft | undefined
+
+  /** @param held is not for you */
+  constructor(held?: NativeDraft) {
+    this.held = held
+  }
 
   /** Changes so far. */
   get size(): number {
@@ -170,33 +178,34 @@ export class NftTransaction {
     return this
   }
 
+  /** Changes that were taken from another transaction: what is always the same need be encoded only once. @internal */
+  append(records: Uint8Array, size: number): this {
+    this.#records.append(records, size)
+    return this
+  }
+
+  /** Elements whose comments are held. @internal */
+  addElementsHeld(elements: ElementsOptions): this {
+    return this.#elements(Message.newElements, NLM_F_CREATE, elements, true)
+  }
+
   /**
-   * Rules like others that differ in one hole and their comments, by the thousand: each counts as a change.
+   * Rules like others that differ in one hole and their comments, which are held: each counts as a change.
    * @param alike what fills the template's other holes, by their names: the same in all
    * @param values what fills the one that is left, one after the other without gaps
+   * @internal
    */
-  addRulesFrom(
-    template: RuleTemplate,
-    alike: Readonly<Record<string, Uint8Array>>,
-    values: Uint8Array,
-    comments: PackedComments,
-  ): this {
+  addRulesHeld(template: RuleTemplate, alike: Readonly<Record<string, Uint8Array>>, values: Uint8Array): this {
     const { flags, family } = template
-    const [hole, ...others] = template.holes.filter(({ name }) => !(name in alike))
-    if (hole === undefined || others.length > 0) throw new InvalidArgument('alike', 'what fills all holes but one')
+    const hole = template.holes.find(({ name }) => !(name in alike))!
     const { name, at: keyAt, bytes: keyBytes } = hole
-    const count = values.length / keyBytes
-    if (!Number.isInteger(count)) {
-      throw new InvalidArgument('values', `a Uint8Array of values of ${keyBytes} bytes each`, values)
+    const rules = {
+      kind: TransactionKind.rules,
+      keyBytes,
+      keyAt,
+      count: values.length / keyBytes,
+      fill: (writer: AttributeWriter) => writer.raw(values),
     }
-    if (comments.count !== count)
-      throw new InvalidArgument('comments', `${count} comments: as many as there are values`)
-    if (count === 0) return this
-    const fill = (writer: AttributeWriter) => {
-      writer.raw(values)
-      comments.write(writer)
-    }
-    const rules = { kind: TransactionKind.rules, keyBytes, keyAt, count, fill }
     const common = { ...alike, [name]: new Uint8Array(keyBytes) }
     this.#records.add({ type: Message.newRule, flags, family }, (w) => template.write(w, common), rules)
     return this
@@ -244,14 +253,14 @@ export class NftTransaction {
     return this.#records.take()
   }
 
-  #elements(type: number, flags: number, value: ElementsOptions | ElementNamesOptions): this {
+  #elements(type: number, flags: number, value: ElementsOptions | ElementNamesOptions, held = false): this {
     const given = options<ElementsOptions & ElementNamesOptions>(value, 'elements', ELEMENTS_OPTIONS)
     const { elements: list, ...packed } = given as Partial<typeof given>
     const named = type === Message.deleteElements
     if (list !== undefined && PACKED.some((name) => packed[name] !== undefined)) {
       throw new InvalidArgument('elements.elements', 'left out where there are keys')
     }
-    const elements = list === undefined ? packedElements(packed, named) : listedElements(list, named)
+    const elements = list === undefined ? packedElements(packed, named, held) : listedElements(list, named)
     const { family, table, set } = given
     const names = { family, table: checkedName(table, 'elements.table'), set: checkedName(set, 'elements.set') }
     if (elements.count === 0) return this

@@ -88,32 +88,6 @@ export function commentSlots(comments: readonly unknown[], argument: string): Ui
   return slots
 }
 
-/** Comments by the thousand, without a string each: slots, which are not copied before they are written. */
-export class PackedComments {
-  /** Slots that follow one another in memory. */
-  readonly #runs: { readonly slots: Uint8Array; readonly from: number; to: number }[] = []
-  #count = 0
-
-  get count(): number {
-    return this.#count
-  }
-
-  /** The slot of that number in `slots`. */
-  add(slots: Uint8Array, slot = 0): void {
-    const run = this.#runs.at(-1)
-    if (run?.slots === slots && run.to === slot) run.to++
-    else this.#runs.push({ slots, from: slot, to: slot + 1 })
-    this.#count++
-  }
-
-  /** @internal */
-  write(writer: AttributeWriter): void {
-    writer.rawParts(
-      this.#runs.map(({ slots, from, to }) => slots.subarray(from * COMMENT_SLOT_BYTES, to * COMMENT_SLOT_BYTES)),
-    )
-  }
-}
-
 /** The comment in user data, which lies between these places. */
 export function readComment(bytes: Uint8Array, start = 0, end = bytes.length): string | undefined {
   return readEntry(bytes, COMMENT, start, end)

@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import { boolean, integer, options, U32 } from '../base/check.js'
 import { Aborted, InvalidArgument, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
-import { Ending, NETLINK_NETFILTER, type NativeTransacted } from '../native.js'
+import { Ending, NETLINK_NETFILTER, type NativeSocket, type NativeTransacted } from '../native.js'
 import { Channel } from './channel.js'
 import { checkEnding, errnoText } from './netlink-errors.js'
 import { busy, NftReader } from './nft-reader.js'
@@ -58,7 +58,7 @@ export type { Counted, ListedRule, Rule, RuleDetails } from './nft-rule-list.js'
 export { RuleTemplate } from './nft-template.js'
 export { NftTransaction } from './nft-transaction.js'
 export type { DataType } from './nft-types.js'
-export { COMMENT_SLOT_BYTES, commentSlots, PackedComments, type TransportField } from './nft-userdata.js'
+export type { TransportField } from './nft-userdata.js'
 
 export interface NftOptions {
   /** A network namespace by path (`/run/netns/a`) or open descriptor; default: the process's own. */
@@ -189,7 +189,7 @@ export class Nft extends NftReader {
     if (transaction.size === 0) return { failures: [], elapsedMs: 0 }
     const { timeoutMs } = this.#channel
     const outcome = await this.#channel.run(what, (socket, job) =>
-      socket.transact(job, records, generation, echo, timeoutMs),
+      socket.transact(job, records, generation, echo, timeoutMs, transaction.held),
     )
     if (outcome.ending === Ending.failed && outcome.errno === EMSGSIZE) throw this.#tooLarge(what)
     if (outcome.ending === Ending.failed && outcome.errno === ERESTART) {
@@ -259,10 +259,12 @@ export class Nft extends NftReader {
     }
   }
 
-  /** Whose attachments are (native/masquerade/owners.h), worked out on the socket's thread. @internal */
-  async owners(names: Uint8Array): Promise<{ owners: Uint8Array; comments: Uint8Array }> {
-    const what = 'owners of attachments'
-    const outcome = await this.#channel.run(what, (socket, job) => socket.owners(job, names))
+  /** Runs a job that the addon does for masquerading on the socket's thread. @internal */
+  async run<T extends { ending: number; errno: number }>(
+    what: string,
+    work: (socket: NativeSocket, job: number) => Promise<T>,
+  ): Promise<T> {
+    const outcome = await this.#channel.run(what, work)
     checkEnding(what, outcome)
     return outcome
   }

@@ -1,13 +1,10 @@
-import { formatAddress } from '../base/address.js'
-import { array, integer, namespace, object, oneOf, options } from '../base/check.js'
-import { InvalidArgument, InvalidState } from '../base/errors.js'
+import { integer, namespace, object, oneOf, options } from '../base/check.js'
+import { InvalidState } from '../base/errors.js'
 import { Nft } from '../kernel/nft.js'
-import type { Ledger } from './ledger.js'
-import { checkedInterface, checkedText, networkWords, type AttachmentName } from './owner.js'
-import { Owners } from './owners.js'
-import { Draft, type Addresses, type Layout } from './plan.js'
+import { Given } from './given.js'
+import { checkedText, type AttachmentName } from './owner.js'
+import { plan, type Change, type Layout } from './plan.js'
 import type { ListedAttachment } from './read.js'
-import { addressBytes, ADDRESS_WORDS, Subnets, takeAddress, type Subnet } from './subnet.js'
 import { Table } from './table.js'
 
 export type { AttachmentName } from './owner.js'
@@ -52,18 +49,8 @@ export interface MasqueradeChange {
 
 const attachmentFields = ['network', 'interfaceName', 'containerId', 'addresses'] as const
 
-/** What a call is about, checked. */
-interface Given {
-  readonly owners: Owners
-}
-
-/** Attachments and their mappings, in columns. */
-interface Wanted extends Given, Addresses {
-  words: Uint32Array
-  readonly subnets: Subnet[]
-  /** Where the mappings of each attachment end. */
-  readonly ends: number[]
-}
+/** Where addresses do not matter. */
+const none: readonly unknown[] = []
 
 /**
  * Masquerading for containers, any number in one transaction: in family inet, table `cni_plugins_masquerade`, shared with
@@ -112,20 +99,10 @@ export class Masquerade implements AsyncDisposable {
    * @throws XfrmeshError ERR_XFRMESH_BUSY if others kept changing the ruleset in between; NetlinkError; Unsupported
    */
   add(attachments: readonly Attachment[]): Promise<MasqueradeChange> {
-    return this.#change(
-      (owners) => {
-        const wanted: Wanted = { owners, words: new Uint32Array(ADDRESS_WORDS), subnets: [], ends: [] }
-        const subnets = new Subnets()
-        each(attachments, 'attachments', (attachment) => take(attachment, wanted, subnets))
-        return wanted
-      },
-      (ledger, { owners, ends, ...addresses }) => {
-        const draft = new Draft(ledger, this.layout, addresses.subnets.length)
-        let i = 0
-        owners.each((attachment) => draft.add(attachment, addresses, ends[i - 1] ?? 0, ends[i++]!))
-        return draft
-      },
-    )
+    return this.#change({ what: 'add' }, 'attachments', attachments, (value, given) => {
+      const attachment = object<Attachment>(value, '', attachmentFields)
+      given.add(attachment.network, attachment.interfaceName, attachment.containerId, attachment.addresses)
+    })
   }
 
   /**
@@ -133,35 +110,18 @@ export class Masquerade implements AsyncDisposable {
    * None is no failure.
    */
   remove(attachments: readonly (AttachmentName & Partial<Attachment>)[]): Promise<MasqueradeChange> {
-    return this.#change(
-      (owners) => {
-        each(attachments, 'attachments', (attachment) => {
-          takeName(object<Attachment>(attachment, '', attachmentFields), owners)
-        })
-        return { owners }
-      },
-      (ledger, { owners }) => {
-        const draft = new Draft(ledger, this.layout)
-        owners.each(({ owners: words, owner }) => draft.remove(words, owner))
-        return draft
-      },
-    )
+    return this.#change({ what: 'remove' }, 'attachments', attachments, (value, given) => {
+      const { network, interfaceName, containerId } = object<Attachment>(value, '', attachmentFields)
+      given.add(network, interfaceName, containerId, none)
+    })
   }
 
   /** Takes away what all other attachments of the network have: CNI's garbage collection. None is no failure. */
   collect(network: string, valid: readonly ValidAttachment[]): Promise<MasqueradeChange> {
-    return this.#change(
-      (owners) => {
-        checkedText(network, 'network')
-        each(valid, 'valid', (attachment) => takeValid(attachment, network, owners))
-        return { owners }
-      },
-      (ledger, { owners }) => {
-        const draft = new Draft(ledger, this.layout)
-        draft.collect(networkWords(network), owners)
-        return draft
-      },
-    )
+    return this.#change({ what: 'collect', network }, 'valid', valid, (value, given) => {
+      const { interfaceName, containerId } = object<ValidAttachment>(value, '', ['interfaceName', 'containerId'])
+      given.add(network, interfaceName, containerId, none)
+    })
   }
 
   /**
@@ -185,22 +145,30 @@ export class Masquerade implements AsyncDisposable {
     await this.close()
   }
 
-  #change<G extends Given>(
-    take: (owners: Owners) => G,
-    plan: (ledger: Ledger, given: G) => Draft,
+  #change(
+    change: Change,
+    argument: string,
+    attachments: unknown,
+    take: (attachment: unknown, given: Given) => void,
   ): Promise<MasqueradeChange> {
     return this.#call(
-      () => take(new Owners(this.#nft)),
+      () => {
+        if (change.what === 'collect') checkedText(change.network, 'network')
+        const given = new Given(this.#nft, argument)
+        given.each(attachments, (attachment) => take(attachment, given))
+        return given
+      },
       async (given) => {
         const began = performance.now()
-        await given.owners.done()
-        const { added, removed } = await this.#table.change((ledger) => plan(ledger, given).plan())
+        const { added, removed } = await this.#table.change((ledger) =>
+          plan(this.#nft, ledger, given, change, this.layout),
+        )
         return { added, removed, elapsedMs: performance.now() - began }
       },
     )
   }
 
-  /** Takes and checks the arguments at once, and does the work in its turn. */
+  /** Takes the arguments at once, and does the work in its turn. */
   #call<A, T>(take: () => A, work: (given: A) => Promise<T>): Promise<T> {
     if (this.#closed) return Promise.reject(new InvalidState('this Masquerade is closed', 'ERR_XFRMESH_CLOSED'))
     let given: A
@@ -213,61 +181,4 @@ export class Masquerade implements AsyncDisposable {
     this.#queue = result.catch(() => undefined)
     return result
   }
-}
-
-/** Takes all of an array, its holes too. What is refused is named by its place in it. */
-function each(values: unknown, argument: string, take: (value: unknown, i: number) => void): void {
-  const all = array(values, argument)
-  let i = 0
-  try {
-    for (; i < all.length; i++) take(all[i], i)
-  } catch (error) {
-    throw error instanceof InvalidArgument ? error.within(`${argument}[${i}]`) : error
-  }
-}
-
-function take(value: unknown, wanted: Wanted, subnets: Subnets): void {
-  const given = object<Attachment>(value, '', attachmentFields)
-  takeName(given, wanted.owners)
-  const first = wanted.subnets.length
-  each(given.addresses, '.addresses', (address) => {
-    const at = wanted.subnets.length * ADDRESS_WORDS
-    if (at === wanted.words.length) wanted.words = grown(wanted.words)
-    const subnet = takeAddress(address, '', subnets, wanted.words, at)
-    if (wanted.subnets.length > first) checkDistinct(wanted, first, subnet)
-    wanted.subnets.push(subnet)
-  })
-  wanted.ends.push(wanted.subnets.length)
-}
-
-function grown(words: Uint32Array): Uint32Array {
-  const more = new Uint32Array(words.length * 2)
-  more.set(words)
-  return more
-}
-
-/** Whether the address after the last is another than the attachment's before it. */
-function checkDistinct({ words, subnets }: Wanted, first: number, { family, prefix }: Subnet): void {
-  const at = subnets.length * ADDRESS_WORDS
-  for (let other = first * ADDRESS_WORDS; other < at; other += ADDRESS_WORDS) {
-    let same = 0
-    while (same < ADDRESS_WORDS && words[other + same] === words[at + same]) same++
-    if (same < ADDRESS_WORDS) continue
-    const text = formatAddress(addressBytes(words, at, family), 0, family)
-    throw new InvalidArgument('', 'another address than those before it', `${text}/${prefix}`)
-  }
-}
-
-function takeName(given: Partial<AttachmentName>, owners: Owners): void {
-  const { network, interfaceName, containerId } = given
-  owners.add(
-    checkedText(network, '.network'),
-    checkedInterface(interfaceName, '.interfaceName'),
-    checkedText(containerId, '.containerId'),
-  )
-}
-
-function takeValid(value: unknown, network: string, owners: Owners): void {
-  const { interfaceName, containerId } = object<ValidAttachment>(value, '', ['interfaceName', 'containerId'])
-  owners.add(network, checkedInterface(interfaceName, '.interfaceName'), checkedText(containerId, '.containerId'))
 }

@@ -60,25 +60,21 @@ export function cut(comment: string): Comment {
   return Buffer.from(comment).subarray(0, LONGEST_COMMENT)
 }
 
-/** Words of an owner in a column: two halves of hash. Zeroes are nobody's. */
-export const OWNER_WORDS = 4
-const owner = new Uint8Array(OWNER_WORDS * 4)
-const ownerWords = new Uint32Array(owner.buffer)
+/** An owner as C++ has it: two halves of hash. Zeroes are nobody's. */
+export const OWNER_BYTES = HALF
 
-/** Writes an owner as four words. */
-export function writeOwner(text: string, into: Uint32Array, at: number): void {
-  for (let i = 0; i < owner.length; i++) {
+/** Writes an owner. */
+export function writeOwner(text: string, into: Uint8Array, at: number): void {
+  for (let i = 0; i < OWNER_BYTES; i++) {
     // Two digits a byte, and the dash between the halves.
-    const digit = i * 2 + (i < HALF / 2 ? 0 : 1)
-    owner[i] = (hexDigit(text.charCodeAt(digit)) << 4) | hexDigit(text.charCodeAt(digit + 1))
+    const digit = i * 2 + (i < OWNER_BYTES / 2 ? 0 : 1)
+    into[at + i] = (hexDigit(text.charCodeAt(digit)) << 4) | hexDigit(text.charCodeAt(digit + 1))
   }
-  into.set(ownerWords, at)
 }
 
-/** The first two words of all owners of a network. */
-export function networkWords(network: string): Uint32Array {
-  writeOwner(`${networkHash(network)}-${'0'.repeat(HALF)}`, ownerWords, 0)
-  return ownerWords.slice(0, OWNER_WORDS / 2)
+/** What all owners of a network begin with. */
+export function networkBytes(network: string): Uint8Array {
+  return Buffer.from(networkHash(network), 'hex')
 }
 
 /** Whose a comment says that something is; undefined if it is no attachment's. */

@@ -1,11 +1,21 @@
-import { formatAddress, type Family } from '../base/address.js'
-import { commentSlots, type Nft, type NftElement } from '../kernel/nft.js'
-import { Kind, type Entry } from './holdings.js'
-import { Ledger } from './ledger.js'
-import { cut, ownerIn, OWNER_WORDS, readComment, writeOwner, type AttachmentName } from './owner.js'
+import { ADDRESS_BYTES, formatAddress, type Family } from '../base/address.js'
+import type { Nft, NftElement } from '../kernel/nft.js'
+import { commentSlots } from '../kernel/nft-userdata.js'
+import { newLedger } from '../kernel/mappings.js'
+import type { Ledger } from './ledger.js'
+import { cut, ownerIn, OWNER_BYTES, readComment, writeOwner, type AttachmentName } from './owner.js'
 import { checks, Families, families, mappingOf, postrouting, prefixOfChain, table } from './rules.js'
 import { checkShape, otherShape } from './shape.js'
-import { ADDRESS_WORDS, bytesOf, mappingText, Subnets, writeAddress, type Mapping, type Subnet } from './subnet.js'
+import {
+  bytesOf,
+  mappingText,
+  SUBNET_BYTES,
+  Subnets,
+  writeAddress,
+  writeSubnet,
+  type Mapping,
+  type Subnet,
+} from './subnet.js'
 
 /** What the kernel has, read. What several requests told is of one state only if the ruleset did not change meanwhile. */
 
@@ -41,49 +51,36 @@ export async function readMark(nft: Nft): Promise<string | undefined> {
 
 /** @throws InvalidState ERR_XFRMESH_OTHER_SHAPE */
 export async function readLedger(nft: Nft): Promise<Ledger> {
-  const ledger = new Ledger()
-  const sets = await readMaps(nft)
-  for (const family of sets) ledger.maps.add(family)
-  const entry: Entry = {
-    kind: Kind.element,
-    owners: new Uint32Array(OWNER_WORDS),
-    owner: 0,
-    addresses: new Uint32Array(ADDRESS_WORDS),
-    address: 0,
-    subnet: undefined,
-    comments: undefined,
-    comment: 0,
+  const maps = await readMaps(nft)
+  const elements = await readElements(nft, maps)
+  const owners = new Uint8Array(elements.length * OWNER_BYTES)
+  const addresses = new Uint8Array(elements.length * ADDRESS_BYTES)
+  const subnets = new Uint8Array(elements.length * SUBNET_BYTES)
+  for (const [i, { address, subnet, comment }] of elements.entries()) {
+    const owner = comment === undefined ? undefined : ownerIn(comment)
+    if (owner !== undefined) writeOwner(owner, owners, i * OWNER_BYTES)
+    writeAddress(address, addresses, i * ADDRESS_BYTES)
+    writeSubnet(subnet, subnets, i * SUBNET_BYTES)
   }
-  const elements = await readElements(nft, sets)
   // What was read of a cut character may be longer than it was.
   const comments = elements.map(({ comment }) => (comment === undefined ? undefined : cut(comment)))
-  entry.comments = commentSlots(comments, 'comments')
-  ledger.reserve(elements.length)
-  for (const { address, subnet, comment } of elements) {
-    takeOwner(comment, entry.owners)
-    writeAddress(address, entry.addresses, 0)
-    entry.subnet = subnet
-    ledger.add(entry)
-    entry.comment++
-  }
-  const rule: Entry = { ...entry, kind: Kind.rule, subnet: undefined, comments: undefined }
-  rule.addresses.fill(0)
+  const mapRules = new Map<Family, number>()
   const rules = await nft.rules(checks)
-  ledger.reserve(rules.length)
+  const ruleOwners = new Uint8Array(rules.length * OWNER_BYTES)
+  const handles = new Float64Array(rules.length)
+  let owned = 0
   for (const { handle, comment } of rules) {
+    if (comment === undefined) continue
     const family = families.find((one) => Families[one].comment === comment)
-    if (family !== undefined) ledger.mapRules.set(family, handle)
-    if (takeOwner(comment, rule.owners)) ledger.handles[ledger.add(rule)] = handle
+    if (family !== undefined) mapRules.set(family, handle)
+    const owner = ownerIn(comment)
+    if (owner === undefined) continue
+    writeOwner(owner, ruleOwners, owned * OWNER_BYTES)
+    handles[owned++] = handle
   }
-  return ledger
-}
-
-/** Writes who a comment says; nobody, and false, if it says none. */
-function takeOwner(comment: string | undefined, into: Uint32Array): boolean {
-  const said = comment === undefined ? undefined : ownerIn(comment)
-  if (said === undefined) into.fill(0)
-  else writeOwner(said, into, 0)
-  return said !== undefined
+  const slots = commentSlots(comments, 'comments')
+  const ofRules = [ruleOwners.subarray(0, owned * OWNER_BYTES), handles.subarray(0, owned)] as const
+  return { mappings: newLedger(owners, addresses, subnets, slots, ...ofRules), maps: new Set(maps), mapRules }
 }
 
 interface ReadElement {

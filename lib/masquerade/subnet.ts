@@ -46,19 +46,35 @@ function holds({ first, prefix }: Subnet, bytes: Uint8Array, offset: number): bo
   return true
 }
 
+/** struct Subnet (native/masquerade/subnet.h): family, prefix, and its first address in 16 bytes. */
+export const SUBNET_BYTES = 18
+
+/** Subnets as C++ has them, one after the other. */
+export function readSubnets(bytes: Uint8Array): Subnet[] {
+  const subnets = new Subnets()
+  return Array.from({ length: bytes.length / SUBNET_BYTES }, (_, i) => {
+    const at = i * SUBNET_BYTES
+    return subnets.of(bytes[at] as Family, bytes, at + 2, bytes[at + 1]!)
+  })
+}
+
+/** Writes a subnet as C++ has it, into zeroes. */
+export function writeSubnet({ family, prefix, first }: Subnet, into: Uint8Array, at: number): void {
+  into[at] = family
+  into[at + 1] = prefix
+  into.set(first, at + 2)
+}
+
+/** Writes an address of 4 or 16 bytes as 16, into zeroes: an IPv4 one as an IPv6 one (RFC 4291, 2.5.5.2). */
+export function writeAddress(address: Uint8Array, into: Uint8Array, at: number): void {
+  if (address.length === 4) into.fill(0xff, at + 10, at + 12)
+  into.set(address, at + ADDRESS_BYTES - address.length)
+}
+
 const parsed = new Uint8Array(ADDRESS_BYTES)
-const parsedWords = new Uint32Array(parsed.buffer)
-/** Third word of an IPv4 address as an IPv6 one (RFC 4291, 2.5.5.2): so no two addresses have the same four words. */
-const [MAPPED] = new Uint32Array(Uint8Array.of(0, 0, 0xff, 0xff).buffer) as unknown as [number]
 
-/** Words of an address in a column. */
-export const ADDRESS_WORDS = 4
-
-/**
- * Takes an address with its prefix: writes the address as four words to a column, and returns its subnet.
- * @throws InvalidArgument
- */
-export function takeAddress(value: unknown, argument: string, subnets: Subnets, into: Uint32Array, at: number): Subnet {
+/** An address with its prefix. @throws InvalidArgument */
+export function checkedMapping(value: unknown, argument: string, subnets: Subnets): Mapping {
   const whole = typeof value === 'string' ? value : ''
   const slash = Math.max(whole.indexOf('/'), 0)
   const family = parseAddress(whole, parsed, 0, slash)
@@ -72,33 +88,7 @@ export function takeAddress(value: unknown, argument: string, subnets: Subnets, 
   if (first! >= 224 && (family === AF_INET ? first! < 240 : first === 0xff)) {
     throw new InvalidArgument(argument, 'an address that packets come from: no multicast one', value)
   }
-  if (family === AF_INET) write4(parsedWords[0]!, into, at)
-  else for (let i = 0; i < ADDRESS_WORDS; i++) into[at + i] = parsedWords[i]!
-  return subnets.of(family, parsed, 0, prefix)
-}
-
-function write4(address: number, into: Uint32Array, at: number): void {
-  into[at] = 0
-  into[at + 1] = 0
-  into[at + 2] = MAPPED
-  into[at + 3] = address
-}
-
-/** Writes an address of 4 or 16 bytes as four words. */
-export function writeAddress(address: Uint8Array, into: Uint32Array, at: number): void {
-  parsed.set(address)
-  if (address.length === 4) write4(parsedWords[0]!, into, at)
-  else into.set(parsedWords, at)
-}
-
-/** The words of an address that go into a packet: the last, or all four. */
-export function wordsOf(family: Family): number {
-  return family === AF_INET ? 1 : ADDRESS_WORDS
-}
-
-/** The bytes of an address that is four words. */
-export function addressBytes(words: Uint32Array, at: number, family: Family): Uint8Array {
-  return new Uint8Array(words.slice(at + ADDRESS_WORDS - wordsOf(family), at + ADDRESS_WORDS).buffer)
+  return { text: formatAddress(parsed, 0, family), subnet: subnets.of(family, parsed, 0, prefix) }
 }
 
 /** The decimal number from `start` to the end; Infinity if that is none. */

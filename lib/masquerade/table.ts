@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import type { Nft } from '../kernel/nft.js'
 import type { Ledger } from './ledger.js'
-import { apply, type Plan } from './plan.js'
+import { apply, type MadeHandles, type Plan } from './plan.js'
 import { readAttachments, readLedger, readMark, type ListedAttachment } from './read.js'
 import { write } from './write.js'
 
@@ -22,6 +22,8 @@ interface Known {
 export class Table {
   readonly #nft: Nft
   #known: Known | undefined
+  /** Of what the latest change made. */
+  #remembering: Promise<void> = Promise.resolve()
 
   constructor(nft: Nft) {
     this.#nft = nft
@@ -31,21 +33,26 @@ export class Table {
    * Carries out what is planned from what the table holds, or plans anew if it holds something else by then.
    * @throws XfrmeshError ERR_XFRMESH_BUSY if it always did
    */
-  async change(make: (ledger: Ledger) => Plan | undefined): Promise<{ added: number; removed: number }> {
+  async change(make: (ledger: Ledger) => Promise<Plan | undefined>): Promise<{ added: number; removed: number }> {
+    await this.#remembering
     for (let tries = 1; ; tries++) {
-      const remembered = this.#known?.ledger
-      const known = await this.#look()
-      const plan = make(known.ledger)
-      if (plan === undefined) return { added: 0, removed: 0 }
+      // What is remembered is tried first: if it is out of date the kernel says so, or nobody needs it.
+      const remembered = this.#known
+      const looked = tries > 1 || remembered === undefined
+      const known = looked ? await this.#look() : remembered
+      const plan = await make(known.ledger)
+      if (plan === undefined) {
+        if (looked) return { added: 0, removed: 0 }
+        continue
+      }
       try {
         await this.#commit(plan, known)
-        const { addRules, addElements, deleteRules, deleteElements } = plan
-        return { added: addRules.length + addElements.length, removed: deleteRules.length + deleteElements.length }
+        return { added: plan.added, removed: plan.removed }
       } catch (error) {
         if (isOvertaken(error)) {
           if (tries === TRIES) throw busy('commits', error)
-          await pause(tries)
-        } else if (!(error instanceof NetlinkError) || known.ledger !== remembered) throw error
+          if (looked) await pause(tries)
+        } else if (!(error instanceof NetlinkError) || known.ledger !== remembered?.ledger) throw error
         // What was remembered was wrong: something was put in the place of something else, and nothing told.
       }
     }
@@ -92,8 +99,7 @@ export class Table {
   async #commit(plan: Plan, known: Known): Promise<void> {
     const { ledger, generation } = known
     const { transaction, firstMapping, maps } = write(plan, ledger)
-    const count = plan.addRules.length
-    const echo = count + maps.size > 0
+    const echo = plan.rules + maps.size > 0
     this.#known = undefined
     const done = await this.#nft.commit(transaction, { generation, echo }).catch((error: unknown) => {
       // Then nothing was done, and what is known may hold still: another table changed, for one.
@@ -104,24 +110,23 @@ export class Table {
     if (failure !== undefined) throw new NetlinkError(`masquerade: ${failure.subject}`, failure.errno, failure.message)
     const { handles = none } = done
     if (echo && handles === none) return
-    apply(plan, ledger, {
-      mappings: handles.subarray(firstMapping, firstMapping + count),
+    const made = {
+      mappings: handles.subarray(firstMapping, firstMapping + plan.rules),
       maps: new Map(Array.from(maps, ([family, change]) => [family, handles[change]!])),
-    })
-    await this.#remember(ledger, done.generation!)
+    }
+    // It is made, whatever comes of this, and nobody need wait for it but the next change.
+    this.#remembering = this.#remember(plan, ledger, made, done.generation!).catch(() => undefined)
   }
 
-  /**
-   * Remembers what was just made, with the mark that it has, unless somebody has written since. It is made, whatever comes
-   * of this.
-   */
-  async #remember(ledger: Ledger, generation: number): Promise<void> {
-    try {
-      const mark = await readMark(this.#nft)
-      if ((await this.#nft.generation()) === generation) this.#known = { ledger, mark, generation }
-    } catch {
-      // Then the next call reads it all.
-    }
+  /** Remembers what was just made, with the mark that it has, unless somebody has written since. */
+  async #remember(plan: Plan, ledger: Ledger, made: MadeHandles, generation: number): Promise<void> {
+    // The socket does what it is asked in that order.
+    const [mark, now] = await Promise.all([
+      readMark(this.#nft),
+      this.#nft.generation(),
+      apply(this.#nft, plan, ledger, made),
+    ])
+    if (now === generation) this.#known = { ledger, mark, generation }
   }
 }
 

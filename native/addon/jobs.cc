@@ -223,7 +223,8 @@ void TransactJob::run(Workplace& place, const Control& control) {
   const int error = guarded([&] {
     // How many numbers the messages take is known once they are encoded.
     const std::uint32_t first = place.socket.sequences(0);
-    const auto encoded = encodeTransaction(records_, first, generation_, echo_);
+    const auto encoded =
+        encodeTransaction(records_, first, generation_, echo_, held_ ? HeldComments(*held_) : HeldComments());
     if (!encoded) return EBADMSG;
     constexpr std::uint32_t kBeginAndEnd = 2;
     place.socket.sequences(static_cast<std::uint32_t>(encoded->recordOf.size()) + kBeginAndEnd);
@@ -254,23 +255,6 @@ void TransactJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred)
     std::copy(handles_.begin(), handles_.end(), handles.Data());
     value.Set("handles", handles);
   }
-  deferred.Resolve(value);
-}
-
-void OwnersJob::run(Workplace& /*place*/, const Control& /*control*/) {
-  error_ = guarded([&] {
-    auto owners = ownersOf(names_);
-    if (!owners) return EBADMSG;
-    owners_ = std::move(*owners);
-    return 0;
-  });
-  if (error_ != 0) ending_ = Ending::kFailed;
-}
-
-void OwnersJob::settle(Napi::Env env, const Napi::Promise::Deferred& deferred) {
-  auto value = endingOf(env, ending_, error_);
-  value.Set("owners", copyOf(env, std::as_bytes(std::span(owners_.owners))));
-  value.Set("comments", copyOf(env, std::as_bytes(std::span(owners_.comments))));
   deferred.Resolve(value);
 }
 

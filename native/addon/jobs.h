@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "addon/socket_object.h"
-#include "masquerade/owners.h"
 #include "netlink/monitor.h"
+#include "nft/transaction.h"
 #include "route/decode.h"
 #include "xfrm/decode.h"
 
@@ -97,8 +97,10 @@ inline constexpr std::uint32_t kNoElement = 0xffffffff;
 
 class TransactJob final : public JsJob {
  public:
-  TransactJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes records, std::uint32_t generation, bool echo)
-      : JsJob(id, limit), records_(records), generation_(generation), echo_(echo) {}
+  using Comments = std::shared_ptr<const std::vector<const CommentSlot*>>;
+  TransactJob(std::uint32_t id, std::chrono::milliseconds limit, Bytes records, std::uint32_t generation, bool echo,
+              Comments held)
+      : JsJob(id, limit), records_(records), generation_(generation), echo_(echo), held_(std::move(held)) {}
   void run(Workplace& place, const Control& control) override;
   void skip() override { outcome_.ending = Ending::kClosed; }
   void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
@@ -107,25 +109,11 @@ class TransactJob final : public JsJob {
   Bytes records_;
   std::uint32_t generation_;
   bool echo_;
+  Comments held_;  // or nothing
   Transacted outcome_;
   std::vector<double> handles_;          // by record, 0 where that is nothing new
   bool handlesKnown_ = false;            // all of them
   std::vector<std::uint32_t> elements_;  // which of its record's elements a failure is about, or kNoElement
-};
-
-// Works out whose attachments are: no system call, but more than the JavaScript thread should do at once.
-class OwnersJob final : public JsJob {
- public:
-  OwnersJob(std::uint32_t id, Bytes names) : JsJob(id), names_(names) {}
-  void run(Workplace& place, const Control& control) override;
-  void skip() override { ending_ = Ending::kClosed; }
-  void settle(Napi::Env env, const Napi::Promise::Deferred& deferred) override;
-
- private:
-  Bytes names_;
-  Owners owners_;
-  Ending ending_ = Ending::kComplete;
-  int error_ = 0;
 };
 
 class JoinJob final : public JsJob {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <functional>
 
+#include "addon/masquerade_jobs.h"
 #include "addon/socket_object.h"
 #include "addon/values.h"
 #include "netlink/secret_room.h"
@@ -163,7 +164,9 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
 
 // The messages that a transaction's records become, numbered from 1.
 Napi::Value encodeNft(const Napi::CallbackInfo& info) {
-  const auto transaction = encodeTransaction(bytesOfArray(info[0]), 1, info[1].As<Napi::Number>().Uint32Value());
+  const auto held = heldComments(info[2]);
+  const auto transaction = encodeTransaction(bytesOfArray(info[0]), 1, info[1].As<Napi::Number>().Uint32Value(), false,
+                                             held ? HeldComments(*held) : HeldComments());
   if (!transaction) throw Napi::Error::New(info.Env(), "a record is malformed");
   return copyOf(info.Env(), transaction->bytes);
 }
@@ -196,6 +199,8 @@ Napi::Value decodeNeighbours(const Napi::CallbackInfo& info) {
 
 Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("Socket", SocketObject::define(env));
+  exports.Set("newSlices", Napi::Function::New(env, newSlices, "newSlices"));
+  exports.Set("newLedger", Napi::Function::New(env, newLedger, "newLedger"));
   exports.Set("layout", Napi::Function::New(env, layout, "layout"));
   exports.Set("encode", Napi::Function::New(env, encode, "encode"));
   exports.Set("decode", Napi::Function::New(env, decode, "decode"));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "addon/jobs.h"
+#include "addon/masquerade_jobs.h"
 #include "addon/values.h"
 #include "route/batch.h"
 #include "xfrm/batch.h"
@@ -45,7 +46,9 @@ Napi::Function SocketObject::define(Napi::Env env) {
                       InstanceMethod<&SocketObject::readNeighbours>("readNeighbours"),
                       InstanceMethod<&SocketObject::request>("request"),
                       InstanceMethod<&SocketObject::transact>("transact"),
-                      InstanceMethod<&SocketObject::owners>("owners"),
+                      InstanceMethod<&SocketObject::takeSlice>("takeSlice"),
+                      InstanceMethod<&SocketObject::draft>("draft"),
+                      InstanceMethod<&SocketObject::apply>("apply"),
                       InstanceMethod<&SocketObject::join>("join"),
                       InstanceMethod<&SocketObject::hear>("hear"),
                       InstanceMethod<&SocketObject::lock>("lock"),
@@ -210,14 +213,23 @@ Napi::Value SocketObject::request(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value SocketObject::transact(const Napi::CallbackInfo& info) {
-  return submit(info.Env(),
-                std::make_unique<TransactJob>(number(info[0]), milliseconds(info[4]), bytesOfArray(info[1]),
-                                              number(info[2]), info[3].As<Napi::Boolean>().Value()),
-                {info[1]});
+  return submit(
+      info.Env(),
+      std::make_unique<TransactJob>(number(info[0]), milliseconds(info[4]), bytesOfArray(info[1]), number(info[2]),
+                                    info[3].As<Napi::Boolean>().Value(), heldComments(info[5])),
+      {info[1]});
 }
 
-Napi::Value SocketObject::owners(const Napi::CallbackInfo& info) {
-  return submit(info.Env(), std::make_unique<OwnersJob>(number(info[0]), bytesOfArray(info[1])), {info[1]});
+Napi::Value SocketObject::takeSlice(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), takeSliceJob(info), {info[3], info[4]});
+}
+
+Napi::Value SocketObject::draft(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), draftJob(info), {info[3]});
+}
+
+Napi::Value SocketObject::apply(const Napi::CallbackInfo& info) {
+  return submit(info.Env(), applyJob(info), {info[2]});
 }
 
 Napi::Value SocketObject::join(const Napi::CallbackInfo& info) {

@@ -49,7 +49,9 @@ class SocketObject final : public Napi::ObjectWrap<SocketObject> {
   Napi::Value readNeighbours(const Napi::CallbackInfo& info);
   Napi::Value request(const Napi::CallbackInfo& info);
   Napi::Value transact(const Napi::CallbackInfo& info);
-  Napi::Value owners(const Napi::CallbackInfo& info);
+  Napi::Value takeSlice(const Napi::CallbackInfo& info);
+  Napi::Value draft(const Napi::CallbackInfo& info);
+  Napi::Value apply(const Napi::CallbackInfo& info);
   Napi::Value join(const Napi::CallbackInfo& info);
   Napi::Value hear(const Napi::CallbackInfo& info);
   Napi::Value lock(const Napi::CallbackInfo& info);

@@ -21,17 +21,19 @@ constexpr std::size_t kLongestList = kLongestAttribute - sizeof(nlattr);
 
 // A record whose every part was found to lie within its length.
 struct Record {
-  TransactionRecord head;
+  TransactionRecord head{};
   Bytes attributes;
   Bytes elements;  // packed keys, or elements that are ready
-  // Of those that are alike: what they have in common, and a comment slot for each.
+  // Of those that are alike: what they have in common, and a comment slot for each, here or elsewhere.
   Bytes common;
   Bytes comments;
+  HeldComments held;
 
   [[nodiscard]] Bytes key(std::size_t index) const { return elements.subspan(index * head.keyBytes, head.keyBytes); }
   // As user data; empty if there is none.
   [[nodiscard]] Bytes comment(std::size_t index) const {
-    const Bytes slot = comments.subspan(index * sizeof(CommentSlot), sizeof(CommentSlot));
+    const Bytes slot =
+        held.empty() ? comments.subspan(index * sizeof(CommentSlot), sizeof(CommentSlot)) : bytesOf(*held[index]);
     const auto length = load<std::uint8_t>(slot, offsetof(CommentSlot, length));
     return length == 0 ? Bytes{} : slot.first(offsetof(CommentSlot, text) + length);
   }
@@ -72,19 +74,28 @@ bool hasRoomForKey(const Record& record) {
   return false;
 }
 
-// Takes packed keys, and the comment of each, off the span.
-bool takeAlike(Record& record, Bytes& rest) {
+bool fits(const CommentSlot& slot) { return slot.length <= sizeof slot.text; }
+
+// Takes as many packed keys as the record has, and the comment of each, off the spans.
+bool takeAlike(Record& record, Bytes& rest, HeldComments& held) {
   const auto& head = record.head;
   if (!hasRoomForKey(record)) return false;
-  if (head.elementCount > rest.size() / (head.keyBytes + sizeof(CommentSlot))) return false;
+  if (head.elementCount > rest.size() / head.keyBytes) return false;
   const std::size_t keys = std::size_t{head.elementCount} * head.keyBytes;
-  const std::size_t comments = head.elementCount * sizeof(CommentSlot);
-  if (align4(keys) + comments > rest.size()) return false;
   record.elements = rest.first(keys);
-  record.comments = rest.subspan(align4(keys), comments);
-  rest = rest.subspan(align4(keys) + comments);
+  rest = rest.subspan(std::min(align4(keys), rest.size()));
+  if (rest.size() < sizeof(CommentSlot)) {
+    if (head.elementCount > held.size()) return false;
+    record.held = held.first(head.elementCount);
+    held = held.subspan(head.elementCount);
+    return std::ranges::all_of(record.held, [](const CommentSlot* slot) { return fits(*slot); });
+  }
+  if (head.elementCount > rest.size() / sizeof(CommentSlot)) return false;
+  const std::size_t comments = head.elementCount * sizeof(CommentSlot);
+  record.comments = rest.first(comments);
+  rest = rest.subspan(comments);
   for (std::size_t at = 0; at < comments; at += sizeof(CommentSlot))
-    if (load<CommentSlot>(record.comments, at).length > sizeof(CommentSlot::text)) return false;
+    if (!fits(load<CommentSlot>(record.comments, at))) return false;
   return true;
 }
 
@@ -92,7 +103,7 @@ bool takeAlike(Record& record, Bytes& rest) {
 constexpr std::size_t kCommentBytes = sizeof(nlattr) + sizeof(CommentSlot);
 
 // Takes what follows the attributes off the span, by the record's kind. False if it is not that.
-bool takeTail(Record& record, Bytes& rest) {
+bool takeTail(Record& record, Bytes& rest, HeldComments& held) {
   const auto& head = record.head;
   Attribute element{};
   switch (head.kind) {
@@ -112,11 +123,11 @@ bool takeTail(Record& record, Bytes& rest) {
       if (!isKeyed(head) || !takeAttribute(rest, element) || element.type != NFTA_LIST_ELEM) return false;
       if (align4(element.whole.size()) + kCommentBytes > kLongestList) return false;
       record.common = element.whole;
-      return takeAlike(record, rest);
+      return takeAlike(record, rest, held);
     case TransactionKind::kRules:
       if (!isKeyed(head) || head.type != NFT_MSG_NEWRULE) return false;
       record.common = record.attributes;
-      return takeAlike(record, rest);
+      return takeAlike(record, rest, held);
     default:
       return false;
   }
@@ -125,10 +136,10 @@ bool takeTail(Record& record, Bytes& rest) {
 }
 
 // Reads the first record of the span.
-std::optional<Record> readRecord(Bytes records) {
+std::optional<Record> readRecord(Bytes records, HeldComments& held) {
   if (records.size() < sizeof(TransactionRecord)) return std::nullopt;
-  Record record{
-      .head = load<TransactionRecord>(records), .attributes = {}, .elements = {}, .common = {}, .comments = {}};
+  Record record;
+  record.head = load<TransactionRecord>(records);
   const auto& head = record.head;
   if (head.length < sizeof head || head.length % alignof(std::uint64_t) != 0 || head.length > records.size())
     return std::nullopt;
@@ -141,7 +152,7 @@ std::optional<Record> readRecord(Bytes records) {
 
   // The tail is a multiple of eight, so the padding is in it.
   Bytes rest = tail.subspan(align4(head.attributeBytes));
-  if (!takeTail(record, rest) || rest.size() >= alignof(std::uint64_t)) return std::nullopt;
+  if (!takeTail(record, rest, held) || rest.size() >= alignof(std::uint64_t)) return std::nullopt;
   return record;
 }
 
@@ -268,7 +279,7 @@ void writeReady(Writer& writer, Bytes& elements) {
 // The same for elements that are alike, from the one with that number on.
 void writeAlike(Writer& writer, const Record& record, std::uint32_t& next) {
   const std::size_t most = align4(record.common.size()) + kCommentBytes;
-  writer.reserve(std::min<std::size_t>(kLongestList, (record.head.elementCount - next) * most));
+  writer.reserve((record.head.elementCount - next) * most);
   const std::size_t end = writer.position() + kLongestList - most;
   while (next < record.head.elementCount && writer.position() <= end) {
     const std::size_t element = writer.position();
@@ -384,7 +395,7 @@ std::vector<Bytes> elementsOf(const Message& message) {
 }  // namespace
 
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
-                                                    std::uint32_t generation, bool echo) {
+                                                    std::uint32_t generation, bool echo, HeldComments held) {
   EncodedTransaction transaction;
   // A message is shorter than its record; only what is packed becomes more.
   transaction.bytes.reserve(records.size());
@@ -399,7 +410,7 @@ std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t
   RunFinder runs(transaction.unechoed);
   std::uint32_t index = 0;
   while (!records.empty()) {
-    const auto record = readRecord(records);
+    const auto record = readRecord(records, held);
     if (!record) return std::nullopt;
     const auto& head = record->head;
     const std::uint16_t flags = head.flags | (echo && makesHandle(head.type) ? NLM_F_ECHO : 0);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -17,7 +18,7 @@ enum class TransactionKind : std::uint8_t {
                   // messages as it takes
   kElements = 2,  // the same, but after the attributes stand elements with all that is in them: NFTA_LIST_ELEM each
   kAlike = 3,     // elements that differ in their keys and comments: after the attributes stands one of them, without a
-                  // comment; then packed keys, padded to four bytes; then comments
+                  // comment; then packed keys, padded to four bytes; then comments, unless they are held elsewhere
   kRules = 4,     // rules that differ in what stands for a key, and in their comments: one's attributes, without a
                   // comment; then packed keys and comments as above. Each is a message, and counts as a record
 };
@@ -32,6 +33,7 @@ struct CommentSlot {
   char text[kLongestComment + 2] = {};
 };
 static_assert(sizeof(CommentSlot) == 132 && std::is_trivially_copyable_v<CommentSlot>);
+using HeldComments = std::span<const CommentSlot* const>;
 
 // A record's head. Attributes follow it (struct nlattr, NFTA_*), padded to four bytes; after them what its kind says:
 // keys are without gaps, elements each padded to four bytes. A record begins at a multiple of eight bytes. Integers are
@@ -73,9 +75,12 @@ std::optional<std::uint32_t> elementAt(const EncodedTransaction& transaction, st
 // to tell of all costs the kernel a third of what it takes to make them. With a generation other than 0 the kernel
 // refuses the whole with ERESTART if the ruleset's is another by then.
 //
+// Elements and rules that are alike and come without comments take the next of `held`.
+//
 // nullopt: the records are malformed, or there are none. Attributes are checked as far as the top level goes, so that
 // messages are always well formed; what the nested ones say is between the caller and the kernel.
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
-                                                    std::uint32_t generation, bool echo = false);
+                                                    std::uint32_t generation, bool echo = false,
+                                                    HeldComments held = {});
 
 }  // namespace xfrmesh

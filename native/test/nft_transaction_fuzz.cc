@@ -2,6 +2,7 @@
 #include <linux/netfilter/nf_tables.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 
@@ -89,7 +90,12 @@ std::vector<std::byte> mended(Bytes input) {
 }
 
 void encode(Bytes records, std::uint32_t generation) {
-  const auto encoded = encodeTransaction(records, 1, generation, generation == 2);
+  // Comments that are held elsewhere, one of them too long.
+  const CommentSlot none;
+  const CommentSlot one{.type = 0, .length = sizeof(CommentSlot::text), .text = {}};
+  const CommentSlot wrong{.type = 0, .length = 255, .text = {}};
+  const std::array held{&none, &one, &one, &one, &wrong};
+  const auto encoded = encodeTransaction(records, 1, generation, generation == 2, held);
   if (!encoded) return;
   const auto messages = test::readMessages(encoded->bytes);
   require(messages && messages->size() == encoded->recordOf.size() + 2);

@@ -255,6 +255,34 @@ TEST(rules_that_are_alike_are_a_change_each) {
   CHECK(refused([](auto&, auto& badTail) { badTail.resize(badTail.size() - sizeof(CommentSlot)); }));
 }
 
+TEST(comments_that_are_held_elsewhere_are_taken_in_their_order) {
+  std::vector<CommentSlot> slots;
+  for (std::size_t i = 0; i < 5; i++) slots.push_back(slotOf(i));
+  std::vector<const CommentSlot*> held;
+  for (const auto& slot : slots) held.push_back(&slot);
+  // The same with the comments in the records.
+  const auto recordsOf = [&](bool elsewhere) {
+    std::vector<std::byte> records;
+    std::size_t next = 0;
+    for (const std::uint32_t count : {2U, 3U}) {
+      std::vector<std::byte> tail = readyElement(0, std::nullopt);
+      for (std::uint32_t i = 0; i < count; i++) appendBytes(tail, bytesOf(i));
+      for (std::uint32_t i = 0; i < count && !elsewhere; i++) appendBytes(tail, bytesOf(slots[next++]));
+      auto head = alike(TransactionKind::kAlike, NFT_MSG_NEWSETELEM, count);
+      head.keyAt = 3 * sizeof(nlattr);
+      appendRecord(records, head, setOf("t", "s"), tail);
+    }
+    return records;
+  };
+  const auto here = encodeTransaction(recordsOf(false), 1, 0);
+  const auto elsewhere = encodeTransaction(recordsOf(true), 1, 0, false, held);
+  CHECK(here && elsewhere && here->bytes == elsewhere->bytes);
+  CHECK(!encodeTransaction(recordsOf(true), 1, 0));
+  CHECK(!encodeTransaction(recordsOf(true), 1, 0, false, HeldComments(held).first(4)));
+  slots[4].length = 131;
+  CHECK(!encodeTransaction(recordsOf(true), 1, 0, false, held));
+}
+
 TEST(a_generation_goes_into_the_begin_message) {
   std::vector<std::byte> records;
   appendRecord(records, plain(NFT_MSG_NEWTABLE), attributeOf(NFTA_TABLE_NAME, text("t")));

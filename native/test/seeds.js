@@ -31,3 +31,12 @@ for (const [family, { head, fixed }] of Object.entries(families)) {
     }
   }
 }
+
+// Attachments: how many, how many addresses each has, and their texts (masquerade_attachments_fuzz.cc).
+save(
+  'masquerade_encode',
+  Buffer.from(
+    '\x02\x02\x01net\0eth0\0one\0' + '192.168.1.2/24\0' + '2001:db8::2/64\0net\0eth0\0two\0::ffff:10.0.0.1/8\0',
+    'latin1',
+  ),
+)

@@ -57,7 +57,7 @@ describe('what a node needs', () => {
     const guard = guardOf({ mark: 0xffffffff, port: 4789, exclusive: false, linksElsewhere: true })
     const table = { family: 'inet', table: 'xfrmesh_ffffffff' } as const
     const all = Array.from({ length: networks }, (_, i) => i)
-    const { length } = native.encodeTransaction(replacing(table, guard, all).take(), 0)
+    const { length } = native.encodeTransaction(replacing(table, guard, all).take(), 0, undefined)
     const reckoned = TABLE_BYTES + networks * NETWORK_BYTES
     expect(length).toBeLessThanOrEqual(reckoned)
     expect(length).toBeGreaterThan(reckoned - TABLE_BYTES)

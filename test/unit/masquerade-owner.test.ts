@@ -2,24 +2,20 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { InvalidArgument } from '../../lib/base/errors.js'
-import { readComment as readUserdata } from '../../lib/kernel/nft-userdata.js'
 import {
   checkedInterface,
   checkedText,
   networkHash,
-  networkWords,
   ownerOf,
   readComment,
   writeOwner,
 } from '../../lib/masquerade/owner.js'
-import { ownersOf } from './masquerade-owners.js'
+import { native } from '../../lib/native.js'
+import { commentsOf, planned, userdataFor, withAddon, type Named } from './masquerade-addon.js'
 
 const containerId = 'f'.repeat(64)
 const half = (text: string) => createHash('sha512').update(text).digest('hex').slice(0, 16)
-const commented = async (network: string, interfaceName: string, id: string) => {
-  const [one] = await ownersOf([network, interfaceName, id])
-  return readUserdata(one!.comment)!
-}
+const commented = async (...name: [network: string, interfaceName: string, id: string]) => (await commentsOf(name))[0]!
 
 describe('a comment', () => {
   // Those that the plugins' own tests expect.
@@ -50,9 +46,8 @@ describe('a comment', () => {
       const name = { network: `${'n'.repeat(length)}üüüüüüüü`, interfaceName: 'eth0', containerId }
       const owner = ownerOf(networkHash(name.network), name.interfaceName, name.containerId)
       const whole = Buffer.from(`${owner}, net: ${name.network}, if: eth0, id: ${containerId}`)
-      const [made] = await ownersOf([name.network, name.interfaceName, name.containerId])
-      const userdata = Buffer.concat([Uint8Array.of(0, 129), whole.subarray(0, 128), Uint8Array.of(0)])
-      expect(made!.comment.subarray(0, 131)).toEqual(userdata)
+      const made = await userdataFor([name.network, name.interfaceName, name.containerId])
+      expect(made).toEqual([Buffer.concat([Uint8Array.of(0, 129), whole.subarray(0, 128), Uint8Array.of(0)])])
     }
   })
 
@@ -72,8 +67,10 @@ describe('a comment', () => {
   })
 
   test('whatever it is, is read without an error, and never as names that it was not made from', async () => {
-    const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 40 }).filter((some) => !/\p{Cc}/u.test(some))
-    const name = text.filter((some) => !some.includes(':'))
+    const text = fc
+      .string({ unit: 'grapheme', minLength: 1, maxLength: 40 })
+      .filter((some) => !/[\p{Cc}\p{Cs}]/u.test(some) && Buffer.byteLength(some) <= 255)
+    const name = text.filter((some) => !/[\s/:]/.test(some) && Buffer.byteLength(some) <= 15 && !/^\.\.?$/.test(some))
     await fc.assert(
       fc.asyncProperty(text, name, text, async (network, interfaceName, id) => {
         const read = readComment(await commented(network, interfaceName, id))
@@ -89,24 +86,28 @@ describe('owners by the thousand', () => {
   test('are in the order given, each the hashes that node makes', async () => {
     const names = Array.from(
       { length: 3000 },
-      (_, i) => [`net${i % 7}`, `eth${i % 3}`, 'x'.repeat(i % 256) || 'y'] as const,
+      (_, i) => [`net${i % 7}`, `eth${i % 3}`, `${i} ${'x'.repeat(i % 250)}`] as const,
     )
-    const owners = await ownersOf(...names)
-    expect(owners).toHaveLength(names.length)
-    for (const [i, [network, interfaceName, id]] of names.entries()) {
-      const text = `${half(network)}-${half(`${interfaceName}:${id}`)}`
-      expect(owners[i]!.owner).toBe(text.replace('-', ''))
-      expect(readUserdata(owners[i]!.comment)!.slice(0, 33)).toBe(text)
-    }
+    const comments = await commentsOf(...names)
+    expect(comments.map((comment) => comment.slice(0, 33))).toEqual(
+      names.map(([network, interfaceName, id]) => `${half(network)}-${half(`${interfaceName}:${id}`)}`),
+    )
   })
 
-  test('have the words that their text has', async () => {
-    const [one] = await ownersOf(['podnet', 'eth0', containerId])
-    const words = new Uint32Array(4)
-    writeOwner(ownerOf(networkHash('podnet'), 'eth0', containerId), words, 0)
-    expect(Buffer.from(words.buffer).toString('hex')).toBe(one!.owner)
-    expect(networkWords('podnet')).toEqual(words.subarray(0, 2))
-  })
+  test('are those that a text read from a comment stands for', () =>
+    withAddon(async (addon) => {
+      const owners = new Uint8Array(32)
+      writeOwner(ownerOf(networkHash('podnet'), 'eth0', 'one'), owners, 0)
+      writeOwner(ownerOf(networkHash('podnet'), 'eth0', 'two'), owners, 16)
+      const none = new Uint8Array()
+      const mappings = native.newLedger(none, none, none, none, owners, Float64Array.of(7, 8))
+      const ledger = { mappings, maps: new Set<never>(), mapRules: new Map<never, number>() }
+      const two: Named = ['podnet', 'eth0', 'two', []]
+      expect((await planned(addon, ledger, { what: 'remove' }, 'set', [two]))?.deleteRules).toEqual(Float64Array.of(8))
+      const collected = (network: string) => planned(addon, ledger, { what: 'collect', network }, 'set', [two])
+      expect((await collected('podnet'))?.deleteRules).toEqual(Float64Array.of(7))
+      expect(await collected('other')).toBeUndefined()
+    }))
 })
 
 describe('names', () => {

@@ -2,17 +2,11 @@ import { isIP } from 'node:net'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { InvalidArgument } from '../../lib/base/errors.js'
-import { commentSlots, NftTransaction, PackedComments } from '../../lib/kernel/nft.js'
-import {
-  checks,
-  compared,
-  mappingOf,
-  mappingRule,
-  mappingTemplate,
-  prefixOfChain,
-  subnetChain,
-} from '../../lib/masquerade/rules.js'
-import { bytesOf, mappingText, Subnets } from '../../lib/masquerade/subnet.js'
+import { NftTransaction } from '../../lib/kernel/nft.js'
+import { checks, mappingOf, mappingRule, prefixOfChain, subnetChain } from '../../lib/masquerade/rules.js'
+import { mappingText, Subnets } from '../../lib/masquerade/subnet.js'
+import { write } from '../../lib/masquerade/write.js'
+import { emptyLedger, planned, withAddon, type Named } from './masquerade-addon.js'
 import { mappingAt } from './masquerade-mapping.js'
 import { heldBy } from './nft-wire.js'
 
@@ -95,19 +89,19 @@ describe('a rule for a mapping', () => {
     )
   })
 
-  test('from the template is the same, byte for byte', () => {
-    fc.assert(
-      fc.property(mappings, (mapping) => {
-        const written = new NftTransaction().addRule({ ...checks, expressions: mappingRule(mapping) })
-        const comments = new PackedComments()
-        comments.add(commentSlots([undefined], 'x'))
-        const template = mappingTemplate(mapping.subnet)
-        const alike = { subnet: compared(mapping.subnet) }
-        const filled = new NftTransaction().addRulesFrom(template, alike, bytesOf(mapping), comments)
-        expect(heldBy(filled)).toEqual(heldBy(written))
-      }),
-    )
-  })
+  test('as it is written is the same, byte for byte', () =>
+    withAddon((addon) =>
+      fc.assert(
+        fc.asyncProperty(mappings, async (mapping) => {
+          const comment = '6fd94d501e58f0aa-287fc69eff0574a2, net: unit-test, if: eth0, id: one'
+          const expected = new NftTransaction().addRule({ ...checks, expressions: mappingRule(mapping), comment })
+          const ledger = emptyLedger()
+          const one: Named = ['unit-test', 'eth0', 'one', [mappingText(mapping)]]
+          const plan = await planned(addon, ledger, { what: 'add' }, 'rules', [one])
+          expect(heldBy(write(plan!, ledger).transaction).at(-1)).toEqual(heldBy(expected)[0])
+        }),
+      ),
+    ))
 
   test('with anything else in it is none', () => {
     const rule = mappingRule(mappingAt('10.1.2.3/18'))

@@ -55,7 +55,9 @@ export function sentBy({ sent }: Capture): Message[] {
 
 /** The same of a transaction of ours, as it goes to the kernel. Spends it. */
 export function heldBy(transaction: NftTransaction): Message[] {
-  return wholeMessages(native.encodeTransaction(transaction.take(), 0)).slice(1, -1).map(messageOf)
+  return wholeMessages(native.encodeTransaction(transaction.take(), 0, transaction.held))
+    .slice(1, -1)
+    .map(messageOf)
 }
 
 function messageOf(bytes: Uint8Array): Message {

@@ -35,32 +35,42 @@ constexpr std::array<std::uint64_t, 80> kRounds = {
     0x431d67c49c100d4c, 0x4cc5d4becb3e42b6, 0x597f299cfc657e2a, 0x5fcb6fab3ad6faec, 0x6c44198c4a475817,
 };
 
+using Schedule = std::array<std::uint64_t, 16>;
+
+// The next word but fifteen, from those before it.
+void expand(Schedule& w, std::size_t i) {
+  const std::uint64_t x = w[(i + 1) % 16];
+  const std::uint64_t y = w[(i + 14) % 16];
+  w[i] +=
+      w[(i + 9) % 16] + (std::rotr(x, 1) ^ std::rotr(x, 8) ^ x >> 7) + (std::rotr(y, 19) ^ std::rotr(y, 61) ^ y >> 6);
+}
+
+// Eight words that move up by one each round: not in memory, but in name.
+void round(Words& v, std::size_t i, std::uint64_t word) {
+  const auto at = [&](std::size_t n) -> std::uint64_t& { return v[(n - i) % 8]; };
+  const std::uint64_t e = at(4);
+  const std::uint64_t one =
+      at(7) + (std::rotr(e, 14) ^ std::rotr(e, 18) ^ std::rotr(e, 41)) + (at(6) ^ (e & (at(5) ^ at(6)))) + word;
+  const std::uint64_t a = at(0);
+  const std::uint64_t two =
+      (std::rotr(a, 28) ^ std::rotr(a, 34) ^ std::rotr(a, 39)) + ((a & at(1)) | (at(2) & (a | at(1))));
+  at(3) += one;
+  at(7) = one + two;
+}
+
 void compress(Words& state, Bytes block) {
-  std::array<std::uint64_t, 16> w;
+  Schedule w;
+#pragma GCC unroll 16
   for (std::size_t i = 0; i < w.size(); i++) w[i] = be64toh(load<std::uint64_t>(block, i * sizeof w[i]));
-  auto [a, b, c, d, e, f, g, h] = state;
-  for (std::size_t i = 0; i < kRounds.size(); i++) {
-    auto& word = w[i % 16];
-    if (i >= 16) {
-      const std::uint64_t x = w[(i + 1) % 16];
-      const std::uint64_t y = w[(i + 14) % 16];
-      word += w[(i + 9) % 16] + (std::rotr(x, 1) ^ std::rotr(x, 8) ^ x >> 7) +
-              (std::rotr(y, 19) ^ std::rotr(y, 61) ^ y >> 6);
+  Words v = state;
+  for (std::size_t from = 0; from < kRounds.size(); from += w.size()) {
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < w.size(); i++) {
+      if (from > 0) expand(w, i);
+      round(v, i, kRounds[from + i] + w[i]);
     }
-    const std::uint64_t one =
-        h + (std::rotr(e, 14) ^ std::rotr(e, 18) ^ std::rotr(e, 41)) + (g ^ (e & (f ^ g))) + kRounds[i] + word;
-    const std::uint64_t two = (std::rotr(a, 28) ^ std::rotr(a, 34) ^ std::rotr(a, 39)) + ((a & b) | (c & (a | b)));
-    h = g;
-    g = f;
-    f = e;
-    e = d + one;
-    d = c;
-    c = b;
-    b = a;
-    a = one + two;
   }
-  const Words worked = {a, b, c, d, e, f, g, h};
-  for (std::size_t i = 0; i < state.size(); i++) state[i] += worked[i];
+  for (std::size_t i = 0; i < state.size(); i++) state[i] += v[i];
 }
 
 }  // namespace

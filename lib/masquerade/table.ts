@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import type { Nft } from '../kernel/nft.js'
-import type { Ledger } from './ledger.js'
+import { emptyLedger, type Ledger } from './ledger.js'
 import { apply, type MadeHandles, type Plan } from './plan.js'
 import { readAttachments, readLedger, readMark, type ListedAttachment } from './read.js'
 import { write } from './write.js'
@@ -59,40 +59,42 @@ export class Table {
   }
 
   async list(): Promise<ListedAttachment[]> {
-    return (await this.#reading(() => readAttachments(this.#nft))).value
+    return (await this.#reading(() => readAttachments(this.#nft), await readMark(this.#nft))).value
   }
 
   /** What the table holds now: read only if it may be something else than is remembered. */
   async #look(): Promise<Known> {
     const known = this.#known
-    if (known !== undefined) {
-      const generation = await this.#nft.generation()
-      if (generation === known.generation) return known
-      // If somebody commits after that, ours is refused: the mark, read now, is as old or younger.
-      if ((await readMark(this.#nft)) === known.mark) return (this.#known = { ...known, generation })
-      this.#known = undefined
-    }
-    const { value: ledger, ...when } = await this.#reading(() => readLedger(this.#nft))
+    // The socket does what it is asked in that order. If somebody commits after the first ours is refused: the mark is as
+    // old or younger.
+    const [generation, mark] = await Promise.all([this.#nft.generation(), readMark(this.#nft)])
+    if (known !== undefined && mark === known.mark) return (this.#known = { ...known, generation })
+    this.#known = undefined
+    if (mark === undefined) return (this.#known = { ledger: emptyLedger(), mark, generation })
+    const { value: ledger, ...when } = await this.#reading(() => readLedger(this.#nft), mark)
     return (this.#known = { ledger, ...when })
   }
 
   /**
    * Reads until nobody wrote to the table meanwhile; what is done to other tables does not matter. The mark is that of what
    * was read, and so it was at that generation of the ruleset.
+   * @param mark as it was before
    * @throws XfrmeshError ERR_XFRMESH_BUSY if somebody always did
    */
-  async #reading<T>(read: () => Promise<T>): Promise<{ value: T; mark: string | undefined; generation: number }> {
-    let before = await readMark(this.#nft)
+  async #reading<T>(
+    read: () => Promise<T>,
+    mark: string | undefined,
+  ): Promise<{ value: T; mark: string | undefined; generation: number }> {
+    let before = mark
     for (let tries = 1; ; tries++) {
       const [outcome] = await Promise.allSettled([read()])
-      const generation = await this.#nft.generation()
-      const mark = await readMark(this.#nft)
-      if (mark === before) {
+      const [generation, now] = await Promise.all([this.#nft.generation(), readMark(this.#nft)])
+      if (now === before) {
         if (outcome.status === 'rejected') throw outcome.reason
-        return { value: outcome.value, mark, generation }
+        return { value: outcome.value, mark: now, generation }
       }
       if (tries === TRIES) throw busy('readings')
-      before = mark
+      before = now
     }
   }
 
@@ -120,7 +122,6 @@ export class Table {
 
   /** Remembers what was just made, with the mark that it has, unless somebody has written since. */
   async #remember(plan: Plan, ledger: Ledger, made: MadeHandles, generation: number): Promise<void> {
-    // The socket does what it is asked in that order.
     const [mark, now] = await Promise.all([
       readMark(this.#nft),
       this.#nft.generation(),

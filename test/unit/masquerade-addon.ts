@@ -2,7 +2,7 @@ import type { Nft } from '../../lib/kernel/nft.js'
 import { ElementAttribute, ElementsAttribute, Message, RuleAttribute } from '../../lib/kernel/nft-names.js'
 import { readComment } from '../../lib/kernel/nft-userdata.js'
 import { Given } from '../../lib/masquerade/given.js'
-import type { Ledger } from '../../lib/masquerade/ledger.js'
+import { emptyLedger, type Ledger } from '../../lib/masquerade/ledger.js'
 import { plan, type Change, type Layout, type Plan } from '../../lib/masquerade/plan.js'
 import { Families } from '../../lib/masquerade/rules.js'
 import { write } from '../../lib/masquerade/write.js'
@@ -26,13 +26,6 @@ export async function withAddon<T>(work: (addon: Addon) => Promise<T>): Promise<
   } finally {
     await socket.close()
   }
-}
-
-const none = new Uint8Array()
-
-export function emptyLedger(): Ledger {
-  const mappings = native.newLedger(none, none, none, none, none, new Float64Array())
-  return { mappings, maps: new Set(), mapRules: new Map() }
 }
 
 export type Name = readonly [network: string, interfaceName: string, containerId: string]

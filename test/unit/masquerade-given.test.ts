@@ -2,11 +2,12 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { InvalidArgument } from '../../lib/base/errors.js'
 import { Given } from '../../lib/masquerade/given.js'
+import { emptyLedger } from '../../lib/masquerade/ledger.js'
 import { checkedInterface, checkedText, networkHash, ownerOf } from '../../lib/masquerade/owner.js'
 import { plan, type Plan } from '../../lib/masquerade/plan.js'
 import { bytesOf, checkedMapping, Subnets } from '../../lib/masquerade/subnet.js'
 import { native } from '../../lib/native.js'
-import { emptyLedger, heldUserdata, withAddon, type Addon } from './masquerade-addon.js'
+import { heldUserdata, withAddon, type Addon } from './masquerade-addon.js'
 
 /** What C++ takes and what JavaScript does must be the same, and so must what they say of the rest. */
 

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Family } from '../../lib/base/address.js'
 import { commentSlots } from '../../lib/kernel/nft-userdata.js'
-import type { Ledger } from '../../lib/masquerade/ledger.js'
+import { emptyLedger, type Ledger } from '../../lib/masquerade/ledger.js'
 import { networkHash, ownerOf, writeOwner } from '../../lib/masquerade/owner.js'
 import {
   apply,
@@ -15,7 +15,7 @@ import {
 import { Families, families } from '../../lib/masquerade/rules.js'
 import { bytesOf, writeAddress, writeSubnet, type Subnet } from '../../lib/masquerade/subnet.js'
 import { native } from '../../lib/native.js'
-import { emptyLedger, heldUserdata, planned, withAddon, type Addon, type Name } from './masquerade-addon.js'
+import { heldUserdata, planned, withAddon, type Addon, type Name } from './masquerade-addon.js'
 import { mappingAt } from './masquerade-mapping.js'
 
 const networks = ['one', 'two'] as const

@@ -118,13 +118,12 @@ export class Survey {
     const spi = state.u32(State.spi)
     const owners = this.#expected.claims(spi)
     if (owners.length === 0) return false
-    // An SA that several share bears the source of one, maybe of one that is gone: the kernel does not care.
-    const source = this.#peerAt(state, State.source)
+    // An SA that several share bears the source of one, maybe of one that is gone: the kernel does not care. Of several that
+    // may not share, it is that one's whose source it bears, or stale.
     const shared = owners.length > 1 && mayShare(this.#form)
-    const right = owners.filter(
-      (packed) =>
-        (shared || claimant(packed) === source) &&
-        this.#isRight(state, opHead(Op.addInbound, claimedKey(packed)), claimant(packed), shared),
+    const holders = shared || owners.length === 1 ? owners : this.#borneBy(state, owners)
+    const right = holders.filter((packed) =>
+      this.#isRight(state, opHead(Op.addInbound, claimedKey(packed)), claimant(packed), shared),
     )
     const wanted = owners.filter((packed) => this.#isWanted(packed))
     // Where it is nobody's that wants it, it goes as if it were the others'. Whoever is planned for first replaces it.
@@ -132,14 +131,20 @@ export class Survey {
       for (const packed of wanted) this.#differs(claimant(packed)).inbound |= 1 << claimedKey(packed)
       return true
     }
-    for (const packed of right.length > 0 ? right : owners) {
+    for (const packed of right.length > 0 ? right : holders) {
       peers.inbound[claimant(packed)]! |= 1 << claimedKey(packed)
       claims.add(spi, claimant(packed), claimedKey(packed))
       if (right.length === 0 || shared) continue
       const port = this.#port(claimant(packed), state, Encap.sourcePort, Encap.destinationPort)
       if (port !== 0) this.#learned.set(claimant(packed), port)
     }
-    return true
+    return holders.length > 0
+  }
+
+  /** Claims of the peer whose address is the SA's source. */
+  #borneBy(state: RecordReader, owners: readonly number[]): readonly number[] {
+    const source = this.#peerAt(state, State.source)
+    return owners.filter((packed) => claimant(packed) === source)
   }
 
   /** Whether this is an outbound SA to a peer, as it should be or not: then that is noted. */

@@ -20,8 +20,9 @@ import { plan, type Plan, type Scope } from '../../lib/overlay/plan.js'
 import { settle, without } from '../../lib/overlay/settle.js'
 import { SpiDeriver } from '../../lib/overlay/spi.js'
 import { SpiIndex } from '../../lib/overlay/spi-index.js'
-import type { Is, Should } from '../../lib/overlay/state.js'
+import type { Damage, Is, Should } from '../../lib/overlay/state.js'
 import { suites } from '../../lib/overlay/suites.js'
+import { Survey } from '../../lib/overlay/survey.js'
 import { Encap, OpWriter } from '../../lib/overlay/writer.js'
 
 /** A simple model of the kernel's SAD and SPD, fed with records, and the least that carries a plan out on it. */
@@ -265,6 +266,14 @@ export function converge(
   }
   is.networks = new Set(should.networks)
   return { plan: made, steps, failed }
+}
+
+/** Looks at the kernel: sets what is to it, and returns the damage. */
+export function survey({ is, should, kernel }: World): Damage {
+  const dump = kernel.dump(should.keyring.sideTable())
+  const looking = new Survey(dump.states, dump.policies, is, should)
+  while (!looking.step(3));
+  return looking.finish()
 }
 
 /** Names of operations, in order, with the subject where it is a peer: `add inbound SA 7 10.0.0.2`. */

@@ -2,15 +2,26 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { InvalidArgument, InvalidState } from '../../lib/base/errors.js'
 import { Operation, Policy, RecordWriter, State } from '../../lib/kernel/records.js'
-import { sharedPolicies, SharedPolicy } from '../../lib/overlay/form.js'
+import { mayShare, sharedPolicies, SharedPolicy } from '../../lib/overlay/form.js'
 import type { Keyring } from '../../lib/overlay/keyring.js'
 import { codeOf, Op } from '../../lib/overlay/ops.js'
 import { deriveSpi } from '../../lib/overlay/spi.js'
-import { Survey } from '../../lib/overlay/survey.js'
 import { PortSource } from '../../lib/overlay/peers.js'
-import type { Damage } from '../../lib/overlay/state.js'
 import { Encap, OpWriter } from '../../lib/overlay/writer.js'
-import { converge, form, key, LOCAL, policyId, portsOf, type Run, type Step, type World, wish, world } from './model.js'
+import {
+  converge,
+  form,
+  key,
+  LOCAL,
+  policyId,
+  portsOf,
+  type Run,
+  type Step,
+  survey,
+  type World,
+  wish,
+  world,
+} from './model.js'
 
 /**
  * Whatever is called in whatever order, whatever the kernel refuses, whatever others do to the SAD and SPD: nothing that
@@ -173,13 +184,6 @@ function play(w: Story, each: Call, refuse: () => boolean): void {
   }
 }
 
-function survey({ is, should, kernel }: World): Damage {
-  const dump = kernel.dump(should.keyring.sideTable())
-  const looking = new Survey(dump.states, dump.policies, is, should)
-  while (!looking.step(3));
-  return looking.finish()
-}
-
 /**
  * What somebody else does to our objects: deletes one, changes one under its identity, turns one to other ports, adds one
  * that bears our reqid.
@@ -274,20 +278,24 @@ function inboundId({ is, should }: World, slot: number, each: number): string {
   return `${LOCAL} ${deriveSpi(is.peers.text(slot), LOCAL, should.keyring.tag(each))}`
 }
 
-/** What is noted as installed is installed. */
+/** What is noted as installed is installed, and of one peer where two may not share it. */
 function expectMasks(w: World): void {
   const { is, should, kernel } = w
-  const spis = new Set<string>()
+  const spis = new Map<string, number>()
   for (const slot of is.peers.slots()) {
     for (let each = 0; each < 32; each++) {
-      if (((is.peers.inbound[slot]! >>> each) & 1) === 1) spis.add(inboundId(w, slot, each))
+      if (((is.peers.inbound[slot]! >>> each) & 1) === 1) {
+        const id = inboundId(w, slot, each)
+        if (!mayShare(should.form)) expect(spis.get(id) ?? slot, `whose ${id} is`).toBe(slot)
+        spis.set(id, slot)
+      }
       if (((is.peers.outbound[slot]! >>> each) & 1) === 1) {
         const spi = deriveSpi(LOCAL, is.peers.text(slot), should.keyring.tag(each))
         expect(kernel.states.has(`${is.peers.text(slot)} ${spi}`)).toBe(true)
       }
     }
   }
-  for (const id of spis) expect(kernel.states.has(id)).toBe(true)
+  for (const id of spis.keys()) expect(kernel.states.has(id)).toBe(true)
   expect(is.claims.size).toBe(spis.size)
 }
 

@@ -246,7 +246,7 @@ export class NodeMesh {
   async repair(options: ExecutionOptions): Promise<{ done: Followed; plan: Step[] }> {
     const plan: Step[] = []
     this.#known = false
-    const done = await this.all(options, { clean: true, tell: (steps) => plan.push(...steps) })
+    const done = await this.all(options, { clean: true, tell: (steps) => steps.forEach((step) => plan.push(step)) })
     return { done, plan }
   }
 

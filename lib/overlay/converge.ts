@@ -151,7 +151,7 @@ export class Convergence {
     this.#leftovers = undefined
     if (!this.networks.isLeft(look.firewall) || done.aborted || done.failures.length > 0) return done
     const left = await this.networks.release([])
-    done.failures.push(...left)
+    for (const failure of left) done.failures.push(failure)
     if (left.length === 0) done.removed++
     return done
   }
@@ -251,7 +251,7 @@ export class Convergence {
     const hold = how.whole === true ? refused : done.failed.has(NO_PEER)
     if (hold || done.aborted || remove.length === 0) return done
     const guarded = await this.networks.release(remove)
-    done.failures.push(...guarded)
+    for (const failure of guarded) done.failures.push(failure)
     if (guarded.length === 0) done.removed += remove.length
     return done
   }

@@ -98,7 +98,7 @@ class Executor {
     this.#options = options
     this.#writer = new OpWriter(should.form)
     this.result = nothingDone()
-    this.result.failures.push(...plan.failures)
+    for (const failure of plan.failures) this.result.failures.push(failure)
   }
 
   /** False if nothing may follow. */

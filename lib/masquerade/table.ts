@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import type { Nft } from '../kernel/nft.js'
 import { emptyLedger, type Ledger } from './ledger.js'
-import { apply, type MadeHandles, type Plan } from './plan.js'
+import { apply, type Plan } from './plan.js'
 import { readAttachments, readLedger, readMark, type ListedAttachment } from './read.js'
 import { write } from './write.js'
 
@@ -103,7 +103,11 @@ export class Table {
     const { transaction, firstMapping, maps } = write(plan, ledger)
     const echo = plan.rules + maps.size > 0
     this.#known = undefined
-    const done = await this.#nft.commit(transaction, { generation, echo }).catch((error: unknown) => {
+    const committing = this.#nft.commit(transaction, { generation, echo })
+    // Asked for at once: the socket does what it is asked in that order. The mark is that of what was made, unless somebody
+    // wrote in between, which the generation tells.
+    const marking = Promise.all([readMark(this.#nft), this.#nft.generation()]).catch(() => undefined)
+    const done = await committing.catch((error: unknown) => {
       // Then nothing was done, and what is known may hold still: another table changed, for one.
       if (isOvertaken(error)) this.#known = known
       throw error
@@ -111,23 +115,18 @@ export class Table {
     const [failure] = done.failures
     if (failure !== undefined) throw new NetlinkError(`masquerade: ${failure.subject}`, failure.errno, failure.message)
     const { handles = none } = done
-    if (echo && handles === none) return
+    const [mark, now] = (await marking) ?? []
+    if (now !== done.generation || (echo && handles === none)) return
     const made = {
       mappings: handles.subarray(firstMapping, firstMapping + plan.rules),
       maps: new Map(Array.from(maps, ([family, change]) => [family, handles[change]!])),
     }
     // It is made, whatever comes of this, and nobody need wait for it but the next change.
-    this.#remembering = this.#remember(plan, ledger, made, done.generation!).catch(() => undefined)
-  }
-
-  /** Remembers what was just made, with the mark that it has, unless somebody has written since. */
-  async #remember(plan: Plan, ledger: Ledger, made: MadeHandles, generation: number): Promise<void> {
-    const [mark, now] = await Promise.all([
-      readMark(this.#nft),
-      this.#nft.generation(),
-      apply(this.#nft, plan, ledger, made),
-    ])
-    if (now === generation) this.#known = { ledger, mark, generation }
+    const next = { ledger, mark, generation: now! }
+    this.#remembering = apply(this.#nft, plan, ledger, made).then(
+      () => void (this.#known = next),
+      () => undefined,
+    )
   }
 }
 

@@ -101,7 +101,7 @@ std::optional<std::uint8_t> prefixIn(std::string_view text, unsigned most) {
 std::optional<Mapping> mappingIn(std::string_view text) {
   const std::size_t slash = text.find('/');
   char address[INET6_ADDRSTRLEN] = {};
-  if (slash == std::string_view::npos || slash >= sizeof address) return std::nullopt;
+  if (slash >= sizeof address) return std::nullopt;  // none too
   std::memcpy(address, text.data(), slash);
   in6_addr parsed{};
   std::uint8_t family = AF_INET6;

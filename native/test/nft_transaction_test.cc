@@ -4,6 +4,7 @@
 #include <linux/netfilter/nfnetlink.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <string>
 
@@ -256,10 +257,9 @@ TEST(rules_that_are_alike_are_a_change_each) {
 }
 
 TEST(comments_that_are_held_elsewhere_are_taken_in_their_order) {
-  std::vector<CommentSlot> slots;
-  for (std::size_t i = 0; i < 5; i++) slots.push_back(slotOf(i));
-  std::vector<const CommentSlot*> held;
-  for (const auto& slot : slots) held.push_back(&slot);
+  std::array slots{slotOf(0), slotOf(1), slotOf(2), slotOf(3), slotOf(4)};
+  std::array<const CommentSlot*, slots.size()> held{};
+  std::ranges::transform(slots, held.begin(), [](const CommentSlot& slot) { return &slot; });
   // The same with the comments in the records.
   const auto recordsOf = [&](bool elsewhere) {
     std::vector<std::byte> records;

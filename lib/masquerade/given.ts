@@ -52,7 +52,7 @@ export class Given {
     try {
       for (; i < all.length; i++) take(all[i])
     } catch (error) {
-      for (const slice of [...this.#sent, this.#slice]) this.#check(slice)
+      this.check()
       throw error instanceof InvalidArgument ? error.within(`${this.#argument}[${i}]`) : error
     }
     if (this.#slice.counts.length > 0) this.#send()
@@ -81,6 +81,11 @@ export class Given {
       texts.push(address)
     }
     if (counts.push(texts.length - first - 3) === SLICE) this.#send()
+  }
+
+  /** Checks all that was read. @throws InvalidArgument */
+  check(): void {
+    for (const slice of [...this.#sent, this.#slice]) this.#check(slice)
   }
 
   /** Checks slices that the addon refused, and has it take those that are good all the same. @throws InvalidArgument */

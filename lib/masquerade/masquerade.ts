@@ -160,10 +160,16 @@ export class Masquerade implements AsyncDisposable {
       },
       async (given) => {
         const began = performance.now()
-        const { added, removed } = await this.#table.change((ledger) =>
-          plan(this.#nft, ledger, given, change, this.layout),
-        )
-        return { added, removed, elapsedMs: performance.now() - began }
+        try {
+          const { added, removed } = await this.#table.change((ledger) =>
+            plan(this.#nft, ledger, given, change, this.layout),
+          )
+          return { added, removed, elapsedMs: performance.now() - began }
+        } catch (error) {
+          // Before it was looked at what was given, something else was in the way: what is wrong with that comes first.
+          given.check()
+          throw error
+        }
       },
     )
   }

@@ -65,6 +65,10 @@ export class Table {
   /** What the table holds now: read only if it may be something else than is remembered. */
   async #look(): Promise<Known> {
     const known = this.#known
+    if (known !== undefined) {
+      const generation = await this.#nft.generation()
+      if (generation === known.generation) return known
+    }
     // The socket does what it is asked in that order. If somebody commits after the first ours is refused: the mark is as
     // old or younger.
     const [generation, mark] = await Promise.all([this.#nft.generation(), readMark(this.#nft)])

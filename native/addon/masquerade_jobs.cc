@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <stdexcept>
 
 #include "addon/values.h"
 
@@ -68,10 +69,9 @@ class TakeSliceJob final : public WorkJob {
 
  protected:
   void work() override {
-    if (slices_->all.size() <= index_) {
-      slices_->all.resize(index_ + std::size_t{1});
-      slices_->taken.resize(index_ + std::size_t{1});
-    }
+    const std::size_t least = index_ + std::size_t{1};
+    if (slices_->all.size() < least) slices_->all.resize(least);
+    if (slices_->taken.size() < least) slices_->taken.resize(least);
     slices_->taken[index_] = takeAttachments(given_, slices_->all[index_]) ? 1 : 0;
   }
 
@@ -158,7 +158,16 @@ class ApplyJob final : public WorkJob {
       : WorkJob(id), drafted_(std::move(drafted)), handles_(handles) {}
 
  protected:
-  void work() override { drafted_->draft->apply(*drafted_->ledger, handles_); }
+  void work() override {
+    std::size_t rules = 0;
+    for (const MappingGroup& group : drafted_->plan.rules) rules += group.count;
+    if (!drafted_->draft || handles_.size() != rules) throw std::logic_error("a handle for each rule");
+    drafted_->draft->apply(*drafted_->ledger, handles_);
+    // Nobody needs these again, and JavaScript may hold its share for long.
+    drafted_->draft.reset();
+    drafted_->plan = {};
+    drafted_->slices->all = {};
+  }
 
  private:
   std::shared_ptr<Drafted> drafted_;

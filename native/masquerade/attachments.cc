@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "masquerade/sha512.h"
 
@@ -120,6 +121,16 @@ std::optional<Mapping> mappingIn(std::string_view text) {
   return Mapping{.address = key, .subnet = subnetOf(key, family, *prefix)};
 }
 
+// Whether no address is there twice. Most often there are one or two.
+bool areDistinct(std::span<const Mapping> mappings) {
+  if (mappings.size() < 2) return true;
+  std::vector<Key> addresses;
+  addresses.reserve(mappings.size());
+  for (const Mapping& mapping : mappings) addresses.push_back(mapping.address);
+  std::ranges::sort(addresses);
+  return std::ranges::adjacent_find(addresses) == addresses.end();
+}
+
 // Takes an attachment's addresses off the span, so many. False if they are not that.
 bool takeAddresses(std::string_view& rest, std::uint32_t count, Attachments& all) {
   const std::size_t first = all.mappings.size();
@@ -128,10 +139,9 @@ bool takeAddresses(std::string_view& rest, std::uint32_t count, Attachments& all
     if (!text) return false;
     const auto mapping = mappingIn(*text);
     if (!mapping) return false;
-    for (std::size_t other = first; other < all.mappings.size(); other++)
-      if (all.mappings[other].address == mapping->address) return false;
     all.mappings.push_back(*mapping);
   }
+  if (!areDistinct(std::span(all.mappings).subspan(first))) return false;
   all.ends.push_back(static_cast<std::uint32_t>(all.mappings.size()));
   return true;
 }

@@ -424,7 +424,7 @@ std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t
     records = records.subspan(head.length);
   }
   runs.end();
-  if (transaction.recordOf.empty()) return std::nullopt;
+  if (transaction.recordOf.empty() || !held.empty()) return std::nullopt;
   writer.acknowledgeMessage();
 
   writer.beginMessage(NFNL_MSG_BATCH_END, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);

@@ -75,7 +75,7 @@ std::optional<std::uint32_t> elementAt(const EncodedTransaction& transaction, st
 // to tell of all costs the kernel a third of what it takes to make them. With a generation other than 0 the kernel
 // refuses the whole with ERESTART if the ruleset's is another by then.
 //
-// Elements and rules that are alike and come without comments take the next of `held`.
+// Elements and rules that are alike and come without comments take the next of `held`, all in all as many as there are.
 //
 // nullopt: the records are malformed, or there are none. Attributes are checked as far as the top level goes, so that
 // messages are always well formed; what the nested ones say is between the caller and the kernel.

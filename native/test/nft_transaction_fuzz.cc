@@ -38,11 +38,18 @@ void mendAlike(TransactionRecord& head, std::span<std::byte> bytes) {
   head.kind = rules ? TransactionKind::kRules : TransactionKind::kAlike;
   if (rules) head.type = NFT_MSG_NEWRULE;
   head.keyBytes = static_cast<std::uint16_t>(1 + head.keyBytes % NFT_DATA_VALUE_MAXLEN);
+  const bool held = (head.keyAt & 256) != 0;
   head.keyAt %= 256;
   if (!rules && bytes.size() >= sizeof(nlattr)) {
     const std::size_t most = std::min<std::size_t>(bytes.size(), 256);
     mendElements(bytes.first(most));
     bytes = bytes.subspan(std::min(align4(load<nlattr>(bytes).nla_len), bytes.size()));
+  }
+  if (held && bytes.size() >= NFT_DATA_VALUE_MAXLEN) {
+    // Keys alone, to the end.
+    head.elementCount = static_cast<std::uint32_t>(bytes.size() / NFT_DATA_VALUE_MAXLEN);
+    head.keyBytes = NFT_DATA_VALUE_MAXLEN;
+    return;
   }
   head.elementCount = static_cast<std::uint32_t>(bytes.size() / (head.keyBytes + sizeof(CommentSlot)));
   const std::size_t comments = align4(std::size_t{head.elementCount} * head.keyBytes);
@@ -89,13 +96,13 @@ std::vector<std::byte> mended(Bytes input) {
   return bytes;
 }
 
-void encode(Bytes records, std::uint32_t generation) {
+void encode(Bytes records, std::uint32_t generation, std::size_t heldCount) {
   // Comments that are held elsewhere, one of them too long.
   const CommentSlot none;
   const CommentSlot one{.type = 0, .length = sizeof(CommentSlot::text), .text = {}};
   const CommentSlot wrong{.type = 0, .length = 255, .text = {}};
   const std::array held{&none, &one, &one, &one, &wrong};
-  const auto encoded = encodeTransaction(records, 1, generation, generation == 2, held);
+  const auto encoded = encodeTransaction(records, 1, generation, generation == 2, std::span(held).first(heldCount));
   if (!encoded) return;
   const auto messages = test::readMessages(encoded->bytes);
   require(messages && messages->size() == encoded->recordOf.size() + 2);
@@ -122,7 +129,10 @@ void encode(Bytes records, std::uint32_t generation) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const Bytes input = std::as_bytes(std::span(data, size));
   const auto generation = static_cast<std::uint32_t>(size % 3);
-  encode(input, generation);
-  encode(mended(input), generation);
+  const auto bytes = mended(input);
+  for (std::size_t held = 0; held <= 5; held++) {
+    encode(input, generation, held);
+    encode(bytes, generation, held);
+  }
   return 0;
 }

@@ -390,6 +390,8 @@ describe.each<[Layout]>([['rules'], ['set']])("with the layout '%s'", (layout) =
         await expect(refused).rejects.toMatchObject({ code: 'ERR_XFRMESH_OTHER_SHAPE' })
         await expect(refused).rejects.toThrow(difference)
       }
+      // What is wrong with the call itself comes first.
+      await expect(masquerade.add([attachment(one, '10.0.0.1')])).rejects.toThrow('attachments[0].addresses[0]')
       expect(await listTable(netns)).toBe(before)
       await inNetns(netns, 'nft', 'delete', 'table', ...TABLE.split(' '))
       expect(await masquerade.add([attachment(one, '10.0.0.1/24')])).toMatchObject({ added: 1 })

@@ -258,7 +258,10 @@ interface Addon {
   /** What transact() sends: BATCH_BEGIN, the messages, BATCH_END, numbered from 1. Throws if the records are malformed. */
   encodeTransaction(records: Uint8Array, generation: number, held: NativeDraft | undefined): Uint8Array
   newSlices(): NativeSlices
-  /** Of elements their owners and addresses, 16 bytes each, subnets and comments in slots; of rules owners and handles. */
+  /**
+   * Of elements their owners and addresses, 16 bytes each, subnets as native/masquerade/subnet.h has them, and comments in
+   * slots; of rules owners and handles.
+   */
   newLedger(
     owners: Uint8Array,
     addresses: Uint8Array,

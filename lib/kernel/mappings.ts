@@ -19,18 +19,6 @@ export function newSlices(): NativeSlices {
   return native.newSlices()
 }
 
-/**
- * @param owners of elements, 16 bytes each, as their `addresses` are; `subnets` as native/masquerade/subnet.h has them,
- *   `comments` in slots
- * @param ruleOwners of rules, whose `handles` come beside
- */
-export function newLedger(
-  owners: Uint8Array,
-  addresses: Uint8Array,
-  subnets: Uint8Array,
-  comments: Uint8Array,
-  ruleOwners: Uint8Array,
-  handles: Float64Array,
-): NativeLedger {
-  return native.newLedger(owners, addresses, subnets, comments, ruleOwners, handles)
+export function newLedger(...columns: Parameters<typeof native.newLedger>): NativeLedger {
+  return native.newLedger(...columns)
 }

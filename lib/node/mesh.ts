@@ -393,7 +393,7 @@ export class NodeMesh {
     const plan = await this.#plan(scope, making)
     making.tell?.(this.#stepsOf(plan))
     const changed = new Set(plan.phases.flatMap(({ owners }) => owners))
-    if (making.wasKnown === true && making.reclaim === undefined)
+    if (making.wasKnown === true && making.reclaim === undefined && making.flush !== true)
       await Look.learn(this.#lookout(this.keyring), retiring(plan))
     const done = await carryOut(this.#xfrm, plan, this.#ownersOf(), options)
     this.#settle(scope, plan, done)

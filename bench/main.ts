@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import { Command } from 'commander'
 import { type Anatomy, anatomyText, dissect } from './anatomy/anatomy.js'
 import { contend } from './harness/contend.js'
-import type { Outcome, Scenario } from './harness/contest.js'
+import type { Contestant, Outcome, Scenario } from './harness/contest.js'
 import { inLab } from './harness/lab.js'
 import { describeMachine, type Machine } from './harness/machine.js'
 import { draw } from './harness/pictures.js'
@@ -120,14 +120,16 @@ async function measure(
 
 function only(scenario: Scenario, { contestant: names }: Options): Scenario {
   if (names === undefined) return scenario
-  const contestants = async (size: number) => {
-    const all = await scenario.contestants(size)
-    const chosen = all.filter(({ name }) => names.includes(name))
-    if (chosen.length > 0) return chosen
-    const there = all.map(({ name }) => `'${name}'`).join(', ')
+  const isNamed = ({ name }: Contestant) => names.includes(name)
+  const ours = scenario.ours.filter(isNamed)
+  const others = async (size: number) => {
+    const all = await scenario.others(size)
+    const chosen = all.filter(isNamed)
+    if (ours.length + chosen.length > 0) return chosen
+    const there = [...scenario.ours, ...all].map(({ name }) => `'${name}'`).join(', ')
     return program.error(`${scenario.name} has no such contestant; it has ${there}`)
   }
-  return { ...scenario, contestants }
+  return { ...scenario, ours, others }
 }
 
 function sizesOf({ sizes }: Scenario, { sizes: asked, quick }: Options): readonly number[] {

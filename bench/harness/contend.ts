@@ -1,13 +1,15 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 import { Namespace } from '#dist/demo/namespace.js'
 import { run } from '#dist/demo/processes.js'
+import { alone } from './alone.js'
 import type { Contestant, Outcome, Results, Sample, Scenario } from './contest.js'
 
 export const AGAIN = 'floor again'
 
-/** Objects that ours has gone through when the measuring begins, in so many rounds at most. */
-const WARM = 10_000
-const MOST_WARM_UPS = 5
+/** Rounds that ours has gone through when the measuring begins, and milliseconds after which no other is begun. */
+const WARM_UPS = 10
+const LONGEST_WARM_UP_MS = 20_000
 
 /**
  * Runs a scenario at one size: a warm-up round in which the kernel is looked at thoroughly, then `rounds` rounds of all
@@ -15,16 +17,35 @@ const MOST_WARM_UPS = 5
  * comes of the order falls on all alike.
  */
 export async function contend(scenario: Scenario, size: number, rounds: number, place: string): Promise<Outcome> {
-  const chosen = (await scenario.contestants(size)).filter(({ most }) => most === undefined || size <= most)
+  const takesPart = ({ most }: Contestant) => most === undefined || size <= most
+  const others = (await scenario.others(size)).filter(takesPart)
+  const ours = scenario.ours.filter(takesPart).map((each) => alone(scenario.name, each, size))
+  try {
+    return await contest(scenario, [...ours.map(({ contestant }) => contestant), ...others], size, rounds, place)
+  } finally {
+    await Promise.all(ours.map((each) => each.end()))
+  }
+}
+
+async function contest(
+  scenario: Scenario,
+  chosen: readonly Contestant[],
+  size: number,
+  rounds: number,
+  place: string,
+): Promise<Outcome> {
   const entries = chosen.flatMap((contestant) =>
     contestant.role === 'floor' ? [contestant, { ...contestant, name: AGAIN }] : [contestant],
   )
   const results: Results[] = entries.map(({ name, role }) => ({ name, role, samples: {} }))
   for (const contestant of scenario.warmsOnce ? chosen.slice(0, 1) : chosen) {
+    const began = performance.now()
     await round(scenario, contestant, size, true)
     // JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while.
-    const more = contestant.role === 'ours' ? Math.min(MOST_WARM_UPS, WARM / size) : 0
-    for (let i = 1; i < more; i++) await round(scenario, contestant, size, false)
+    for (let i = 1; contestant.role === 'ours' && i < WARM_UPS; i++) {
+      if (performance.now() - began > LONGEST_WARM_UP_MS) break
+      await round(scenario, contestant, size, false)
+    }
   }
   for (let i = 0; i < rounds; i++) {
     const order = [...entries.keys()]
@@ -41,23 +62,26 @@ export async function contend(scenario: Scenario, size: number, rounds: number, 
 }
 
 async function round(
-  { name, steps }: Scenario,
+  scenario: Scenario,
   contestant: Contestant,
   size: number,
   thorough: boolean,
 ): Promise<Map<string, Sample>> {
   return inNamespace(async (namespace) => {
     const samples = new Map<string, Sample>()
+    await scenario.prepare?.(namespace)
     const session = await contestant.open(namespace, size)
     try {
-      for (const step of steps) {
+      for (const step of scenario.steps) {
         if (contestant.without?.includes(step.name) === true) continue
         try {
           await step.before?.(namespace, size)
           samples.set(step.name, await session.step(step.name))
           await step.check(namespace, size, thorough)
         } catch (error) {
-          throw new Error(`${name}, ${size}: ${contestant.name}, ${step.name}: ${String(error)}`, { cause: error })
+          throw new Error(`${scenario.name}, ${size}: ${contestant.name}, ${step.name}: ${String(error)}`, {
+            cause: error,
+          })
         }
       }
     } finally {
@@ -66,6 +90,9 @@ async function round(
     return samples
   })
 }
+
+/** Milliseconds. The kernel takes a namespace apart once the command has ended: no clock is to run meanwhile. */
+const SETTLING = 100
 
 /** Gives `work` a network namespace of its own and removes it, whatever came of it. */
 export async function inNamespace<T>(work: (namespace: Namespace) => Promise<T>): Promise<T> {
@@ -76,5 +103,6 @@ export async function inNamespace<T>(work: (namespace: Namespace) => Promise<T>)
     return await work(namespace)
   } finally {
     await run('ip', ['netns', 'delete', namespace.name])
+    await setTimeout(SETTLING)
   }
 }

@@ -63,9 +63,13 @@ export interface Scenario {
   readonly warmsOnce?: true
   /** Figures of its samples that its table has columns for. */
   readonly shows?: readonly string[]
+  /** What is there before anyone opens, whoever the contestant is. */
+  prepare?(namespace: Namespace): Promise<void>
   /** In order, each on what the one before left. */
   readonly steps: readonly Step[]
-  contestants(size: number): Promise<readonly Contestant[]>
+  /** Each is at work in a process of its own, which starts no other: as the floor and the peers are. */
+  readonly ours: readonly Contestant[]
+  others(size: number): Promise<readonly Contestant[]>
 }
 
 /** What a contest came to at one size. */

@@ -18,7 +18,7 @@ export type Protocol = 'xfrm' | 'route' | 'nft'
  * bench/floor/floor.c on recorded messages: a file for each step. They were recorded for one size; so is the best chunk
  * found, by running all of them in namespaces made for it, unless `chunk` says it.
  *
- * @param link commands of `ip` that make what the messages are about, in each namespace
+ * @param link commands of `ip` that make what the messages are about, for the namespaces in which the chunk is found
  */
 export function floorOf(
   files: Readonly<Record<string, string>>,
@@ -29,7 +29,6 @@ export function floorOf(
     name: 'floor (C)',
     role: 'floor',
     open: async (namespace) => {
-      if (link.length > 0) await namespace.ip(link.map((command) => command.split(' ')))
       const best = chunk ?? (protocol === 'nft' ? undefined : await bestChunk(Object.values(files), protocol, link))
       const words = best === undefined ? [] : ['--chunk', String(best)]
       const floor = LineProgram.start(namespace, program, [protocol, ...words])

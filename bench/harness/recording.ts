@@ -4,7 +4,7 @@ import type { SideTables } from '#dist/kernel/xfrm-channel.js'
 import { Ending, native, type NativeDump, type NativeOutcome } from '#dist/native.js'
 import type { Ports } from '#dist/overlay/ports.js'
 import { inNamespace } from './contend.js'
-import type { Contestant, Step } from './contest.js'
+import type { Contestant, Scenario, Step } from './contest.js'
 import { keepFile } from './files.js'
 import { floorOf } from './floor.js'
 
@@ -69,17 +69,18 @@ const nothing: NativeDump = {
  * that, and replays what it committed. In a namespace that the same was done to before, handles are the same.
  */
 export async function nftFloor(steps: readonly Step[], contestant: Contestant, size: number): Promise<Contestant> {
-  return floorOf(await recorded(steps, contestant, size, transactionsOf), 'nft')
+  return floorOf(await recorded({ steps }, contestant, size, transactionsOf), 'nft')
 }
 
 /** Goes through the steps, and keeps a file of messages for each. */
 function recorded(
-  steps: readonly Step[],
+  { prepare, steps }: Pick<Scenario, 'prepare' | 'steps'>,
   contestant: Contestant,
   size: number,
   messagesOf: (work: () => Promise<unknown>) => Promise<Uint8Array[]>,
 ): Promise<Record<string, string>> {
   return inNamespace(async (namespace) => {
+    await prepare?.(namespace)
     const session = await contestant.open(namespace, size)
     const files: Record<string, string> = {}
     try {
@@ -96,12 +97,12 @@ function recorded(
 
 /** The floor of a contestant that commits neighbour entries of a link: as {@link nftFloor}. */
 export async function neighbourFloor(
-  steps: readonly Step[],
+  scenario: Pick<Scenario, 'prepare' | 'steps'>,
   contestant: Contestant,
   size: number,
   link: readonly string[],
 ): Promise<Contestant> {
-  return floorOf(await recorded(steps, contestant, size, neighboursOf), 'route', { link })
+  return floorOf(await recorded(scenario, contestant, size, neighboursOf), 'route', { link })
 }
 
 /** The transactions that `work` commits, each as the bytes of one send, whatever the ruleset's generation; no refused one. */

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Namespace } from '#dist/demo/namespace.js'
-import { start } from '#dist/demo/processes.js'
+import { start, type Running } from '#dist/demo/processes.js'
 import type { Sample, Session } from './contest.js'
 
 /** Does a step, and says what it took. */
@@ -17,6 +17,16 @@ export function session(steps: Record<string, Doing>, close: () => Promise<void>
       return step()
     },
     close,
+  }
+}
+
+/** Makes what depends on a size once: what a daemon's caller holds is no part of its work, nor is what a round would leave. */
+export function kept<T>(make: (size: number) => T): (size: number) => T {
+  const made = new Map<number, T>()
+  return (size) => {
+    const known = made.get(size) ?? make(size)
+    made.set(size, known)
+    return known
   }
 }
 
@@ -40,20 +50,21 @@ export function threadMs(): number {
 }
 
 /**
- * A program that reads a command a line from its standard input, carries it out in the namespace that it was started in,
- * and answers with a line of JSON: `{ "elapsedMs": … }` and other numbers, or `{ "error": "…" }`.
+ * A program that reads a command a line from its standard input, carries it out, and answers with a line of JSON:
+ * `{ "elapsedMs": … }` and other numbers, or `{ "error": "…" }`.
  */
 export class LineProgram {
-  readonly #running: ReturnType<typeof start>
+  readonly #running: Running
   readonly #answers: AsyncIterator<string>
 
-  private constructor(running: ReturnType<typeof start>) {
+  private constructor(running: Running) {
     this.#running = running
     this.#answers = createInterface(running.child.stdout!)[Symbol.asyncIterator]()
   }
 
-  static start(namespace: Namespace, command: string, args: readonly string[]): LineProgram {
-    return new LineProgram(namespace.start(command, args))
+  /** Starts it in a namespace, or without one where this process is. */
+  static start(namespace: Namespace | undefined, command: string, args: readonly string[]): LineProgram {
+    return new LineProgram(namespace === undefined ? start(command, args) : namespace.start(command, args))
   }
 
   async tell(line: string): Promise<Sample> {

@@ -1,7 +1,7 @@
 import { Masquerade, type Attachment, type Layout, type MasqueradeChange } from 'xfrmesh/masquerade'
 import type { Contestant, Scenario, Step } from '../harness/contest.js'
 import { nftFloor } from '../harness/recording.js'
-import { session, timed } from '../harness/sessions.js'
+import { kept, session, timed } from '../harness/sessions.js'
 import { attachment, expectMappings } from './mappings.js'
 import { goPlugins, nftPlugins, otherWrites } from './plugins.js'
 
@@ -18,7 +18,7 @@ const single = (size: number) => ({
   removedLate: Math.floor(size / 3),
 })
 
-const range = (size: number): Attachment[] => Array.from({ length: size }, (_, index) => attachment(index))
+const range = kept((size): Attachment[] => Array.from({ length: size }, (_, index) => attachment(index)))
 const isStale = (index: number, size: number) => index < size && index % STALE === STALE - 1
 
 /** Containers by number, after so many steps. */
@@ -47,7 +47,7 @@ export interface Work {
   single: typeof single
 }
 
-const work: Work = { loaded: range, valid: (size) => left(size, 6).map(attachment), single }
+const work: Work = { loaded: range, valid: kept((size) => left(size, 6).map(attachment)), single }
 
 const check =
   (done: number): Step['check'] =>
@@ -113,11 +113,8 @@ function scenario(layout: Layout, full: readonly number[], peers: readonly ((wor
     needsEsp: false,
     sizes: { quick: [100, 1000], full },
     steps,
-    contestants: async (size) => [
-      ours(layout),
-      await nftFloor(steps, ours(layout), size),
-      ...peers.map((peer) => peer(work)),
-    ],
+    ours: [ours(layout)],
+    others: async (size) => [await nftFloor(steps, ours(layout), size), ...peers.map((peer) => peer(work))],
   }
 }
 

@@ -51,16 +51,6 @@ const steps: readonly Step[] = [
   { name: 'remove', operations: (size) => size, check: check(() => undefined) },
 ]
 
-export const networks: Scenario = {
-  name: 'networks',
-  title: 'N encrypted networks guarded by nftables: add, one more, one less, remove',
-  unit: 'networks',
-  needsEsp: false,
-  sizes: { quick: [100, 1000], full: [100, 1000, 10_000, 100_000] },
-  steps,
-  contestants: async (size) => [ours, await nftFloor(steps, ours, size), await nft(size), await go(size)],
-}
-
 const ours: Contestant = {
   name: 'xfrmesh',
   role: 'ours',
@@ -139,4 +129,15 @@ async function go(size: number): Promise<Contestant> {
       )
     },
   }
+}
+
+export const networks: Scenario = {
+  name: 'networks',
+  title: 'N encrypted networks guarded by nftables: add, one more, one less, remove',
+  unit: 'networks',
+  needsEsp: false,
+  sizes: { quick: [100, 1000], full: [100, 1000, 10_000, 100_000] },
+  steps,
+  ours: [ours],
+  others: async (size) => [await nftFloor(steps, ours, size), await nft(size), await go(size)],
 }

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import type { Namespace } from '#dist/demo/namespace.js'
 import { NodeEncryption, parseKeys, type RemoteNode } from 'xfrmesh/node'
 import type { Contestant, Scenario } from '../harness/contest.js'
-import { LineProgram, session, timed } from '../harness/sessions.js'
+import { kept, LineProgram, session, timed } from '../harness/sessions.js'
 
 const program = join(import.meta.dirname, '../../../build/peers/node')
 
@@ -18,8 +18,8 @@ function keys(id: number): ReturnType<typeof parseKeys> {
   return parseKeys(`${id} rfc4106(gcm(aes)) ${hex} 128`)
 }
 
-function nodes(size: number): (RemoteNode & { id: number })[] {
-  return Array.from({ length: size }, (_, i) => {
+const nodes = kept((size): (RemoteNode & { id: number })[] =>
+  Array.from({ length: size }, (_, i) => {
     const id = i + 1
     const [high, low] = [id >> 8, id & 255]
     const last = `${high > 0 ? `${high.toString(16)}:` : ''}${low.toString(16)}`
@@ -30,8 +30,8 @@ function nodes(size: number): (RemoteNode & { id: number })[] {
       subnets: [`11.${high}.${low}.0/24`, `fd01:${id.toString(16)}::/64`],
       bootId: BOOT,
     }
-  })
-}
+  }),
+)
 
 /** Policies that are no node's: in each family what drops, what lets in, and what lets through. */
 const SHARED = 6
@@ -130,7 +130,8 @@ export const nodesScenario: Scenario = {
     { name: 'rotate', operations: (size) => size * 12, check: present(FIRST_KEY + 1) },
     { name: 'remove', operations: (size) => size * 6, check: (namespace) => expectCounts(namespace, 0, 0) },
   ],
-  contestants: () => Promise.resolve([ours('cilium'), { ...cilium(1), most: MOST_WHOLE }, cilium(EVERY)]),
+  ours: [ours('cilium')],
+  others: () => Promise.resolve([{ ...cilium(1), most: MOST_WHOLE }, cilium(EVERY)]),
 }
 
 /**
@@ -150,38 +151,41 @@ export const guardedNodes: Scenario = {
     { name: 'rotate', operations: (size) => size * 10, check: presentGuarded(FIRST_KEY + 1) },
     { name: 'remove', operations: (size) => size * 10, check: (namespace) => expectCounts(namespace, 0, 0, 0) },
   ],
-  contestants: () => Promise.resolve([ours(false)]),
+  ours: [ours(false)],
+  others: () => Promise.resolve([]),
 }
 
-const ours = (marks: false | 'cilium'): Contestant => ({
-  name: 'xfrmesh',
-  role: 'ours',
-  open: async ({ netns }, size) => {
-    const encryption = await NodeEncryption.open({
-      local: { addresses: LOCAL, bootId: BOOT, ...(marks === false && { subnets: PODS }) },
-      keys: keys(FIRST_KEY),
-      marks,
-      netns,
-      timeoutMs: 600_000,
-    })
-    // Node ids are for marks.
-    const all = nodes(size).map(({ id, ...node }) => (marks === false ? node : { ...node, id }))
-    const next = keys(FIRST_KEY + 1)
-    const rotate = async () => {
-      await encryption.prepare(next)
-      await encryption.commit()
-      await encryption.reclaim({ after: 0 })
-    }
-    return session(
-      {
-        upsert: () => timed(() => encryption.upsert(all)),
-        rotate: () => timed(rotate),
-        remove: () => timed(() => encryption.remove(all.map(({ name }) => name))),
-      },
-      () => encryption.close(),
-    )
-  },
-})
+function ours(marks: false | 'cilium'): Contestant {
+  return {
+    name: 'xfrmesh',
+    role: 'ours',
+    open: async ({ netns }, size) => {
+      const encryption = await NodeEncryption.open({
+        local: { addresses: LOCAL, bootId: BOOT, ...(marks === false && { subnets: PODS }) },
+        keys: keys(FIRST_KEY),
+        marks,
+        netns,
+        timeoutMs: 600_000,
+      })
+      // Node ids are for marks.
+      const all = nodes(size).map(({ id, ...node }) => (marks === false ? node : { ...node, id }))
+      const next = keys(FIRST_KEY + 1)
+      const rotate = async () => {
+        await encryption.prepare(next)
+        await encryption.commit()
+        await encryption.reclaim({ after: 0 })
+      }
+      return session(
+        {
+          upsert: () => timed(() => encryption.upsert(all)),
+          rotate: () => timed(rotate),
+          remove: () => timed(() => encryption.remove(all.map(({ name }) => name))),
+        },
+        () => encryption.close(),
+      )
+    },
+  }
+}
 
 /** @param every of so many nodes one is done with lists, and on the clock, and its time is counted so many times */
 function cilium(every: number): Contestant {

@@ -59,7 +59,8 @@ export const packets: Scenario = {
     // Each burst has looked itself.
     check: () => Promise.resolve(),
   })),
-  contestants: () => Promise.resolve([ours('set'), single, ours('rules')]),
+  ours: [ours('set'), ours('rules')],
+  others: () => Promise.resolve([single]),
 }
 
 function ours(layout: Layout): Contestant {

@@ -1,10 +1,9 @@
 import { join } from 'node:path'
-import type { Namespace } from '#dist/demo/namespace.js'
 import { type Endpoint, Endpoints } from 'xfrmesh/vxlan'
 import type { Contestant, Scenario, Session, Step } from '../harness/contest.js'
 import { keepFile } from '../harness/files.js'
 import { neighbourFloor } from '../harness/recording.js'
-import { LineProgram, session, timed } from '../harness/sessions.js'
+import { kept, LineProgram, session, timed } from '../harness/sessions.js'
 
 /** Endpoints of a VXLAN link: their neighbour and FDB entries. It takes no ESP. */
 
@@ -14,6 +13,7 @@ const link = [
   `link add index 100 ${LINK} type vxlan id 4096 dstport 4789 local 10.100.0.1 nolearning`,
   `link set ${LINK} up`,
 ]
+const prepare: Scenario['prepare'] = (namespace) => namespace.ip(link.map((command) => command.split(' ')))
 /** Endpoints at each VTEP. */
 const PER_VTEP = 10
 
@@ -58,35 +58,20 @@ const steps: readonly Step[] = [
   { name: 'remove', operations: (size) => 2 * size, check: check(() => []) },
 ]
 
-export const endpoints: Scenario = {
-  name: 'endpoints',
-  title: 'N endpoints of a VXLAN link, ten at a VTEP: add, move all to other VTEPs, remove',
-  unit: 'endpoints',
-  needsEsp: false,
-  sizes: { quick: [100, 1000], full: [1000, 10_000, 100_000] },
-  mostRounds: (size) => (size > 10_000 ? 7 : 21),
-  steps,
-  contestants: async (size) => [
-    ours,
-    await neighbourFloor(steps, ours, size, link),
-    iproute,
-    program('Go (vishvananda/netlink)', join(peers, 'build/peers/neighbours'), []),
-    { ...program('pyroute2', '/usr/bin/python3', ['-B', join(peers, 'bench/peers/neighbours.py')]), most: 10_000 },
-  ],
-}
-
 const peers = join(import.meta.dirname, '../../..')
 
-/** A session of what each step is given: the endpoints as they are, where they move, and again these, to go. */
-async function sessionOf(
-  namespace: Namespace,
+/** What each step is given: the endpoints as they are, where they move, and again these, to go. */
+const givenOf = kept((size) => {
+  const moved = endpointsOf(size, true)
+  return { add: endpointsOf(size), move: moved, remove: moved }
+})
+
+function sessionOf(
   size: number,
   doing: (name: string, list: readonly Endpoint[]) => Parameters<typeof session>[0][string],
   close?: () => Promise<void>,
-): Promise<Session> {
-  await namespace.ip(link.map((command) => command.split(' ')))
-  const moved = endpointsOf(size, true)
-  const given = { add: endpointsOf(size), move: moved, remove: moved }
+): Session {
+  const given = givenOf(size)
   return session(Object.fromEntries(Object.entries(given).map(([name, list]) => [name, doing(name, list)])), close)
 }
 
@@ -97,7 +82,7 @@ const ours: Contestant = {
     const all = new Endpoints({ link: LINK, netns: namespace.netns, timeoutMs: 600_000 })
     const doing = (name: string, list: readonly Endpoint[]) => () =>
       timed(() => (name === 'remove' ? all.remove(list) : all.add(list)))
-    const opened = await sessionOf(namespace, size, doing, () => all.close())
+    const opened = sessionOf(size, doing, () => all.close())
     // The others have their sockets open too before a clock starts.
     await all.add(endpointsOf(1))
     await all.remove(endpointsOf(1))
@@ -110,24 +95,26 @@ const iproute: Contestant = {
   name: 'bridge -batch, ip -batch',
   role: 'peer',
   open: (namespace, size) =>
-    sessionOf(namespace, size, (name, list) => {
-      const isGoing = name === 'remove'
-      const fdb = list.map(({ mac, vtep }) =>
-        isGoing
-          ? `fdb delete ${mac} dev ${LINK} dst ${vtep} self`
-          : `fdb replace ${mac} dev ${LINK} dst ${vtep} self permanent`,
-      )
-      const neighbours = list.map(({ ip, mac }) =>
-        isGoing ? `neigh delete ${ip} dev ${LINK}` : `neigh replace ${ip} lladdr ${mac} dev ${LINK} nud permanent`,
-      )
-      const bridge = ['bridge', keepFile(`${fdb.join('\n')}\n`)] as const
-      const ip = ['ip', keepFile(`${neighbours.join('\n')}\n`)] as const
-      const order = { add: [bridge, ip], move: [bridge], remove: [ip, bridge] }[name]!
-      return () =>
-        timed(async () => {
-          for (const [command, file] of order) await namespace.run(command, ['-batch', file])
-        })
-    }),
+    Promise.resolve(
+      sessionOf(size, (name, list) => {
+        const isGoing = name === 'remove'
+        const fdb = list.map(({ mac, vtep }) =>
+          isGoing
+            ? `fdb delete ${mac} dev ${LINK} dst ${vtep} self`
+            : `fdb replace ${mac} dev ${LINK} dst ${vtep} self permanent`,
+        )
+        const neighbours = list.map(({ ip, mac }) =>
+          isGoing ? `neigh delete ${ip} dev ${LINK}` : `neigh replace ${ip} lladdr ${mac} dev ${LINK} nud permanent`,
+        )
+        const bridge = ['bridge', keepFile(`${fdb.join('\n')}\n`)] as const
+        const ip = ['ip', keepFile(`${neighbours.join('\n')}\n`)] as const
+        const order = { add: [bridge, ip], move: [bridge], remove: [ip, bridge] }[name]!
+        return () =>
+          timed(async () => {
+            for (const [command, file] of order) await namespace.run(command, ['-batch', file])
+          })
+      }),
+    ),
 }
 
 /** A program of bench/peers that reads a command a line. */
@@ -141,7 +128,25 @@ function program(name: string, command: string, args: readonly string[]): Contes
         const line = JSON.stringify({ op, link: LINK, endpoints: list })
         return () => running.tell(line)
       }
-      return sessionOf(namespace, size, lines, () => running.end())
+      return Promise.resolve(sessionOf(size, lines, () => running.end()))
     },
   }
+}
+
+export const endpoints: Scenario = {
+  name: 'endpoints',
+  title: 'N endpoints of a VXLAN link, ten at a VTEP: add, move all to other VTEPs, remove',
+  unit: 'endpoints',
+  needsEsp: false,
+  sizes: { quick: [100, 1000], full: [1000, 10_000, 100_000] },
+  mostRounds: (size) => (size > 10_000 ? 7 : 21),
+  prepare,
+  steps,
+  ours: [ours],
+  others: async (size) => [
+    await neighbourFloor({ prepare, steps }, ours, size, link),
+    iproute,
+    program('Go (vishvananda/netlink)', join(peers, 'build/peers/neighbours'), []),
+    { ...program('pyroute2', '/usr/bin/python3', ['-B', join(peers, 'bench/peers/neighbours.py')]), most: 10_000 },
+  ],
 }

@@ -1,5 +1,6 @@
 import type { Namespace } from '#dist/demo/namespace.js'
 import { deriveSpi } from 'xfrmesh'
+import { kept } from '../harness/sessions.js'
 
 /** This node, and what its objects bear: as Docker's, so that all contestants make the same. */
 export const LOCAL = '10.100.0.1'
@@ -12,9 +13,7 @@ export function peerAddress(index: number): string {
   return `11.${(n >>> 16) & 255}.${(n >>> 8) & 255}.${n & 255}`
 }
 
-export function peerAddresses(size: number): string[] {
-  return Array.from({ length: size }, (_, index) => peerAddress(index))
-}
+export const peerAddresses = kept((size) => Array.from({ length: size }, (_, index) => peerAddress(index)))
 
 export interface BenchKey {
   readonly tag: number

@@ -54,10 +54,9 @@ function scenario(kind: PoliciesKind): Scenario {
         },
       },
     ],
-    contestants: async (size) => [
-      ours('xfrmesh', kind, false),
+    ours: [ours('xfrmesh', kind, false), ours('xfrmesh, boost', kind, true)],
+    others: async (size) => [
       await floor(kind, size),
-      ours('xfrmesh, boost', kind, true),
       docker,
       ...(kind === 'per-peer' ? [{ ...ipBatch(lines), without: ['again', 'compare'] }] : []),
     ],

@@ -4,7 +4,7 @@ import { type PolicyOptions, Xfrm, XfrmBatch } from 'xfrmesh/xfrm'
 import type { Contestant, Sample, Scenario, Session } from '../harness/contest.js'
 import { keepFile } from '../harness/files.js'
 import { allAtOnce, floorOf } from '../harness/floor.js'
-import { session } from '../harness/sessions.js'
+import { kept, session } from '../harness/sessions.js'
 import { expectPolicies, forwardSpi, KEYS, LOCAL, MARK, peerAddress, PORT } from './common.js'
 import { DockerNode } from './docker.js'
 import { ipBatch, ipEach, type Lines, policyDeletion, policyLine } from './ip.js'
@@ -31,7 +31,8 @@ export const policies: Scenario = {
     },
     { name: 'delete', operations: (size) => size, check: (namespace) => expectPolicies(namespace, 0) },
   ],
-  contestants: (size) => {
+  ours: [ours('xfrmesh', false), ours('xfrmesh, boost', true)],
+  others: (size) => {
     const lines: Lines = {
       add: (i) => [policyLine('add', i, FIRST)],
       update: (i) => [policyLine('update', i, SECOND)],
@@ -39,9 +40,7 @@ export const policies: Scenario = {
     }
     const files = messages(size)
     return Promise.resolve([
-      ours('xfrmesh', false),
       floorOf(files, 'xfrm'),
-      ours('xfrmesh, boost', true),
       { ...docker, mostRounds: few },
       { ...ipBatch(lines), mostRounds: few },
       ipEach(lines, 100),
@@ -84,10 +83,10 @@ function fill(step: StepName, given: readonly PolicyOptions[]): XfrmBatch {
   return batch
 }
 
-function wanted(size: number): Record<StepName, PolicyOptions[]> {
+const wanted = kept((size): Record<StepName, PolicyOptions[]> => {
   const first = policiesOf(size, FIRST)
   return { add: first, update: policiesOf(size, SECOND), delete: first }
-}
+})
 
 function ours(name: string, boost: boolean): Contestant {
   return { name, role: 'ours', open: ({ netns }, size) => openOurs(netns, size, boost) }

@@ -24,7 +24,8 @@ export const records: Scenario = {
     operations: (size) => size * Math.max(1, each),
     check: () => Promise.resolve(),
   })),
-  contestants: () => Promise.resolve([ours('shared'), ours('per-peer')]),
+  ours: [ours('shared'), ours('per-peer')],
+  others: () => Promise.resolve([]),
 }
 
 function ours(kind: PoliciesKind): Contestant {

@@ -1,0 +1,35 @@
+/**
+ * The process that one of ours is at work in: run by harness/alone.ts.
+ *
+ * usage: alone.js SCENARIO CONTESTANT SIZE
+ */
+import { createInterface } from 'node:readline'
+import { Namespace } from '#dist/demo/namespace.js'
+import type { AloneCommand } from './harness/alone.js'
+import type { Sample, Session } from './harness/contest.js'
+import { scenarios } from './scenarios.js'
+
+const [scenario, contestant, size] = [process.argv[2]!, process.argv[3]!, Number(process.argv[4])]
+const ours = scenarios.find(({ name }) => name === scenario)!.ours.find(({ name }) => name === contestant)!
+
+const nothing: Sample = { ms: 0 }
+let session: Session | undefined
+
+async function carryOut(command: AloneCommand): Promise<Sample> {
+  if (command === 'close') {
+    await session!.close()
+    return nothing
+  }
+  if ('step' in command) return session!.step(command.step)
+  session = await ours.open(new Namespace(command.open), size)
+  return nothing
+}
+
+for await (const line of createInterface(process.stdin)) {
+  try {
+    const { ms, ...figures } = await carryOut(JSON.parse(line) as AloneCommand)
+    console.log(JSON.stringify({ elapsedMs: ms, ...figures }))
+  } catch (error) {
+    console.log(JSON.stringify({ error: String(error) }))
+  }
+}

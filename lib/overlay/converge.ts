@@ -11,7 +11,7 @@ import type { Settings } from './options.js'
 import { PeerTable } from './peers.js'
 import { describe, type Step } from './describe.js'
 import { NO_PEER } from './ops.js'
-import { type Plan, Planner } from './plan.js'
+import { type Plan, Planner, type Scope } from './plan.js'
 import type { Damage, Is, Should } from './state.js'
 import type { Ports } from './ports.js'
 import { SpiIndex } from './spi-index.js'
@@ -93,8 +93,7 @@ export class Convergence {
       lacking.push('a call failed, and what the kernel has is not known')
     else if (isWanted && !this.isUnderPolicies) lacking.push('policies are missing')
     if (peers.size > peers.wanted) lacking.push(`${peers.size - peers.wanted} removed peers are not all gone`)
-    if (this.networks.releasing.size > 0)
-      lacking.push(`${this.networks.releasing.size} removed networks are still guarded`)
+    if (this.networks.releasing > 0) lacking.push(`${this.networks.releasing} removed networks are still guarded`)
     return lacking
   }
 
@@ -111,7 +110,7 @@ export class Convergence {
     const should = this.#should(this.networks.kept())
     const damage = look ? await this.#lookForPeers(should) : await this.#adopt(should, change)
     const slots = look || change === 'keys' ? undefined : change
-    const plan = await this.#plan(should, damage, slots)
+    const plan = await this.#plan(should, damage, { networks: this.networks.change(), ...(slots && { peers: slots }) })
     const done = await this.#carryOut({ plan, should, damage }, { slots, looked: look }, options)
     done.failures = concerning(change, done.failures)
     return done
@@ -159,7 +158,7 @@ export class Convergence {
   /** Wants nothing any more. */
   clear(): void {
     this.#is.peers.dropAll()
-    this.networks.wanted.clear()
+    this.networks.clear()
   }
 
   /** Whether peers may have something left by an earlier process that the last look saw under other keys than ours. */
@@ -215,9 +214,9 @@ export class Convergence {
     return survey.finish()
   }
 
-  async #plan(should: Should, damage: Damage, peers?: readonly number[]): Promise<Plan> {
+  async #plan(should: Should, damage: Damage, scope: Scope = {}): Promise<Plan> {
     this.#is.networks = this.networks.guarded
-    const planner = new Planner(this.#is, should, { damage, ...(peers && { peers }) })
+    const planner = new Planner(this.#is, should, { ...scope, damage })
     await inTurns(() => planner.step(STEPS))
     return planner.finish()
   }
@@ -232,7 +231,7 @@ export class Convergence {
     let done: Execution
     let unguarded
     try {
-      unguarded = await this.networks.guard(add, should.networks)
+      unguarded = await this.networks.guard(add)
       done = await carryOut(this.#ports.xfrm, plan, this.#is, should, damage, options)
     } catch (error) {
       this.#known = false

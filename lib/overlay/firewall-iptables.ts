@@ -1,6 +1,5 @@
-import { options } from '../base/check.js'
 import type { Iptables, XtFamily } from '../kernel/iptables.js'
-import { type FirewallChange, type FirewallState, otherPortError, vnis } from './firewall.js'
+import { checkedChange, type FirewallChange, type FirewallState, otherPortError, vnis } from './firewall.js'
 import { drops, type GuardOptions } from './guard.js'
 import { changes, differences, isThere, runsIn, type Tables } from './guard-chains.js'
 import { chainPrefix, chainsOf, dropOf, TABLES, type XtChain } from './guard-iptables.js'
@@ -36,32 +35,28 @@ export class IptablesFirewall {
   /**
    * Guards networks, or ends it, however many they are. Makes the chains if need be, and mends them where they were
    * tampered with, for the networks that they still tell.
+   * @returns the networks that are guarded then
    * @throws Unsupported for what the kernel or the system lacks; IptablesError. What was done of the change is taken back
    *   then; where that fails too, {@link read} tells
    */
-  async apply(change: FirewallChange): Promise<void> {
-    const {
-      add = [],
-      remove = [],
-      removeEmpty = false,
-    } = options<FirewallChange>(change, 'change', ['add', 'remove', 'removeEmpty'])
-    const added = vnis(add, 'change.add')
-    const removed = vnis(remove, 'change.remove')
+  async apply(change: FirewallChange): Promise<ReadonlySet<number>> {
+    const { add, keep, remove, removeEmpty } = checkedChange(change)
     const found = await this.#found()
     const state = this.#stateOf(found)
-    const networks = new Set([...state.networks, ...added])
-    for (const vni of removed) networks.delete(vni)
+    const networks = new Set([...state.networks, ...keep(), ...add])
+    for (const vni of remove) networks.delete(vni)
     const isLast = networks.size === 0 && (removeEmpty || !state.exists)
     if (!isLast && state.otherPort !== undefined && state.networks.size > 0) {
       throw otherPortError(`chain ${this.#prefix}in`, state.otherPort, this.#options.port)
     }
-    const isEnd = added.size === 0 && networks.size < state.networks.size
+    const isEnd = add.size === 0 && networks.size < state.networks.size
     try {
       await this.#write(found, isLast ? undefined : networks, isLast || isEnd)
     } catch (error) {
       await this.#takeBack(state)
       throw error
     }
+    return networks
   }
 
   /**

@@ -36,7 +36,9 @@ type Vnis = readonly number[] | ReadonlySet<number>
 export interface FirewallChange {
   /** VNIs, 0 to 2^24 - 1. One that is guarded already is no failure. */
   add?: Vnis
-  /** One that is not guarded is no failure. One that is in `add` too is not guarded afterwards. */
+  /** Those that should be guarded already: what another tool took away of them is added again. Asked only if one may have. */
+  keep?: () => Iterable<number>
+  /** One that is not guarded is no failure. One that is in `add` or `keep` too is not guarded afterwards. */
   remove?: Vnis
   /** When no network is left, take the table away too. Default: false. */
   removeEmpty?: boolean
@@ -61,8 +63,9 @@ export interface FirewallState {
  * The {@link Guard} of the encrypted networks, in one nftables table of its own, whose name carries the mark. It needs no
  * key, no SA and no ESP in the kernel.
  *
- * It holds nothing but its options: what is guarded stands in the kernel alone. Each change is one transaction: there is
- * no moment at which a network that is guarded before and after is not.
+ * What is guarded stands in the kernel. What is remembered of it holds for one generation of the ruleset, at which the
+ * table was intact: if it is of another, it is read again. Each change is one transaction: there is no moment at which a
+ * network that is guarded before and after is not.
  */
 export class Firewall {
   readonly table: TableName
@@ -70,6 +73,7 @@ export class Firewall {
   readonly #guard: Guard
   readonly #port: number
   readonly #mark: number
+  #known: { readonly generation: number; readonly networks: Set<number> } | undefined
 
   constructor(firewallOptions: FirewallOptions) {
     const known = ['nft', 'mark', 'port', 'exclusive', 'linksElsewhere'] as const
@@ -87,17 +91,28 @@ export class Firewall {
   /**
    * Guards networks, or ends it, however many they are. Makes the table if need be, and mends it where it was tampered
    * with, for the networks that its set still holds.
+   * @returns the networks that are guarded then; the next change is made to this set too
    * @throws Unsupported for what the kernel lacks; NetlinkError. Nothing was changed then
    */
-  async apply(change: FirewallChange): Promise<void> {
-    const {
-      add = [],
-      remove = [],
-      removeEmpty = false,
-    } = options<FirewallChange>(change, 'change', ['add', 'remove', 'removeEmpty'])
-    const added = vnis(add, 'change.add')
-    const removed = vnis(remove, 'change.remove')
-    this.#check(await this.#nft.change(async () => this.#changeOf(await this.#found(), added, removed, removeEmpty)))
+  async apply(change: FirewallChange): Promise<ReadonlySet<number>> {
+    const checked = checkedChange(change)
+    for (let known = this.#known; ; known = undefined) {
+      this.#known = undefined
+      let planned: Planned | undefined
+      const result = await this.#nft.change(async (generation) => {
+        const now = known?.generation === generation ? { exists: true, intact: true, ...known } : await this.#look()
+        planned = this.#planned(now, checked, now.networks === known?.networks)
+        return planned.transaction
+      })
+      // Who is refused by what is remembered looks before he believes it: nf_tables may have been unloaded and loaded.
+      if (result.failures.length > 0 && known !== undefined) continue
+      this.#check(result)
+      const { networks, fresh, gone, isLeft } = planned!
+      for (const vni of fresh) networks.add(vni)
+      for (const vni of gone) networks.delete(vni)
+      if (isLeft && result.generation !== undefined) this.#known = { generation: result.generation, networks }
+      return networks
+    }
   }
 
   /**
@@ -106,18 +121,28 @@ export class Firewall {
    */
   async restore(networks: Iterable<number>): Promise<void> {
     const wanted = vnis([...networks], 'networks')
+    this.#known = undefined
     const { value } = await this.#nft.snapshot(() => this.#found())
     this.#check(await this.#nft.commit(replacing(this.table, this.#guard, wanted, value?.rules ?? [])))
   }
 
   /** Takes the table away. No failure if there is none. */
   async remove(): Promise<void> {
+    this.#known = undefined
     this.#check(await this.#nft.commit(this.#removal()))
   }
 
   /** What the kernel has, compared with what it should have. */
   async read(): Promise<FirewallState> {
-    return this.#stateOf((await this.#nft.snapshot(() => this.#found())).value)
+    const { value, generation } = await this.#nft.snapshot(() => this.#found())
+    const state = this.#stateOf(value)
+    this.#known = state.intact ? { generation, networks: state.networks } : undefined
+    return state
+  }
+
+  async #look(): Promise<Now> {
+    const found = await this.#found()
+    return { ...this.#stateOf(found), rules: found?.rules ?? [] }
   }
 
   #stateOf(found: FoundTable | undefined): FirewallState {
@@ -163,31 +188,31 @@ export class Firewall {
     return { table, chains, rules, sets, keys }
   }
 
-  /** What makes the table guard other networks too, and fewer; undefined if it does that already. */
-  #changeOf(
-    found: FoundTable | undefined,
-    add: ReadonlySet<number>,
-    remove: ReadonlySet<number>,
-    removeEmpty: boolean,
-  ): NftTransaction | undefined {
-    const state = this.#stateOf(found)
-    const { exists, networks } = state
+  /** What makes the table guard other networks too, and fewer. */
+  #planned(now: Now, { add, keep, remove, removeEmpty }: Checked, isRemembered: boolean): Planned {
+    const { exists, intact, networks } = now
     const fresh: number[] = []
     const gone: number[] = []
-    for (const vni of add) if (!networks.has(vni) && !remove.has(vni)) fresh.push(vni)
+    const isMissing = (vni: number) => !networks.has(vni) && !remove.has(vni)
+    for (const vni of add) if (isMissing(vni)) fresh.push(vni)
+    // What is remembered has them all.
+    if (!isRemembered) for (const vni of keep()) if (isMissing(vni) && !add.has(vni)) fresh.push(vni)
     for (const vni of remove) if (networks.has(vni)) gone.push(vni)
-    const isEmpty = networks.size + fresh.length === gone.length
-    if (isEmpty && (removeEmpty || !exists)) return exists ? this.#removal() : undefined
-    if (state.intact) {
-      return new NftTransaction()
+    const isLeft = networks.size + fresh.length > gone.length || (exists && !removeEmpty)
+    const planned = { networks, fresh, gone, isLeft }
+    if (!isLeft) return { ...planned, transaction: exists ? this.#removal() : undefined }
+    if (intact) {
+      const transaction = new NftTransaction()
         .addElements(elementsOf(this.table, fresh))
         .deleteElements(elementsOf(this.table, gone))
+      return { ...planned, transaction }
     }
-    if (state.otherPort !== undefined && networks.size > 0) {
-      throw otherPortError(`table ${this.table.table}`, state.otherPort, this.#port)
+    if (now.otherPort !== undefined && networks.size > 0) {
+      throw otherPortError(`table ${this.table.table}`, now.otherPort, this.#port)
     }
-    for (const vni of gone) networks.delete(vni)
-    return replacing(this.table, this.#guard, [...networks, ...fresh], found?.rules ?? [])
+    const left = new Set([...networks, ...fresh])
+    for (const vni of gone) left.delete(vni)
+    return { ...planned, transaction: replacing(this.table, this.#guard, left, now.rules) }
   }
 
   #removal(): NftTransaction {
@@ -201,6 +226,35 @@ export class Firewall {
     const error = new NetlinkError(`firewall: ${first.subject}`, first.errno, first.message)
     throw first.errno === ENOENT ? missingPart(error) : error
   }
+}
+
+/** What a change starts from. */
+type Now = Pick<FirewallState, 'exists' | 'intact' | 'networks'> &
+  Partial<Pick<FirewallState, 'otherPort'> & Pick<Found, 'rules'>>
+
+/** A change as a transaction, which is left out if there is nothing to do. */
+interface Planned {
+  readonly transaction: NftTransaction | undefined
+  /** Those guarded before. */
+  readonly networks: Set<number>
+  readonly fresh: readonly number[]
+  readonly gone: readonly number[]
+  /** Whether there is a table afterwards. */
+  readonly isLeft: boolean
+}
+
+type Checked = Required<FirewallChange> & Record<'add' | 'remove', ReadonlySet<number>>
+
+/** @throws InvalidArgument */
+export function checkedChange(change: FirewallChange): Checked {
+  const known = ['add', 'keep', 'remove', 'removeEmpty'] as const
+  const {
+    add = [],
+    keep = () => [],
+    remove = [],
+    removeEmpty = false,
+  } = options<FirewallChange>(change, 'change', known)
+  return { add: vnis(add, 'change.add'), keep, remove: vnis(remove, 'change.remove'), removeEmpty }
 }
 
 /** All that was found of our table. */

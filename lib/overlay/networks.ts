@@ -9,13 +9,22 @@ import type { FirewallPort } from './ports.js'
 /** In a failure, for a peer's slot: it is about a network. */
 export const NETWORK = -2
 
-/** The networks of an Overlay: those wanted, those guarded as far as is known, and the firewall that guards them. */
+/** What of networks is to be done. */
+export interface NetworkChange {
+  readonly add: readonly number[]
+  readonly remove: readonly number[]
+}
+
+/**
+ * The networks of an Overlay: those wanted, those guarded as far as is known, and the firewall that guards them. A change
+ * of one takes as long as there are changes, however many networks there are.
+ */
 export class Networks {
-  readonly wanted = new Set<number>()
-  /** VNIs in the kernel's set; where somebody else guards, those that were asked for. */
-  guarded: ReadonlySet<number> = new Set()
-  /** VNIs that were wanted, and are still guarded: ending that failed. */
-  readonly releasing = new Set<number>()
+  readonly #wanted = new Set<number>()
+  #guarded: ReadonlySet<number> = new Set()
+  readonly #releasing = new Set<number>()
+  /** Those wanted that are not guarded, as far as is known. */
+  readonly #missing = new Set<number>()
   readonly #firewall: FirewallPort | undefined
   /** Whether the firewall's table was found tampered with, and is not mended since. */
   #broken = false
@@ -24,38 +33,89 @@ export class Networks {
     this.#firewall = firewall
   }
 
+  get wanted(): ReadonlySet<number> {
+    return this.#wanted
+  }
+
+  /** VNIs in the kernel's set; where somebody else guards, those that were asked for. */
+  get guarded(): ReadonlySet<number> {
+    return this.#guarded
+  }
+
+  /** How many that were wanted are still guarded: ending that failed, or is under way. */
+  get releasing(): number {
+    return this.#releasing.size
+  }
+
+  /** False if it was wanted before. */
+  want(vni: number): boolean {
+    this.#releasing.delete(vni)
+    if (this.#wanted.has(vni)) return false
+    this.#wanted.add(vni)
+    if (!this.#guarded.has(vni)) this.#missing.add(vni)
+    return true
+  }
+
+  /** Wants it no more, and leaves it as it is. False if it was not wanted. */
+  forget(vni: number): boolean {
+    this.#missing.delete(vni)
+    return this.#wanted.delete(vni)
+  }
+
+  /** Wants it no more, so that it is to be released. False if it was neither wanted nor being released. */
+  giveUp(vni: number): boolean {
+    if (!this.forget(vni) && !this.#releasing.has(vni)) return false
+    this.#releasing.add(vni)
+    return true
+  }
+
+  /** Whether what was given up is guarded no more, as far as is known. */
+  isReleased(vni: number): boolean {
+    if (this.#guarded.has(vni)) return false
+    this.#releasing.delete(vni)
+    return true
+  }
+
+  /** Wants none any more. */
+  clear(): void {
+    this.#wanted.clear()
+    this.#missing.clear()
+  }
+
   /** What the kernel has; undefined where somebody else guards. Afterwards `guarded` is what it has. */
   async read(): Promise<FirewallState | undefined> {
     const state = await this.#firewall?.read()
-    if (state !== undefined) this.guarded = state.networks
+    if (state !== undefined) this.#found(state.networks)
     this.#broken = isBroken(state)
     return state
   }
 
   /** Whether a network is wanted, and known to be guarded. */
   isGuarded(vni: number): boolean {
-    return !this.#broken && this.wanted.has(vni) && this.guarded.has(vni)
+    return !this.#broken && this.#wanted.has(vni) && this.#guarded.has(vni)
   }
 
   /** The networks to guard: those wanted, and what else is guarded but not given up, such as what an earlier process left. */
-  kept(): Set<number> {
-    const networks = new Set(this.wanted)
-    for (const vni of this.guarded) if (!this.releasing.has(vni)) networks.add(vni)
-    return networks
+  kept(): ReadonlySet<number> {
+    let others = this.#guarded.size - (this.#wanted.size - this.#missing.size)
+    for (const vni of this.#releasing) if (this.#guarded.has(vni)) others--
+    return others === 0 ? this.#wanted : union(this.#wanted, this.#spared())
   }
 
-  /**
-   * Guards `add`, and, since another tool may have emptied our set, all the others again. What the kernel refuses is
-   * returned, what it lacks is thrown.
-   */
-  async guard(add: readonly number[], all: ReadonlySet<number>): Promise<PlanFailure[]> {
+  /** What makes those guarded that are to be {@link kept}, and no others. */
+  change(): NetworkChange {
+    return { add: [...this.#missing], remove: [...this.#releasing].filter((vni) => this.#guarded.has(vni)) }
+  }
+
+  /** Guards these, of those wanted. What the kernel refuses is returned, what it lacks is thrown. */
+  async guard(add: readonly number[]): Promise<PlanFailure[]> {
     if (add.length === 0) return []
     try {
-      await this.#firewall?.apply({ add: all })
+      this.#found((await this.#firewall?.apply({ add, keep: () => this.kept() })) ?? union(this.#guarded, add))
     } catch (error) {
       return add.map((vni) => failure(`vni ${vni}`, 'guard network', error))
     }
-    this.guarded = this.guarded.size === 0 ? all : union(this.guarded, all)
+    for (const vni of add) this.#missing.delete(vni)
     this.#broken = false
     return []
   }
@@ -63,29 +123,25 @@ export class Networks {
   /** Guards these no more. The table goes with the last one. */
   async release(remove: readonly number[]): Promise<PlanFailure[]> {
     try {
-      await this.#firewall?.apply({ remove, removeEmpty: true })
+      const change = { remove, removeEmpty: true }
+      this.#found((await this.#firewall?.apply(change)) ?? without(this.#guarded, remove))
     } catch (error) {
       if (remove.length === 0) return [failure('firewall', 'remove table', error)]
       return remove.map((vni) => failure(`vni ${vni}`, 'end guarding network', error))
     }
-    const left = new Set(this.guarded)
-    for (const vni of remove) {
-      left.delete(vni)
-      this.releasing.delete(vni)
-    }
-    this.guarded = left
+    for (const vni of remove) this.#releasing.delete(vni)
     return []
   }
 
   /** Rebuilds a table that was tampered with, whole and at once, for what is wanted and what it still guards. */
   async mend(state: FirewallState): Promise<PlanFailure[]> {
-    const all = new Set([...state.networks, ...this.wanted])
+    const all = union(state.networks, this.#wanted)
     try {
       await this.#firewall?.restore(all)
     } catch (error) {
       return [failure('firewall', 'update firewall', error)]
     }
-    this.guarded = all
+    this.#found(all)
     this.#broken = false
     return []
   }
@@ -102,23 +158,39 @@ export class Networks {
 
   /** Whether a table is there for no network. */
   isLeft(state: FirewallState | undefined): boolean {
-    return state !== undefined && state.exists && this.wanted.size === 0 && state.networks.size === 0
+    return state !== undefined && state.exists && this.#wanted.size === 0 && state.networks.size === 0
   }
 
   /** What keeps the kernel's table from guarding what is wanted, a sentence each. */
   differences(state: FirewallState): string[] {
-    if (this.wanted.size === 0) return state.exists ? state.differences : []
-    const missing = [...this.wanted].filter((vni) => !state.networks.has(vni))
+    if (this.#wanted.size === 0) return state.exists ? state.differences : []
+    const missing = [...this.#wanted].filter((vni) => !state.networks.has(vni))
     if (missing.length === 0) return state.differences
     const some = `${missing.slice(0, 3).join(', ')}${missing.length > 3 ? ', …' : ''}`
     return [...state.differences, `${missing.length} networks are not in its set (${some})`]
   }
+
+  /** The firewall makes its changes to the set that it gave. */
+  #found(guarded: ReadonlySet<number>): void {
+    if (guarded === this.#guarded) return
+    this.#guarded = guarded
+    this.#missing.clear()
+    for (const vni of this.#wanted) if (!guarded.has(vni)) this.#missing.add(vni)
+  }
+
+  #spared(): number[] {
+    return [...this.#guarded].filter((vni) => !this.#releasing.has(vni))
+  }
 }
 
-function union(one: ReadonlySet<number>, other: ReadonlySet<number>): Set<number> {
-  const both = new Set(one)
-  for (const vni of other) both.add(vni)
-  return both
+function union(one: Iterable<number>, other: Iterable<number>): Set<number> {
+  return new Set([...one, ...other])
+}
+
+function without(one: Iterable<number>, other: Iterable<number>): Set<number> {
+  const left = new Set(one)
+  for (const vni of other) left.delete(vni)
+  return left
 }
 
 /** Whether a table is there that was tampered with. One that is not there is made with its networks. */

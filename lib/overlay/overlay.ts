@@ -166,26 +166,22 @@ export class Overlay implements AsyncDisposable {
     return this.#call('addNetworks', options, take, async (call, given) => {
       const list = vnis(given)
       const mesh = this.#mesh
-      const { wanted, releasing } = mesh.networks
-      const { guarded } = mesh.networks
+      const { networks } = mesh
       const fresh = new Set<number>()
       const unwanted: number[] = []
       for (const vni of list) {
-        if (!wanted.has(vni)) {
-          unwanted.push(vni)
-          wanted.add(vni)
-        } else if (mesh.isUnderPolicies && guarded.has(vni)) continue
+        if (networks.want(vni)) unwanted.push(vni)
+        else if (mesh.isUnderPolicies && networks.guarded.has(vni)) continue
         fresh.add(vni)
-        releasing.delete(vni)
       }
       try {
         const done = fresh.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
         let applied = 0
-        for (const vni of fresh) if (mesh.networks.guarded.has(vni)) applied++
+        for (const vni of fresh) if (networks.guarded.has(vni)) applied++
         return reportOf(call, done, list.length, fresh.size, done.failed.size > 0 ? 0 : applied)
       } catch (error) {
         const refused = error instanceof Unsupported || error instanceof InvalidState
-        if (refused) for (const vni of unwanted) wanted.delete(vni)
+        if (refused) for (const vni of unwanted) networks.forget(vni)
         throw error
       }
     })
@@ -204,13 +200,11 @@ export class Overlay implements AsyncDisposable {
     return this.#call('removeNetworks', options, take, async (call, given) => {
       const list = vnis(given)
       this.#endpoints.checkUnused(list)
-      const mesh = this.#mesh
-      const { wanted, releasing } = mesh.networks
-      const gone = new Set(list.filter((vni) => wanted.delete(vni) || releasing.has(vni)))
-      for (const vni of gone) releasing.add(vni)
-      const done = gone.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
-      for (const vni of gone) if (!mesh.networks.guarded.has(vni)) releasing.delete(vni)
-      return reportOf(call, done, list.length, gone.size, [...gone].filter((vni) => !releasing.has(vni)).length)
+      const { networks } = this.#mesh
+      const gone = [...new Set(list)].filter((vni) => networks.giveUp(vni))
+      const done = gone.length === 0 ? nothingDone() : await this.#mesh.follow([], executionOptions(call))
+      const released = gone.filter((vni) => networks.isReleased(vni))
+      return reportOf(call, done, list.length, gone.length, released.length)
     })
   }
 

@@ -38,6 +38,8 @@ export interface PlanFailure extends Failure {
 export interface Scope {
   /** Slots of the peers to plan for, each once; all if left out. The rest of the plan is always made. */
   readonly peers?: ArrayLike<number>
+  /** How networks differ, where that is known already. */
+  readonly networks?: Plan['networks']
   readonly damage?: Damage
 }
 
@@ -110,7 +112,7 @@ export class Planner {
     for (let i = 0; i < (stale?.policies.at.length ?? 0); i++) {
       phases[early ? 'select' : 'retire policies'].push(Op.deleteStalePolicy, stale!.policies.at[i]!, 0)
     }
-    const networks = {
+    const networks = this.#scope.networks ?? {
       add: missing(this.#should.networks, this.#is.networks),
       remove: missing(this.#is.networks, this.#should.networks),
     }

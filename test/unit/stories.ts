@@ -49,10 +49,10 @@ export class ModelPorts implements Ports {
   }
 
   readonly firewall: FirewallPort = {
-    apply: ({ add = [], remove = [] }) => {
-      for (const vni of add) this.guarded.add(vni)
+    apply: ({ add = [], keep = () => [], remove = [] }) => {
+      for (const vni of [...keep(), ...add]) this.guarded.add(vni)
       for (const vni of remove) this.guarded.delete(vni)
-      return Promise.resolve()
+      return Promise.resolve(new Set(this.guarded))
     },
     read: () => Promise.resolve(this.#firewall()),
     restore: (networks) => {

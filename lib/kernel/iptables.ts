@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs'
 import { Unsupported } from '../base/errors.js'
+import { NETLINK_ROUTE } from '../native.js'
+import { Channel } from './channel.js'
 import { failed } from './iptables-errors.js'
 import { parseSaved, type SavedTable } from './iptables-save.js'
 import { findProgram, ProgramPlace } from './program.js'
@@ -70,9 +72,25 @@ export class Iptables implements AsyncDisposable {
     return null
   }
 
-  /** Whether the legacy kernel half is loaded: else no namespace has any table of it, and it costs nothing to say so. */
-  static get isLegacyLoaded(): boolean {
-    return FAMILIES.some((family) => existsSync(namesFile(family)))
+  /**
+   * Whether the legacy kernel half has any of these tables in a namespace: it makes them when they are first looked at. It
+   * takes no program, and where that half is not loaded, nothing.
+   * @throws what {@link Channel.open} does
+   */
+  static async hasLegacyTables(
+    tables: readonly string[],
+    { netns, timeoutMs }: Pick<IptablesOptions, 'netns' | 'timeoutMs'>,
+  ): Promise<boolean> {
+    const files = FAMILIES.map((family) => `net/${family === 4 ? 'ip' : 'ip6'}_tables_names`)
+    const loaded = files.filter((file) => existsSync(`/proc/${file}`))
+    if (loaded.length === 0) return false
+    const channel = await Channel.open(NETLINK_ROUTE, { netns, timeoutMs })
+    try {
+      const names = await Promise.all(loaded.map((file) => channel.readFile(`/proc/thread-self/${file}`)))
+      return names.some((text) => text?.split('\n').some((name) => tables.includes(name)))
+    } finally {
+      await channel.close()
+    }
   }
 
   /**
@@ -92,14 +110,6 @@ export class Iptables implements AsyncDisposable {
     const text = tables.map(({ table, lines }) => `*${table}\n${lines.join('\n')}\nCOMMIT\n`).join('')
     const names = tables.map(({ table }) => table)
     await this.#run(family, 'restore', ['--noflush', '-w', this.#seconds], names, text)
-  }
-
-  /** Whether the legacy kernel half has any of these tables in this namespace: it makes them when they are first looked at. */
-  async hasLegacyTables(tables: readonly string[]): Promise<boolean> {
-    const files = FAMILIES.map(namesFile).filter((file) => existsSync(file))
-    if (files.length === 0) return false
-    const { stdout } = await this.#place.run('listing the tables of iptables', ['cat', ...files])
-    return stdout.split('\n').some((name) => tables.includes(name))
   }
 
   close(): Promise<void> {
@@ -122,10 +132,6 @@ export class Iptables implements AsyncDisposable {
     if (status !== 0) throw failed(name, tables, status, stderr)
     return stdout
   }
-}
-
-function namesFile(family: XtFamily): string {
-  return `/proc/net/${family === 4 ? 'ip' : 'ip6'}_tables_names`
 }
 
 function families(): readonly XtFamily[] {

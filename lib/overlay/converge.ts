@@ -16,6 +16,7 @@ import type { Damage, Is, Should } from './state.js'
 import type { Ports } from './ports.js'
 import { SpiIndex } from './spi-index.js'
 import { Survey } from './survey.js'
+import { VniSet, type Vnis } from './vni-set.js'
 import { algorithms } from './writer.js'
 
 /** Peers planned for, or objects looked at, between two looks at the clock. */
@@ -45,7 +46,7 @@ export class Convergence {
   keyring: Keyring
   readonly #settings: Settings
   readonly #ports: Ports
-  readonly #is: Omit<Is, 'networks'> & { networks: ReadonlySet<number> }
+  readonly #is: Omit<Is, 'networks'> & { networks: Vnis }
   #known = false
   /** What the last look found that was nobody's. */
   #leftovers: Leftovers | undefined
@@ -62,7 +63,7 @@ export class Convergence {
       peers: new PeerTable(form.local.family),
       claims: new SpiIndex(),
       sharedPolicies: 0,
-      networks: new Set(),
+      networks: new VniSet(),
     }
   }
 
@@ -167,7 +168,7 @@ export class Convergence {
     return mayHave && this.#surveyed !== this.keyring
   }
 
-  #should(networks: ReadonlySet<number>): Should {
+  #should(networks: Vnis): Should {
     return { form: this.#settings.form, keyring: this.keyring, networks }
   }
 

@@ -4,6 +4,7 @@ import { drops, type GuardOptions } from './guard.js'
 import { changes, differences, isThere, runsIn, type Tables } from './guard-chains.js'
 import { chainPrefix, chainsOf, dropOf, TABLES, type XtChain } from './guard-iptables.js'
 import type { Run } from './vni-program.js'
+import { VniSet, type Vnis } from './vni-set.js'
 
 /** What was found, by family. */
 type Found = ReadonlyMap<XtFamily, Tables>
@@ -39,17 +40,17 @@ export class IptablesFirewall {
    * @throws Unsupported for what the kernel or the system lacks; IptablesError. What was done of the change is taken back
    *   then; where that fails too, {@link read} tells
    */
-  async apply(change: FirewallChange): Promise<ReadonlySet<number>> {
+  async apply(change: FirewallChange): Promise<VniSet> {
     const { add, keep, remove, removeEmpty } = checkedChange(change)
     const found = await this.#found()
     const state = this.#stateOf(found)
-    const networks = new Set([...state.networks, ...keep(), ...add])
+    const networks = new VniSet([...state.networks, ...keep(), ...add])
     for (const vni of remove) networks.delete(vni)
     const isLast = networks.size === 0 && (removeEmpty || !state.exists)
     if (!isLast && state.otherPort !== undefined && state.networks.size > 0) {
       throw otherPortError(`chain ${this.#prefix}in`, state.otherPort, this.#options.port)
     }
-    const isEnd = add.size === 0 && networks.size < state.networks.size
+    const isEnd = add.length === 0 && networks.size < state.networks.size
     try {
       await this.#write(found, isLast ? undefined : networks, isLast || isEnd)
     } catch (error) {
@@ -64,7 +65,7 @@ export class IptablesFirewall {
    * @throws Unsupported; IptablesError. One family may be done then, and the other not
    */
   async restore(networks: Iterable<number>): Promise<void> {
-    await this.#write(await this.#found(), vnis([...networks], 'networks'))
+    await this.#write(await this.#found(), new VniSet(vnis([...networks], 'networks')))
   }
 
   /** Takes the chains away. No failure if there are none. @throws as {@link restore} */
@@ -98,10 +99,10 @@ export class IptablesFirewall {
     const counts = drops([])
     if (![...found.values()].some((tables) => isThere(tables, this.#prefix))) {
       const said = [`there are no chains ${this.#prefix}*`]
-      const networks = new Set<number>()
+      const networks = new VniSet()
       return { exists: false, intact: false, differences: said, networks, otherPort: undefined, drops: counts }
     }
-    const networks = new Set<number>()
+    const networks = new VniSet()
     for (const [family, tables] of found) {
       for (const [first, last] of runsIn(family, tables, this.#prefix)) {
         for (let vni = first; vni <= last; vni++) networks.add(vni)
@@ -118,14 +119,14 @@ export class IptablesFirewall {
     return { exists: true, intact: said.length === 0, differences: said, networks, otherPort, drops: counts }
   }
 
-  #differences(found: Found, networks: ReadonlySet<number>, guard: GuardOptions): string[] {
+  #differences(found: Found, networks: Vnis, guard: GuardOptions): string[] {
     const runs = runsOfNetworks(networks)
     return [...found].flatMap(([family, tables]) =>
       differences(chainsOf(family, guard, runs), tables, this.#prefix).map((said) => `IPv${family}, ${said}`),
     )
   }
 
-  #otherPort(found: Found, networks: ReadonlySet<number>): number | undefined {
+  #otherPort(found: Found, networks: Vnis): number | undefined {
     const rules = found.get(4)?.mangle.get(`${this.#prefix}in`) ?? []
     const port = Number(/ --dport (\d+) /.exec(rules[0]?.rule ?? '')?.[1] ?? this.#options.port)
     if (port === this.#options.port) return undefined
@@ -142,7 +143,7 @@ export class IptablesFirewall {
    * @param networks undefined: no chain is to be left
    * @param isEnd whether this only ends guarding
    */
-  async #write(found: Found, networks: ReadonlySet<number> | undefined, isEnd = networks === undefined): Promise<void> {
+  async #write(found: Found, networks: Vnis | undefined, isEnd = networks === undefined): Promise<void> {
     const runs = runsOfNetworks(networks ?? [])
     for (const [family, tables] of found) {
       const chains: XtChain[] = networks === undefined ? [] : chainsOf(family, this.#options, runs)

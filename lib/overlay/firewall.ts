@@ -13,6 +13,7 @@ import {
   replacing,
   vniSet,
 } from './guard-table.js'
+import { VniSet } from './vni-set.js'
 
 /** A VNI is 24 bits; RFC 7348 excludes none. */
 export const LAST_VNI = 0xffffff
@@ -31,15 +32,13 @@ export interface FirewallOptions {
   linksElsewhere?: boolean
 }
 
-type Vnis = readonly number[] | ReadonlySet<number>
-
 export interface FirewallChange {
   /** VNIs, 0 to 2^24 - 1. One that is guarded already is no failure. */
-  add?: Vnis
+  add?: readonly number[]
   /** Those that should be guarded already: what another tool took away of them is added again. Asked only if one may have. */
   keep?: () => Iterable<number>
   /** One that is not guarded is no failure. One that is in `add` or `keep` too is not guarded afterwards. */
-  remove?: Vnis
+  remove?: readonly number[]
   /** When no network is left, take the table away too. Default: false. */
   removeEmpty?: boolean
 }
@@ -52,7 +51,7 @@ export interface FirewallState {
   /** What is not, a sentence each. */
   differences: string[]
   /** The VNIs that the kernel's set holds. They are guarded if it is intact. */
-  networks: Set<number>
+  networks: VniSet
   /** Another port than ours, for which the table is as it should be: an Overlay with other options made it. */
   otherPort: number | undefined
   /** Packets dropped since the table was made. Mending it keeps the counts of the rules that were there. */
@@ -73,7 +72,7 @@ export class Firewall {
   readonly #guard: Guard
   readonly #port: number
   readonly #mark: number
-  #known: { readonly generation: number; readonly networks: Set<number> } | undefined
+  #known: { readonly generation: number; readonly networks: VniSet } | undefined
 
   constructor(firewallOptions: FirewallOptions) {
     const known = ['nft', 'mark', 'port', 'exclusive', 'linksElsewhere'] as const
@@ -94,7 +93,7 @@ export class Firewall {
    * @returns the networks that are guarded then; the next change is made to this set too
    * @throws Unsupported for what the kernel lacks; NetlinkError. Nothing was changed then
    */
-  async apply(change: FirewallChange): Promise<ReadonlySet<number>> {
+  async apply(change: FirewallChange): Promise<VniSet> {
     const checked = checkedChange(change)
     for (let known = this.#known; ; known = undefined) {
       this.#known = undefined
@@ -148,11 +147,11 @@ export class Firewall {
   #stateOf(found: FoundTable | undefined): FirewallState {
     if (found === undefined) {
       const said = [`there is no table ${this.table.table}`]
-      const nothing = { networks: new Set<number>(), otherPort: undefined, drops: drops([]) }
+      const nothing = { networks: new VniSet(), otherPort: undefined, drops: drops([]) }
       return { exists: false, intact: false, differences: said, ...nothing }
     }
     const said = differences(this.#guard, found)
-    const networks = new Set(found.keys.map(networkOf))
+    const networks = new VniSet(found.keys.map(networkOf))
     const otherPort = said.length > 0 ? this.#otherPort(found) : undefined
     return {
       exists: true,
@@ -196,7 +195,10 @@ export class Firewall {
     const isMissing = (vni: number) => !networks.has(vni) && !remove.has(vni)
     for (const vni of add) if (isMissing(vni)) fresh.push(vni)
     // What is remembered has them all.
-    if (!isRemembered) for (const vni of keep()) if (isMissing(vni) && !add.has(vni)) fresh.push(vni)
+    if (!isRemembered) {
+      const given = new VniSet(add)
+      for (const vni of keep()) if (isMissing(vni) && !given.has(vni)) fresh.push(vni)
+    }
     for (const vni of remove) if (networks.has(vni)) gone.push(vni)
     const isLeft = networks.size + fresh.length > gone.length || (exists && !removeEmpty)
     const planned = { networks, fresh, gone, isLeft }
@@ -210,7 +212,7 @@ export class Firewall {
     if (now.otherPort !== undefined && networks.size > 0) {
       throw otherPortError(`table ${this.table.table}`, now.otherPort, this.#port)
     }
-    const left = new Set([...networks, ...fresh])
+    const left = new VniSet([...networks, ...fresh])
     for (const vni of gone) left.delete(vni)
     return { ...planned, transaction: replacing(this.table, this.#guard, left, now.rules) }
   }
@@ -236,14 +238,14 @@ type Now = Pick<FirewallState, 'exists' | 'intact' | 'networks'> &
 interface Planned {
   readonly transaction: NftTransaction | undefined
   /** Those guarded before. */
-  readonly networks: Set<number>
+  readonly networks: VniSet
   readonly fresh: readonly number[]
   readonly gone: readonly number[]
   /** Whether there is a table afterwards. */
   readonly isLeft: boolean
 }
 
-type Checked = Required<FirewallChange> & Record<'add' | 'remove', ReadonlySet<number>>
+type Checked = Required<Pick<FirewallChange, 'add' | 'keep' | 'removeEmpty'>> & { readonly remove: VniSet }
 
 /** @throws InvalidArgument */
 export function checkedChange(change: FirewallChange): Checked {
@@ -254,7 +256,7 @@ export function checkedChange(change: FirewallChange): Checked {
     remove = [],
     removeEmpty = false,
   } = options<FirewallChange>(change, 'change', known)
-  return { add: vnis(add, 'change.add'), keep, remove: vnis(remove, 'change.remove'), removeEmpty }
+  return { add: vnis(add, 'change.add'), keep, remove: new VniSet(vnis(remove, 'change.remove')), removeEmpty }
 }
 
 /** All that was found of our table. */
@@ -280,14 +282,8 @@ function missingPart(error: NetlinkError): Unsupported {
   )
 }
 
-export function vnis(value: unknown, argument: string): ReadonlySet<number> {
-  const given = value instanceof Set ? (value as ReadonlySet<unknown>) : array(value, argument)
-  let i = 0
-  for (const vni of given) {
-    if (!isVni(vni)) integer(vni, `${argument}[${i}]`, 0, LAST_VNI)
-    i++
-  }
-  return (given instanceof Set ? given : new Set(given)) as ReadonlySet<number>
+export function vnis(value: unknown, argument: string): readonly number[] {
+  return array(value, argument).map((vni, i) => (isVni(vni) ? vni : integer(vni, `${argument}[${i}]`, 0, LAST_VNI)))
 }
 
 /** They come by the thousand: what is right needs no name. */

@@ -5,6 +5,7 @@ import type { FirewallState } from './firewall.js'
 import type { Step } from './describe.js'
 import type { PlanFailure } from './plan.js'
 import type { FirewallPort } from './ports.js'
+import { VniSet, type Vnis } from './vni-set.js'
 
 /** In a failure, for a peer's slot: it is about a network. */
 export const NETWORK = -2
@@ -20,11 +21,11 @@ export interface NetworkChange {
  * of one takes as long as there are changes, however many networks there are.
  */
 export class Networks {
-  readonly #wanted = new Set<number>()
-  #guarded: ReadonlySet<number> = new Set()
-  readonly #releasing = new Set<number>()
+  readonly #wanted = new VniSet()
+  #guarded: Vnis = new VniSet()
+  readonly #releasing = new VniSet()
   /** Those wanted that are not guarded, as far as is known. */
-  readonly #missing = new Set<number>()
+  readonly #missing = new VniSet()
   readonly #firewall: FirewallPort | undefined
   /** Whether the firewall's table was found tampered with, and is not mended since. */
   #broken = false
@@ -33,12 +34,12 @@ export class Networks {
     this.#firewall = firewall
   }
 
-  get wanted(): ReadonlySet<number> {
+  get wanted(): Vnis {
     return this.#wanted
   }
 
   /** VNIs in the kernel's set; where somebody else guards, those that were asked for. */
-  get guarded(): ReadonlySet<number> {
+  get guarded(): Vnis {
     return this.#guarded
   }
 
@@ -50,8 +51,7 @@ export class Networks {
   /** False if it was wanted before. */
   want(vni: number): boolean {
     this.#releasing.delete(vni)
-    if (this.#wanted.has(vni)) return false
-    this.#wanted.add(vni)
+    if (!this.#wanted.add(vni)) return false
     if (!this.#guarded.has(vni)) this.#missing.add(vni)
     return true
   }
@@ -96,7 +96,7 @@ export class Networks {
   }
 
   /** The networks to guard: those wanted, and what else is guarded but not given up, such as what an earlier process left. */
-  kept(): ReadonlySet<number> {
+  kept(): Vnis {
     let others = this.#guarded.size - (this.#wanted.size - this.#missing.size)
     for (const vni of this.#releasing) if (this.#guarded.has(vni)) others--
     return others === 0 ? this.#wanted : union(this.#wanted, this.#spared())
@@ -104,7 +104,7 @@ export class Networks {
 
   /** What makes those guarded that are to be {@link kept}, and no others. */
   change(): NetworkChange {
-    return { add: [...this.#missing], remove: [...this.#releasing].filter((vni) => this.#guarded.has(vni)) }
+    return { add: this.#missing.toArray(), remove: this.#releasing.toArray().filter((vni) => this.#guarded.has(vni)) }
   }
 
   /** Guards these, of those wanted. What the kernel refuses is returned, what it lacks is thrown. */
@@ -171,7 +171,7 @@ export class Networks {
   }
 
   /** The firewall makes its changes to the set that it gave. */
-  #found(guarded: ReadonlySet<number>): void {
+  #found(guarded: Vnis): void {
     if (guarded === this.#guarded) return
     this.#guarded = guarded
     this.#missing.clear()
@@ -183,12 +183,12 @@ export class Networks {
   }
 }
 
-function union(one: Iterable<number>, other: Iterable<number>): Set<number> {
-  return new Set([...one, ...other])
+function union(one: Iterable<number>, other: Iterable<number>): VniSet {
+  return new VniSet([...one, ...other])
 }
 
-function without(one: Iterable<number>, other: Iterable<number>): Set<number> {
-  const left = new Set(one)
+function without(one: Iterable<number>, other: Iterable<number>): VniSet {
+  const left = new VniSet(one)
   for (const vni of other) left.delete(vni)
   return left
 }

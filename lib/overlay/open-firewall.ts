@@ -87,10 +87,11 @@ async function takeOverIptables(
   nft: Nft | null,
   variant: XtVariant,
 ): Promise<void> {
-  if (variant === 'nft' ? !(nft && (await hasTables(nft))) : !Iptables.isLegacyLoaded) return
   const place = placeOf(settings)
+  const mayHave = variant === 'nft' ? nft && (await hasTables(nft)) : await Iptables.hasLegacyTables(TABLES, place)
+  if (mayHave !== true) return
   await using iptables = await Iptables.openIfInstalled({ ...place, variant })
-  if (iptables === null || (variant === 'legacy' && !(await iptables.hasLegacyTables(TABLES)))) return
+  if (iptables === null) return
   await takeOver(firewall, new IptablesFirewall(iptables, guardOptions(settings)), settings)
 }
 

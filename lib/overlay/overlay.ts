@@ -25,6 +25,7 @@ import type { Step } from './describe.js'
 import type { NatPort, Ports } from './ports.js'
 import { probe } from './probe.js'
 import { drop, retain } from './references.js'
+import { VniSet } from './vni-set.js'
 
 /** What `reconcile()` changed, or would change: how many SAs, policies and networks, and the steps in order. */
 export interface Reconciliation {
@@ -167,7 +168,7 @@ export class Overlay implements AsyncDisposable {
       const list = vnis(given)
       const mesh = this.#mesh
       const { networks } = mesh
-      const fresh = new Set<number>()
+      const fresh = new VniSet()
       const unwanted: number[] = []
       for (const vni of list) {
         if (networks.want(vni)) unwanted.push(vni)
@@ -201,7 +202,7 @@ export class Overlay implements AsyncDisposable {
       const list = vnis(given)
       this.#endpoints.checkUnused(list)
       const { networks } = this.#mesh
-      const gone = [...new Set(list)].filter((vni) => networks.giveUp(vni))
+      const gone = new VniSet(list).toArray().filter((vni) => networks.giveUp(vni))
       const done = gone.length === 0 ? nothingDone() : await this.#mesh.follow([], executionOptions(call))
       const released = gone.filter((vni) => networks.isReleased(vni))
       return reportOf(call, done, list.length, gone.length, released.length)
@@ -408,7 +409,7 @@ export class Overlay implements AsyncDisposable {
           exclusive: form.exclusive,
           keys: keyring.tags,
           peers: { wanted: peers.wanted, active: peers.wanted - degraded.length, degraded },
-          networks: [...networks.wanted].sort((a, b) => a - b),
+          networks: [...networks.wanted],
           firewall: { kind, intact: nothingToHave ? null : differences.length === 0, differences },
           drops: firewall?.drops ?? drops([]),
           nat,

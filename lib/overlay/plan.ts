@@ -6,6 +6,7 @@ import { unshare } from './settle.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
 import { RESERVED_SPIS } from './spi.js'
 import type { Damage, Is, Should } from './state.js'
+import type { Vnis } from './vni-set.js'
 
 /**
  * What makes what is what should be: a value, made without touching anything.
@@ -280,7 +281,7 @@ function spiText(spi: number): string {
   return `SPI 0x${spi.toString(16).padStart(8, '0')}`
 }
 
-function missing(from: ReadonlySet<number>, there: ReadonlySet<number>): number[] {
+function missing(from: Vnis, there: Vnis): number[] {
   const out: number[] = []
   for (const network of from) if (!there.has(network)) out.push(network)
   return out

@@ -6,6 +6,7 @@ import { drops } from '../../lib/overlay/guard.js'
 import type { FirewallState } from '../../lib/overlay/firewall.js'
 import type { KeyInput } from '../../lib/overlay/keyring.js'
 import type { FirewallPort, NatPort, Ports, XfrmPort } from '../../lib/overlay/ports.js'
+import { VniSet } from '../../lib/overlay/vni-set.js'
 import { Kernel, key, LOCAL } from './model.js'
 
 /** Stories: calls on an Overlay one after the other, told to a model of the kernel, or to a real one. */
@@ -52,7 +53,7 @@ export class ModelPorts implements Ports {
     apply: ({ add = [], keep = () => [], remove = [] }) => {
       for (const vni of [...keep(), ...add]) this.guarded.add(vni)
       for (const vni of remove) this.guarded.delete(vni)
-      return Promise.resolve(new Set(this.guarded))
+      return Promise.resolve(new VniSet(this.guarded))
     },
     read: () => Promise.resolve(this.#firewall()),
     restore: (networks) => {
@@ -72,7 +73,7 @@ export class ModelPorts implements Ports {
   }
 
   #firewall(): FirewallState {
-    const networks = new Set(this.guarded)
+    const networks = new VniSet(this.guarded)
     return {
       exists: networks.size > 0,
       intact: networks.size > 0 && !this.tampered,

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { InvalidArgument } from '../../../lib/base/errors.js'
 import { Nft } from '../../../lib/kernel/nft.js'
 import { Firewall } from '../../../lib/overlay/firewall.js'
+import { VniSet } from '../../../lib/overlay/vni-set.js'
 import { feedNetns, inNetns, withLink, withNetns } from '../netns.js'
 import { Probe } from '../probe.js'
 
@@ -59,6 +60,13 @@ async function ruleset(netns: string): Promise<unknown> {
   return nftables
 }
 
+/** The networks that `nft` lists. */
+async function networksOf(netns: string): Promise<VniSet> {
+  const text = await inNetns(netns, 'nft', '-j', 'list', 'set', ...TABLE, 'encrypted-vnis')
+  const { nftables } = JSON.parse(text) as { nftables: { set?: { elem?: number[] } }[] }
+  return new VniSet(nftables.flatMap(({ set }) => set?.elem ?? []))
+}
+
 const range = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i)
 
 describe('the table', () => {
@@ -75,7 +83,7 @@ describe('the table', () => {
               exists: true,
               intact: true,
               differences: [],
-              networks: new Set([4096, 4097]),
+              networks: new VniSet([4096, 4097]),
               drops: { in: 0, out: 0, forwarded: 0, diverted: 0, forged: 0, fragments: 0, quoted: 0 },
             })
           },
@@ -92,7 +100,7 @@ describe('the table', () => {
       expect(await nft.generation()).toBe(before + 1)
       await firewall.apply({ add: range(4000, 4000), remove: range(0, 1000) })
       expect(await nft.generation()).toBe(before + 2)
-      expect((await firewall.read()).networks).toEqual(new Set(range(1000, 7000)))
+      expect((await firewall.read()).networks).toEqual(new VniSet(range(1000, 7000)))
     }))
 
   test('takes any VNI, twice too, and gives up what it does not have', () =>
@@ -102,16 +110,44 @@ describe('the table', () => {
       await firewall.apply({ add: [0], remove: [7, 8] })
       await firewall.apply({})
       expect(await nft.generation()).toBe(before)
-      expect((await firewall.read()).networks).toEqual(new Set([0, 0xffffff]))
+      expect((await firewall.read()).networks).toEqual(new VniSet([0, 0xffffff]))
       await firewall.apply({ add: [1, 2], remove: [2, 0xffffff] })
-      expect((await firewall.read()).networks).toEqual(new Set([0, 1]))
+      expect((await firewall.read()).networks).toEqual(new VniSet([0, 1]))
+    }))
+
+  test('is listed only if somebody else changed something since', () =>
+    alone(async (firewall, netns, nft) => {
+      const listed = vi.spyOn(nft, 'keys')
+      const guard = async (vni: number) => {
+        listed.mockClear()
+        const networks = await firewall.apply({ add: [vni], keep: () => [1, 2, vni - 1] })
+        expect([...networks]).toEqual([...(await networksOf(netns))])
+        return listed.mock.calls.length > 0
+      }
+      expect(await guard(1)).toBe(false)
+      expect(await guard(2)).toBe(false)
+      expect(await guard(4096)).toBe(false)
+      await firewall.apply({ remove: [4096] })
+      expect(await guard(4097)).toBe(false)
+      expect(await networksOf(netns)).toEqual(new VniSet([1, 2, 4097]))
+
+      await inNetns(netns, 'nft', 'delete', 'element', ...TABLE, 'encrypted-vnis', '{ 1, 4097 }')
+      expect(await guard(4098)).toBe(true)
+      expect(await networksOf(netns)).toEqual(new VniSet([1, 2, 4097, 4098]))
+      expect(await guard(4099)).toBe(false)
+      await inNetns(netns, 'nft', 'add', 'table', 'inet', 'other')
+      expect(await guard(4100)).toBe(true)
+      await inNetns(netns, 'nft', 'flush', 'ruleset')
+      expect(await guard(4101)).toBe(false)
+      expect(await networksOf(netns)).toEqual(new VniSet([1, 2, 4100, 4101]))
+      expect(await firewall.read()).toMatchObject({ intact: true })
     }))
 
   test('stays when its last network goes, unless told otherwise', () =>
     alone(async (firewall, netns) => {
       await firewall.apply({ add: [1, 2] })
       await firewall.apply({ remove: [1, 2] })
-      expect(await firewall.read()).toMatchObject({ exists: true, intact: true, networks: new Set() })
+      expect(await firewall.read()).toMatchObject({ exists: true, intact: true, networks: new VniSet() })
       await firewall.apply({ add: [1] })
       await firewall.apply({ remove: [1], removeEmpty: true })
       expect(await firewall.read()).toMatchObject({ exists: false, intact: false })
@@ -134,7 +170,7 @@ describe('the table', () => {
       await withFirewall(netns, async (other) => {
         const vnis = range(1, 8)
         await Promise.all(vnis.map((vni) => (vni % 2 === 0 ? firewall : other).apply({ add: [vni] })))
-        expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set(vnis) })
+        expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet(vnis) })
       })
     }))
 
@@ -218,7 +254,7 @@ describe('damage is seen, and mended for the networks that there are', () => {
   test.each(damages)('%s', async (_, commands, sentence) => {
     await feedNetns(netns, `${commands}\n`, 'nft', '-f', '-')
     const state = await firewall.read()
-    expect(state).toMatchObject({ exists: true, intact: false, networks: new Set([4096, 4097]) })
+    expect(state).toMatchObject({ exists: true, intact: false, networks: new VniSet([4096, 4097]) })
     expect(state.differences.join('\n')).toContain(sentence)
     await firewall.restore([4096, 4097])
     expect(await ruleset(netns)).toEqual(whole)
@@ -226,7 +262,7 @@ describe('damage is seen, and mended for the networks that there are', () => {
 
   test('the set emptied', async () => {
     await inNetns(netns, 'nft', 'flush', 'set', ...TABLE, 'encrypted-vnis')
-    expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set() })
+    expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet() })
     await firewall.restore([4096, 4097])
   })
 
@@ -236,7 +272,7 @@ describe('damage is seen, and mended for the networks that there are', () => {
       exists: false,
       intact: false,
       differences: ['there is no table xfrmesh_58464d'],
-      networks: new Set(),
+      networks: new VniSet(),
     })
     await firewall.restore([4096, 4097])
     expect(await ruleset(netns)).toEqual(whole)
@@ -245,7 +281,7 @@ describe('damage is seen, and mended for the networks that there are', () => {
   test('by a change too, for the networks that the set still holds', async () => {
     await inNetns(netns, 'nft', 'flush', 'chain', ...TABLE, 'guard-out')
     await firewall.apply({ add: [4098] })
-    expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set([4096, 4097, 4098]) })
+    expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet([4096, 4097, 4098]) })
   })
 })
 

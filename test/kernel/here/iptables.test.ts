@@ -3,6 +3,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { InvalidArgument } from '../../../lib/base/errors.js'
 import type { IptablesFirewall } from '../../../lib/overlay/firewall-iptables.js'
 import type { GuardOptions } from '../../../lib/overlay/guard.js'
+import { VniSet } from '../../../lib/overlay/vni-set.js'
 import { FAMILIES, iptables, PREFIX, saved, VARIANTS, withIptables } from '../iptables.js'
 import { withLink, withNetns } from '../netns.js'
 import { Probe } from '../probe.js'
@@ -198,7 +199,7 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
         exists: true,
         intact: true,
         differences: [],
-        networks: new Set(NETWORKS),
+        networks: new VniSet(NETWORKS),
         otherPort: undefined,
         drops: { in: 0, out: 0, forwarded: 0, diverted: 0, forged: 0, fragments: 0, quoted: 0 },
       })
@@ -209,12 +210,12 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
     alone(async (firewall, netns) => {
       const sparse = range(1, 4000, 4001)
       await firewall.apply({ add: sparse })
-      expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set(sparse) })
+      expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet(sparse) })
       await firewall.apply({ add: range(0, 4000), remove: sparse })
       const dense = new Set(range(0, 4000).filter((vni) => vni !== 1))
       expect(await firewall.read()).toMatchObject({ intact: true, networks: dense })
       await firewall.apply({ remove: [...dense], removeEmpty: true })
-      expect(await firewall.read()).toMatchObject({ exists: false, networks: new Set() })
+      expect(await firewall.read()).toMatchObject({ exists: false, networks: new VniSet() })
       expect((await all(netns)).flat().filter((line) => line.includes(PREFIX))).toEqual([])
     }))
 
@@ -227,7 +228,7 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
       const plain = vnis.filter((vni) => !guarded.has(vni)).sort((a, b) => a - b)
       for (const netns of [other, one]) {
         await withIptables(netns, variant, async (firewall) => {
-          await firewall.apply({ add: guarded })
+          await firewall.apply({ add: [...guarded] })
           for (const to of ['192.0.2.2', '2001:db8::2']) {
             const heard = await probe.heardDuring(other, [4789], () => probe.send(one, { to: [to], port: 4789, vnis }))
             const came = Object.keys(heard).map((network) => Number(network.split(' ')[1]))
@@ -246,9 +247,9 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
       await firewall.apply({})
       expect(await all(netns)).toEqual(before)
       await firewall.apply({ add: [1, 2], remove: [2, 0xffffff] })
-      expect((await firewall.read()).networks).toEqual(new Set([0, 1]))
+      expect((await firewall.read()).networks).toEqual(new VniSet([0, 1]))
       await firewall.restore([5])
-      expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set([5]) })
+      expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet([5]) })
     }))
 
   test('stays when its last network goes, unless told otherwise; where there is none, nothing is made', () =>
@@ -258,7 +259,7 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
       expect((await firewall.read()).exists).toBe(false)
       await firewall.apply({ add: [1] })
       await firewall.apply({ remove: [1] })
-      expect(await firewall.read()).toMatchObject({ exists: true, intact: true, networks: new Set() })
+      expect(await firewall.read()).toMatchObject({ exists: true, intact: true, networks: new VniSet() })
       await firewall.apply({ removeEmpty: true })
       expect((await firewall.read()).exists).toBe(false)
       await firewall.remove()
@@ -269,11 +270,11 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
       async (firewall, netns) => {
         await firewall.apply({ add: NETWORKS })
         await firewall.apply({ remove: [4096] })
-        expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set([5000, 5001, 5002]) })
+        expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet([5000, 5001, 5002]) })
         await withIptables(netns, variant, async (other) => {
-          expect(await other.read()).toMatchObject({ intact: false, networks: new Set([5000, 5001, 5002]) })
+          expect(await other.read()).toMatchObject({ intact: false, networks: new VniSet([5000, 5001, 5002]) })
           await other.apply({ add: [1] })
-          expect(await other.read()).toMatchObject({ intact: true, networks: new Set([1, 5000, 5001, 5002]) })
+          expect(await other.read()).toMatchObject({ intact: true, networks: new VniSet([1, 5000, 5001, 5002]) })
         })
       },
       { exclusive: true },
@@ -291,7 +292,7 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
         },
         { port: 8472 },
       )
-      expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set([1]) })
+      expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet([1]) })
     }))
 
   test('touches nobody else, and gets along with a guard of another mark', () =>
@@ -319,12 +320,12 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
           // Neither claims the other's place.
           for (const each of [firewall, other]) expect(await each.read()).toMatchObject({ intact: true })
           await firewall.restore([1])
-          expect(await other.read()).toMatchObject({ intact: true, networks: new Set(NETWORKS) })
+          expect(await other.read()).toMatchObject({ intact: true, networks: new VniSet(NETWORKS) })
           await other.remove()
         },
         { mark: 0x58464 },
       )
-      expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set([1]) })
+      expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet([1]) })
       await firewall.remove()
       expect(await all(netns)).toEqual(before)
     }))
@@ -338,12 +339,12 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
         const named = commands.map((command) => command.replaceAll('~', PREFIX))
         await iptables(netns, [family, variant], table, ...named)
         const { differences, ...state } = await firewall.read()
-        expect(state).toMatchObject({ exists: true, intact: false, networks: new Set(NETWORKS) })
+        expect(state).toMatchObject({ exists: true, intact: false, networks: new VniSet(NETWORKS) })
         const where = `IPv${family}, table ${table}: `
         expect(differences.map((text) => text.replace(where, '').replaceAll(PREFIX, '~'))).toEqual(said)
         if (family === 4) await firewall.restore(NETWORKS)
         else await firewall.apply({})
-        expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set(NETWORKS) })
+        expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet(NETWORKS) })
       }
       const others = (await all(netns)).map((lines) => lines.filter((line) => line.endsWith('ACCEPT')))
       expect(others).toEqual([['-A OUTPUT -p tcp -j ACCEPT'], ['-A INPUT -p udp -j ACCEPT']])
@@ -358,7 +359,7 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
       const left = (await all(netns)).flat().filter((line) => line.includes(PREFIX))
       expect(left).toEqual([`:${PREFIX}in - [0:0]`, `-A INPUT -p udp -j ${PREFIX}in`])
       await firewall.apply({ add: [7] })
-      expect(await firewall.read()).toMatchObject({ intact: true, networks: new Set([7]) })
+      expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet([7]) })
     }))
 
   test('refuses what is no VNI, before anything is done', () =>

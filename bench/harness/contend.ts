@@ -8,7 +8,7 @@ import type { Contestant, Outcome, Results, Sample, Scenario } from './contest.j
 export const AGAIN = 'floor again'
 
 /** Rounds that ours has gone through when the measuring begins, and milliseconds after which no other is begun. */
-const WARM_UPS = 10
+const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
 
 /**

@@ -208,9 +208,9 @@ export class Nft extends NftReader {
   }
 
   /**
-   * Changes a ruleset by what is in it, though others change it too: calls `build` with the ruleset's generation, which
-   * reads what it does not know of that, and commits the transaction that it returns if the ruleset is still of that
-   * generation. If not, it does so again, after a while that grows. `undefined`, or an empty transaction, says that there is nothing to do.
+   * Changes a ruleset by what is in it, though others change it too: calls `build`, which reads what it needs, and commits
+   * the transaction that it returns if the ruleset is still of the generation that it was of before. If not, it does so
+   * again, after a while that grows. `undefined`, or an empty transaction, says that there is nothing to do.
    *
    * What `build` throws is thrown on, unless the ruleset changed meanwhile: then it may have seen two halves of two states,
    * and is called again. Refused changes are in the result, as those of `commit`.
@@ -218,7 +218,7 @@ export class Nft extends NftReader {
    * @throws Aborted
    */
   async change(
-    build: (generation: number) => NftTransaction | undefined | Promise<NftTransaction | undefined>,
+    build: () => NftTransaction | undefined | Promise<NftTransaction | undefined>,
     changeOptions: ChangeOptions = {},
   ): Promise<NftResult> {
     const given = options<ChangeOptions>(changeOptions, 'options', ['tries', 'signal', 'echo'])
@@ -236,14 +236,14 @@ export class Nft extends NftReader {
 
   /** undefined if the ruleset changed under way. */
   async #tryChange(
-    build: (generation: number) => NftTransaction | undefined | Promise<NftTransaction | undefined>,
+    build: () => NftTransaction | undefined | Promise<NftTransaction | undefined>,
     echo: boolean,
     last: boolean,
   ): Promise<NftResult | undefined> {
     const generation = await this.generation()
     let transaction: NftTransaction | undefined
     try {
-      transaction = await build(generation)
+      transaction = await build()
     } catch (error) {
       if (last || (await this.generation()) === generation) throw error
       return undefined

@@ -175,8 +175,7 @@ export class Convergence {
   /** Reads what the kernel has of ours, makes `is` that, and returns what else was found. */
   async #survey(should: Should): Promise<Damage> {
     this.#known = false
-    const states = await this.#read(should, false)
-    const policies = await this.#read(should, true)
+    const [states, policies] = await Promise.all([this.#read(should, false), this.#read(should, true)])
     const survey = new Survey(states, policies, this.#is, should)
     await inTurns(() => survey.step(STEPS))
     this.#surveyed = should.keyring

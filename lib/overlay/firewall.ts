@@ -1,5 +1,5 @@
 import { array, boolean, integer, options, U16, U32 } from '../base/check.js'
-import { InvalidState, NetlinkError, Unsupported } from '../base/errors.js'
+import { InvalidState, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
 import type { Nft, NftResult, TableName } from '../kernel/nft.js'
 import { NftTransaction } from '../kernel/nft-transaction.js'
 import { type Drops, drops, type Guard, guardOf } from './guard.js'
@@ -36,7 +36,7 @@ export interface FirewallChange {
   /** VNIs, 0 to 2^24 - 1. One that is guarded already is no failure. */
   add?: readonly number[]
   /** Those that should be guarded already: what another tool took away of them is added again. Asked only if one may have. */
-  keep?: () => Iterable<number>
+  keep?: () => readonly number[]
   /** One that is not guarded is no failure. One that is in `add` or `keep` too is not guarded afterwards. */
   remove?: readonly number[]
   /** When no network is left, take the table away too. Default: false. */
@@ -72,7 +72,7 @@ export class Firewall {
   readonly #guard: Guard
   readonly #port: number
   readonly #mark: number
-  #known: { readonly generation: number; readonly networks: VniSet } | undefined
+  #known: Known | undefined
 
   constructor(firewallOptions: FirewallOptions) {
     const known = ['nft', 'mark', 'port', 'exclusive', 'linksElsewhere'] as const
@@ -95,23 +95,42 @@ export class Firewall {
    */
   async apply(change: FirewallChange): Promise<VniSet> {
     const checked = checkedChange(change)
-    for (let known = this.#known; ; known = undefined) {
-      this.#known = undefined
-      let planned: Planned | undefined
-      const result = await this.#nft.change(async (generation) => {
-        const now = known?.generation === generation ? { exists: true, intact: true, ...known } : await this.#look()
-        planned = this.#planned(now, checked, now.networks === known?.networks)
-        return planned.transaction
-      })
-      // Who is refused by what is remembered looks before he believes it: nf_tables may have been unloaded and loaded.
-      if (result.failures.length > 0 && known !== undefined) continue
-      this.#check(result)
-      const { networks, fresh, gone, isLeft } = planned!
-      for (const vni of fresh) networks.add(vni)
-      for (const vni of gone) networks.delete(vni)
-      if (isLeft && result.generation !== undefined) this.#known = { generation: result.generation, networks }
-      return networks
+    const known = this.#known
+    this.#known = undefined
+    return (known && (await this.#tryFrom(known, checked))) ?? this.#lookAndApply(checked)
+  }
+
+  /** Changes what is remembered. undefined if it is out of date, or nothing would change: then it is looked at first. */
+  async #tryFrom(known: Known, change: Checked): Promise<VniSet | undefined> {
+    const planned = this.#planned(known, change, true)
+    const { transaction } = planned
+    if (transaction === undefined || transaction.size === 0) return undefined
+    try {
+      const { failures, generation } = await this.#nft.commit(transaction, { generation: known.generation })
+      // Whoever is refused looks before he believes it: nf_tables may have been unloaded and loaded.
+      return failures.length > 0 ? undefined : this.#done(planned, generation)
+    } catch (error) {
+      if (error instanceof XfrmeshError && error.code === 'ERR_XFRMESH_RULESET_CHANGED') return undefined
+      throw error
     }
+  }
+
+  async #lookAndApply(change: Checked): Promise<VniSet> {
+    let planned: Planned | undefined
+    const result = await this.#nft.change(async () => {
+      planned = this.#planned(await this.#look(), change, false)
+      return planned.transaction
+    })
+    this.#check(result)
+    return this.#done(planned!, result.generation)
+  }
+
+  #done({ networks, fresh, gone, exists }: Planned, generation: number | undefined): VniSet {
+    networks.reserve(fresh.length)
+    for (const vni of fresh) networks.add(vni)
+    for (const vni of gone) networks.delete(vni)
+    if (generation !== undefined) this.#known = { generation, exists, intact: exists, networks, rules: [] }
+    return networks
   }
 
   /**
@@ -133,10 +152,19 @@ export class Firewall {
 
   /** What the kernel has, compared with what it should have. */
   async read(): Promise<FirewallState> {
-    const { value, generation } = await this.#nft.snapshot(() => this.#found())
+    const { value, generation } = (await this.#absent()) ?? (await this.#nft.snapshot(() => this.#found()))
     const state = this.#stateOf(value)
-    this.#known = state.intact ? { generation, networks: state.networks } : undefined
+    const { exists, intact, networks } = state
+    if (intact || !exists) this.#known = { generation, exists, intact, networks, rules: [] }
+    else this.#known = undefined
     return state
+  }
+
+  /** All asked at once: the socket does what it is asked in that order. undefined if there is a table. */
+  async #absent(): Promise<{ value: undefined; generation: number } | undefined> {
+    const asked = [this.#nft.generation(), this.#nft.table(this.table), this.#nft.generation()] as const
+    const [before, table, generation] = await Promise.all(asked)
+    return table === undefined && before === generation ? { value: undefined, generation } : undefined
   }
 
   async #look(): Promise<Now> {
@@ -199,9 +227,9 @@ export class Firewall {
       const given = new VniSet(add)
       for (const vni of keep()) if (isMissing(vni) && !given.has(vni)) fresh.push(vni)
     }
-    for (const vni of remove) if (networks.has(vni)) gone.push(vni)
+    for (const vni of remove.toArray()) if (networks.has(vni)) gone.push(vni)
     const isLeft = networks.size + fresh.length > gone.length || (exists && !removeEmpty)
-    const planned = { networks, fresh, gone, isLeft }
+    const planned = { networks, fresh, gone, exists: isLeft }
     if (!isLeft) return { ...planned, transaction: exists ? this.#removal() : undefined }
     if (intact) {
       const transaction = new NftTransaction()
@@ -212,9 +240,8 @@ export class Firewall {
     if (now.otherPort !== undefined && networks.size > 0) {
       throw otherPortError(`table ${this.table.table}`, now.otherPort, this.#port)
     }
-    const left = new VniSet([...networks, ...fresh])
-    for (const vni of gone) left.delete(vni)
-    return { ...planned, transaction: replacing(this.table, this.#guard, left, now.rules) }
+    const left = networks.toArray().filter((vni) => !remove.has(vni))
+    return { ...planned, transaction: replacing(this.table, this.#guard, left.concat(fresh), now.rules) }
   }
 
   #removal(): NftTransaction {
@@ -232,7 +259,11 @@ export class Firewall {
 
 /** What a change starts from. */
 type Now = Pick<FirewallState, 'exists' | 'intact' | 'networks'> &
-  Partial<Pick<FirewallState, 'otherPort'> & Pick<Found, 'rules'>>
+  Partial<Pick<FirewallState, 'otherPort'>> &
+  Pick<Found, 'rules'>
+
+/** What is remembered: a table that is intact, or none. */
+type Known = Now & { readonly generation: number }
 
 /** A change as a transaction, which is left out if there is nothing to do. */
 interface Planned {
@@ -242,7 +273,7 @@ interface Planned {
   readonly fresh: readonly number[]
   readonly gone: readonly number[]
   /** Whether there is a table afterwards. */
-  readonly isLeft: boolean
+  readonly exists: boolean
 }
 
 type Checked = Required<Pick<FirewallChange, 'add' | 'keep' | 'removeEmpty'>> & { readonly remove: VniSet }

@@ -22,10 +22,10 @@ export interface NetworkChange {
  */
 export class Networks {
   readonly #wanted = new VniSet()
-  #guarded: Vnis = new VniSet()
+  #guarded = new VniSet()
   readonly #releasing = new VniSet()
   /** Those wanted that are not guarded, as far as is known. */
-  readonly #missing = new VniSet()
+  #missing = new VniSet()
   readonly #firewall: FirewallPort | undefined
   /** Whether the firewall's table was found tampered with, and is not mended since. */
   #broken = false
@@ -46,6 +46,12 @@ export class Networks {
   /** How many that were wanted are still guarded: ending that failed, or is under way. */
   get releasing(): number {
     return this.#releasing.size
+  }
+
+  /** Makes room for so many more. */
+  reserve(more: number): void {
+    this.#wanted.reserve(more)
+    this.#missing.reserve(more)
   }
 
   /** False if it was wanted before. */
@@ -96,9 +102,9 @@ export class Networks {
   }
 
   /** The networks to guard: those wanted, and what else is guarded but not given up, such as what an earlier process left. */
-  kept(): Vnis {
+  kept(): VniSet {
     let others = this.#guarded.size - (this.#wanted.size - this.#missing.size)
-    for (const vni of this.#releasing) if (this.#guarded.has(vni)) others--
+    for (const vni of this.#releasing.toArray()) if (this.#guarded.has(vni)) others--
     return others === 0 ? this.#wanted : union(this.#wanted, this.#spared())
   }
 
@@ -111,11 +117,14 @@ export class Networks {
   async guard(add: readonly number[]): Promise<PlanFailure[]> {
     if (add.length === 0) return []
     try {
-      this.#found((await this.#firewall?.apply({ add, keep: () => this.kept() })) ?? union(this.#guarded, add))
+      this.#found(
+        (await this.#firewall?.apply({ add, keep: () => this.kept().toArray() })) ?? union(this.#guarded, add),
+      )
     } catch (error) {
       return add.map((vni) => failure(`vni ${vni}`, 'guard network', error))
     }
-    for (const vni of add) this.#missing.delete(vni)
+    if (add.length === this.#missing.size) this.#missing.clear()
+    else for (const vni of add) this.#missing.delete(vni)
     this.#broken = false
     return []
   }
@@ -171,15 +180,15 @@ export class Networks {
   }
 
   /** The firewall makes its changes to the set that it gave. */
-  #found(guarded: Vnis): void {
+  #found(guarded: VniSet): void {
     if (guarded === this.#guarded) return
     this.#guarded = guarded
-    this.#missing.clear()
-    for (const vni of this.#wanted) if (!guarded.has(vni)) this.#missing.add(vni)
+    this.#missing = this.#wanted.copy()
+    for (const vni of guarded.toArray()) this.#missing.delete(vni)
   }
 
   #spared(): number[] {
-    return [...this.#guarded].filter((vni) => !this.#releasing.has(vni))
+    return this.#guarded.toArray().filter((vni) => !this.#releasing.has(vni))
   }
 }
 

@@ -168,18 +168,19 @@ export class Overlay implements AsyncDisposable {
       const list = vnis(given)
       const mesh = this.#mesh
       const { networks } = mesh
-      const fresh = new VniSet()
-      const unwanted: number[] = []
-      for (const vni of list) {
-        if (networks.want(vni)) unwanted.push(vni)
-        else if (mesh.isUnderPolicies && networks.guarded.has(vni)) continue
-        fresh.add(vni)
+      networks.reserve(list.length)
+      const unwanted = list.filter((vni) => networks.want(vni))
+      const again = new VniSet()
+      if (unwanted.length < list.length) {
+        const isThere = (vni: number) => mesh.isUnderPolicies && networks.guarded.has(vni)
+        const given = new VniSet(unwanted)
+        for (const vni of list) if (!given.has(vni) && !isThere(vni)) again.add(vni)
       }
+      const fresh = unwanted.concat(again.toArray())
       try {
-        const done = fresh.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
-        let applied = 0
-        for (const vni of fresh) if (networks.guarded.has(vni)) applied++
-        return reportOf(call, done, list.length, fresh.size, done.failed.size > 0 ? 0 : applied)
+        const done = fresh.length === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
+        const applied = fresh.reduce((count, vni) => count + (networks.guarded.has(vni) ? 1 : 0), 0)
+        return reportOf(call, done, list.length, fresh.length, done.failed.size > 0 ? 0 : applied)
       } catch (error) {
         const refused = error instanceof Unsupported || error instanceof InvalidState
         if (refused) for (const vni of unwanted) networks.forget(vni)

@@ -16,6 +16,20 @@ export class VniSet {
     return this.#size
   }
 
+  /** Makes room for so many more. */
+  reserve(more: number): void {
+    const needed = 2 * (this.#size + more)
+    if (needed > this.#places.length) this.#grow(2 ** Math.ceil(Math.log2(needed)))
+  }
+
+  /** A copy. */
+  copy(): VniSet {
+    const set = new VniSet()
+    set.#places = this.#places.slice()
+    set.#size = this.#size
+    return set
+  }
+
   has(vni: number): boolean {
     return this.#places[this.#placeOf(vni)] === vni
   }
@@ -25,7 +39,7 @@ export class VniSet {
     const place = this.#placeOf(vni)
     if (this.#places[place] === vni) return false
     this.#places[place] = vni
-    if (++this.#size * 2 > this.#places.length) this.#grow()
+    if (++this.#size * 2 > this.#places.length) this.#grow(this.#places.length * 2)
     return true
   }
 
@@ -52,17 +66,18 @@ export class VniSet {
     this.#size = 0
   }
 
-  /** In ascending order. */
+  /** In whatever order. */
   toArray(): number[] {
-    const words = new Uint32Array(this.#size)
-    let count = 0
-    for (const word of this.#places) if (word !== NONE) words[count++] = word
-    return Array.from(words.sort())
+    const all: number[] = []
+    for (const word of this.#places) if (word !== NONE) all.push(word)
+    return all
   }
 
   /** In ascending order, of those that are there when it begins. */
   [Symbol.iterator](): IterableIterator<number> {
-    return this.toArray()[Symbol.iterator]()
+    return this.toArray()
+      .sort((a, b) => a - b)
+      [Symbol.iterator]()
   }
 
   /** Where it is, or would be. */
@@ -74,9 +89,9 @@ export class VniSet {
     return i
   }
 
-  #grow(): void {
+  #grow(count: number): void {
     const before = this.#places
-    this.#places = places(before.length * 2)
+    this.#places = places(count)
     for (const vni of before) if (vni !== NONE) this.#places[this.#placeOf(vni)] = vni
   }
 }

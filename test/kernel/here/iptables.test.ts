@@ -212,7 +212,7 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
       await firewall.apply({ add: sparse })
       expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet(sparse) })
       await firewall.apply({ add: range(0, 4000), remove: sparse })
-      const dense = new Set(range(0, 4000).filter((vni) => vni !== 1))
+      const dense = new VniSet(range(0, 4000).filter((vni) => vni !== 1))
       expect(await firewall.read()).toMatchObject({ intact: true, networks: dense })
       await firewall.apply({ remove: [...dense], removeEmpty: true })
       expect(await firewall.read()).toMatchObject({ exists: false, networks: new VniSet() })

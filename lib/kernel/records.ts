@@ -106,9 +106,11 @@ export const AcquireTail = { destination: 0, source: 16, sequence: 32, protocol:
 /** Appends records to one growing buffer. No object a record: the caller sets the fields of the record it began. */
 export class RecordWriter {
   readonly #head: number
-  #buffer: Uint8Array
-  #view: DataView
-  #words: Uint32Array
+  /** Bytes of the next buffer, once there is something to write. */
+  #capacity: number
+  #buffer: Uint8Array = new Uint8Array(0)
+  #view = viewOf(this.#buffer)
+  #words = wordsOf(this.#buffer)
   #start = 0
   #end = 0
   #count = 0
@@ -118,9 +120,7 @@ export class RecordWriter {
   /** @param head of the records: their bytes before the tail, a multiple of eight */
   constructor(capacity = 16384, head = HEAD_BYTES) {
     this.#head = head
-    this.#buffer = new Uint8Array(align8(capacity))
-    this.#view = new DataView(this.#buffer.buffer)
-    this.#words = new Uint32Array(this.#buffer.buffer)
+    this.#capacity = align8(capacity)
   }
 
   /** Records begun so far. */
@@ -207,11 +207,11 @@ export class RecordWriter {
     this.#buffer[this.#start + State.operation] = operation
   }
 
-  /** Takes the records written so far and leaves the writer empty, with a buffer of its own again. */
+  /** Takes the records written so far and leaves the writer empty. */
   take(): Uint8Array {
     this.#seal()
     const taken = this.#buffer.subarray(0, this.#end)
-    this.#allot(this.#buffer.length)
+    this.#use(new Uint8Array(0))
     this.#start = this.#end = this.#count = 0
     return taken
   }
@@ -225,16 +225,25 @@ export class RecordWriter {
   #reserve(bytes: number): void {
     if (this.#end + bytes <= this.#buffer.length) return
     const old = this.#buffer.subarray(0, this.#end)
-    this.#allot(align8(Math.max(this.#buffer.length * 2, this.#end + bytes)))
+    this.#capacity = align8(Math.max(this.#buffer.length * 2, this.#capacity, this.#end + bytes))
+    const spare = this.#spare.pop()
+    this.#use(spare !== undefined && spare.length >= this.#capacity ? spare : new Uint8Array(this.#capacity))
     this.#buffer.set(old)
   }
 
-  #allot(bytes: number): void {
-    const spare = this.#spare.pop()
-    this.#buffer = spare !== undefined && spare.length >= bytes ? spare : new Uint8Array(bytes)
-    this.#view = new DataView(this.#buffer.buffer)
-    this.#words = new Uint32Array(this.#buffer.buffer)
+  #use(buffer: Uint8Array): void {
+    this.#buffer = buffer
+    this.#view = viewOf(buffer)
+    this.#words = wordsOf(buffer)
   }
+}
+
+function viewOf({ buffer }: Uint8Array): DataView {
+  return new DataView(buffer)
+}
+
+function wordsOf({ buffer }: Uint8Array): Uint32Array {
+  return new Uint32Array(buffer)
 }
 
 /** Whether this machine stores the low byte first: records and netlink's own integers are in host order. */

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { Unsupported } from '../base/errors.js'
+import { NetlinkError, Unsupported } from '../base/errors.js'
 import { NETLINK_ROUTE } from '../native.js'
 import { Channel } from './channel.js'
 import { failed } from './iptables-errors.js'
@@ -13,6 +13,7 @@ export type XtFamily = 4 | 6
 export type XtVariant = 'legacy' | 'nft'
 
 const FAMILIES = [4, 6] as const
+const EACCES = 13
 
 /** Changes of a table, in the order that they are made in: lines as iptables-restore takes them. */
 export interface TableLines {
@@ -74,8 +75,8 @@ export class Iptables implements AsyncDisposable {
 
   /**
    * Whether the legacy kernel half has any of these tables in a namespace: it makes them when they are first looked at. It
-   * takes no program, and where that half is not loaded, nothing.
-   * @throws what {@link Channel.open} does
+   * takes no program, and where that half is not loaded, nothing. The kernel tells it root alone: to others there is none.
+   * @throws what {@link Channel.open} does; NetlinkError
    */
   static async hasLegacyTables(
     tables: readonly string[],
@@ -88,6 +89,9 @@ export class Iptables implements AsyncDisposable {
     try {
       const names = await Promise.all(loaded.map((file) => channel.readFile(`/proc/thread-self/${file}`)))
       return names.some((text) => text?.split('\n').some((name) => tables.includes(name)))
+    } catch (error) {
+      if (error instanceof NetlinkError && error.errno === EACCES) return false
+      throw error
     } finally {
       await channel.close()
     }

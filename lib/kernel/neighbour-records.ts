@@ -94,11 +94,6 @@ export class NeighbourWriter {
     return this.#records.take()
   }
 
-  /** @see RecordWriter.reuse */
-  reuse(taken: Uint8Array): void {
-    this.#records.reuse(taken)
-  }
-
   #begin(operation: NeighbourOperation, family: number, macs: Uint32Array, mac: number): void {
     const records = this.#records
     records.begin(operation)

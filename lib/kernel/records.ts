@@ -1,4 +1,5 @@
 import { ADDRESS_BYTES } from '../base/address.js'
+import { giveBack, takeBuffer } from './record-buffers.js'
 
 /**
  * Records: how a batch of XFRM operations crosses into C++, and how a dump comes back. native/record.h holds the same
@@ -114,13 +115,11 @@ export class RecordWriter {
   #start = 0
   #end = 0
   #count = 0
-  /** Buffers of zeros, to be used again. */
-  readonly #spare: Uint8Array[] = []
 
   /** @param head of the records: their bytes before the tail, a multiple of eight */
   constructor(capacity = 16384, head = HEAD_BYTES) {
     this.#head = head
-    this.#capacity = align8(capacity)
+    this.#capacity = capacity
   }
 
   /** Records begun so far. */
@@ -207,7 +206,7 @@ export class RecordWriter {
     this.#buffer[this.#start + State.operation] = operation
   }
 
-  /** Takes the records written so far and leaves the writer empty. */
+  /** Takes the records written so far and leaves the writer empty. Whoever needs them no more gives them back: giveBack(). */
   take(): Uint8Array {
     this.#seal()
     const taken = this.#buffer.subarray(0, this.#end)
@@ -216,19 +215,13 @@ export class RecordWriter {
     return taken
   }
 
-  /** Takes back, to write in it again, the buffer of records that {@link take} gave and nobody needs any more. */
-  reuse(taken: Uint8Array): void {
-    taken.fill(0)
-    this.#spare.push(new Uint8Array(taken.buffer))
-  }
-
   #reserve(bytes: number): void {
     if (this.#end + bytes <= this.#buffer.length) return
     const old = this.#buffer.subarray(0, this.#end)
-    this.#capacity = align8(Math.max(this.#buffer.length * 2, this.#capacity, this.#end + bytes))
-    const spare = this.#spare.pop()
-    this.#use(spare !== undefined && spare.length >= this.#capacity ? spare : new Uint8Array(this.#capacity))
+    this.#use(takeBuffer(Math.max(this.#buffer.length * 2, this.#capacity, this.#end + bytes)))
     this.#buffer.set(old)
+    this.#capacity = this.#buffer.length
+    giveBack(old)
   }
 
   #use(buffer: Uint8Array): void {

@@ -4,6 +4,7 @@ import { Aborted, InvalidArgument, NetlinkError, Unsupported, XfrmeshError, type
 import { Ending, type NativeDump, type NativeOutcome } from '../native.js'
 import { eachAttribute, viewOf } from './attributes.js'
 import { closedError, netlinkError } from './netlink-errors.js'
+import { giveBack } from './record-buffers.js'
 import { LITTLE_ENDIAN, Operation, RecordReader, State as StateRecord } from './records.js'
 import { policyId, stateId, take, XfrmBatch } from './xfrm-batch.js'
 import { refusals, XfrmChannel, type Refusal } from './xfrm-channel.js'
@@ -142,6 +143,7 @@ export class Xfrm {
       const failures = [...refusals(outcome)]
       const result = { applied: outcome.sent - failures.length, failures, elapsedMs: performance.now() - began }
       if (outcome.ending !== Ending.complete) throw stopped(outcome, result, size, records, signal)
+      giveBack(records)
       return result
     } finally {
       tables.wipe()

@@ -11,7 +11,7 @@ import type { Settings } from './options.js'
 import { PeerTable } from './peers.js'
 import { describe, type Step } from './describe.js'
 import { NO_PEER } from './ops.js'
-import { type Plan, Planner, type Scope } from './plan.js'
+import { type Plan, Planner, type PlanFailure, type Scope } from './plan.js'
 import type { Damage, Is, Should } from './state.js'
 import type { Ports } from './ports.js'
 import { SpiIndex } from './spi-index.js'
@@ -144,13 +144,15 @@ export class Convergence {
 
   /** Does what a look found is to be done. Nothing may have happened since. */
   async repair(look: Look, options: ExecutionOptions): Promise<Execution> {
+    // What the firewall found is changed as its networks are.
+    const isLeft = this.networks.isLeft(look.firewall)
     const broken = isBroken(look.firewall) ? await this.networks.mend(look.firewall) : []
     const done = await this.#carryOut(look, { looked: true, whole: true }, options)
     done.failures.unshift(...broken)
     if (isBroken(look.firewall) && broken.length === 0) done.updated++
     this.#leftovers = undefined
-    if (!this.networks.isLeft(look.firewall) || done.aborted || done.failures.length > 0) return done
-    const left = await this.networks.release([])
+    if (!isLeft || done.aborted || done.failures.length > 0) return done
+    const left = await this.#release([])
     for (const failure of left) done.failures.push(failure)
     if (left.length === 0) done.removed++
     return done
@@ -243,16 +245,25 @@ export class Convergence {
     // found impossible.
     const refused = done.failures.length > plan.failures.length
     const differed = (damage.states?.size ?? 0) + (damage.sharedPolicies ?? 0) > 0
-    if (refused && (!how.looked || differed)) this.#known = false
+    if ((refused && (!how.looked || differed)) || unguarded.length > 0) this.#known = false
     this.#forgetKeys()
     done.failures.unshift(...unguarded)
     if (unguarded.length === 0) done.added += add.length
     const hold = how.whole === true ? refused : done.failed.has(NO_PEER)
     if (hold || done.aborted || remove.length === 0) return done
-    const guarded = await this.networks.release(remove)
+    const guarded = await this.#release(remove)
     for (const failure of guarded) done.failures.push(failure)
     if (guarded.length === 0) done.removed += remove.length
     return done
+  }
+
+  /** What is guarded is not known after a failure. */
+  async #release(remove: readonly number[]): Promise<PlanFailure[]> {
+    const known = this.#known
+    this.#known = false
+    const failures = await this.networks.release(remove)
+    this.#known = known && failures.length === 0
+    return failures
   }
 
   /** Says of peers whether they lack anything, and lets go of those of which nothing is wanted or left. */

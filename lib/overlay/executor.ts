@@ -1,6 +1,7 @@
 import type { Failure } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
+import { giveBack } from '../kernel/record-buffers.js'
 import { RecordWriter } from '../kernel/records.js'
 import { Ending, type NativeOutcome, refusals, type SideTables } from '../kernel/xfrm-channel.js'
 import { describeOp } from './describe.js'
@@ -134,7 +135,7 @@ class Executor {
   async #commit(writer: RecordWriter, tables: SideTables): Promise<NativeOutcome> {
     const records = writer.take()
     const outcome = await this.#xfrm.commit(records, tables, this.#options.signal)
-    writer.reuse(records)
+    giveBack(records)
     return outcome
   }
 

@@ -50,7 +50,7 @@ export interface FirewallState {
   intact: boolean
   /** What is not, a sentence each. */
   differences: string[]
-  /** The VNIs that the kernel's set holds. They are guarded if it is intact. */
+  /** The VNIs that the kernel's set holds. They are guarded if it is intact. Later changes are made to this set too. */
   networks: VniSet
   /** Another port than ours, for which the table is as it should be: an Overlay with other options made it. */
   otherPort: number | undefined

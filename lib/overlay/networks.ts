@@ -18,7 +18,7 @@ export interface NetworkChange {
 
 /**
  * The networks of an Overlay: those wanted, those guarded as far as is known, and the firewall that guards them. A change
- * of one takes as long as there are changes, however many networks there are.
+ * of one takes as long as one, however many there are, where nftables guards them and an earlier process left no others.
  */
 export class Networks {
   readonly #wanted = new VniSet()
@@ -121,10 +121,9 @@ export class Networks {
         (await this.#firewall?.apply({ add, keep: () => this.kept().toArray() })) ?? union(this.#guarded, add),
       )
     } catch (error) {
-      return add.map((vni) => failure(`vni ${vni}`, 'guard network', error))
+      return ascending(add).map((vni) => failure(`vni ${vni}`, 'guard network', error))
     }
-    if (add.length === this.#missing.size) this.#missing.clear()
-    else for (const vni of add) this.#missing.delete(vni)
+    for (const vni of add) this.#missing.delete(vni)
     this.#broken = false
     return []
   }
@@ -132,11 +131,11 @@ export class Networks {
   /** Guards these no more. The table goes with the last one. */
   async release(remove: readonly number[]): Promise<PlanFailure[]> {
     try {
-      const change = { remove, removeEmpty: true }
+      const change = { remove, keep: () => this.kept().toArray(), removeEmpty: true }
       this.#found((await this.#firewall?.apply(change)) ?? without(this.#guarded, remove))
     } catch (error) {
       if (remove.length === 0) return [failure('firewall', 'remove table', error)]
-      return remove.map((vni) => failure(`vni ${vni}`, 'end guarding network', error))
+      return ascending(remove).map((vni) => failure(`vni ${vni}`, 'end guarding network', error))
     }
     for (const vni of remove) this.#releasing.delete(vni)
     return []
@@ -190,6 +189,10 @@ export class Networks {
   #spared(): number[] {
     return this.#guarded.toArray().filter((vni) => !this.#releasing.has(vni))
   }
+}
+
+function ascending(vnis: readonly number[]): number[] {
+  return [...vnis].sort((a, b) => a - b)
 }
 
 function union(one: Iterable<number>, other: Iterable<number>): VniSet {

@@ -1,6 +1,7 @@
 /** What a look-up takes for an empty place: no VNI, which has 24 bits. */
 const NONE = 0xffffffff
 const LEAST_PLACES = 16
+const VNIS = 2 ** 24
 
 /** A set of VNIs, as a table of words: they come by the thousand, and a Set takes ten times as long for each. */
 export class VniSet {
@@ -16,9 +17,9 @@ export class VniSet {
     return this.#size
   }
 
-  /** Makes room for so many more. */
+  /** Makes room for so many more, as far as there are more. */
   reserve(more: number): void {
-    const needed = 2 * (this.#size + more)
+    const needed = 2 * Math.min(this.#size + more, VNIS)
     if (needed > this.#places.length) this.#grow(2 ** Math.ceil(Math.log2(needed)))
   }
 
@@ -57,12 +58,13 @@ export class VniSet {
       gap = i
     }
     all[gap] = NONE
-    this.#size--
+    // An empty one is gone through at once, whatever was in it.
+    if (--this.#size === 0) this.clear()
     return true
   }
 
   clear(): void {
-    this.#places = places(LEAST_PLACES)
+    if (this.#places.length > LEAST_PLACES || this.#size > 0) this.#places = places(LEAST_PLACES)
     this.#size = 0
   }
 

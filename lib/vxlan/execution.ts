@@ -2,6 +2,7 @@ import type { Failure } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { NeighbourWriter } from '../kernel/neighbour-records.js'
 import { checkEnding } from '../kernel/netlink-errors.js'
+import { giveBack } from '../kernel/record-buffers.js'
 import { refusals, type NativeOutcome } from '../kernel/xfrm-channel.js'
 import type { Phase } from './phases.js'
 
@@ -68,7 +69,7 @@ export async function carryOut(channel: Committer, link: number, phases: readonl
     const records = writer.take()
     const committed = channel.commit(records)
     await before
-    before = executor.settle(slice, committed).finally(() => writer.reuse(records))
+    before = executor.settle(slice, committed).finally(() => giveBack(records))
     if (executor.error !== undefined) break
   }
   await before

@@ -1,5 +1,13 @@
 import { describe, expect, test } from 'vitest'
-import { deriveSpi, InvalidArgument, NetlinkError, Overlay, PartialFailure, type Report } from '../../lib/index.js'
+import {
+  deriveSpi,
+  InvalidArgument,
+  NetlinkError,
+  Overlay,
+  PartialFailure,
+  type Report,
+  XfrmeshError,
+} from '../../lib/index.js'
 import { Operation, State } from '../../lib/kernel/records.js'
 import { Encap } from '../../lib/overlay/writer.js'
 import { ModelNat } from './heard.js'
@@ -63,6 +71,43 @@ test('a network whose guard was refused is not taken for guarded when it is adde
   // The other was still wanted, and came along.
   expect(await overlay.addNetworks([4096, 5000])).toMatchObject({ applied: 0, unchanged: 2 })
   expect(ports.guarded).toEqual(new Set([4096, 5000]))
+})
+
+test('a network that was released without an answer is guarded when it is added again', async () => {
+  const { ports, overlay } = await opened()
+  await overlay.addNetworks([4096, 5000])
+  const apply = ports.firewall.apply
+  ports.firewall.apply = ({ remove = [] }) => {
+    for (const vni of remove) ports.guarded.delete(vni)
+    return Promise.reject(new XfrmeshError('ERR_XFRMESH_ANSWER_LOST', 'nftables transaction: the answer was lost'))
+  }
+  await expect(overlay.removeNetworks([4096])).rejects.toMatchObject({ code: 'ERR_XFRMESH_ANSWER_LOST' })
+  ports.firewall.apply = apply
+  expect(ports.guarded).toEqual(new Set([5000]))
+  await overlay.addNetworks([4096])
+  expect(ports.guarded).toEqual(new Set([4096, 5000]))
+})
+
+test('what another tool took away comes back with a removal, and what an earlier process left too', async () => {
+  const { ports, overlay } = await opened()
+  ports.guarded.add(1)
+  await overlay.addNetworks([2, 3])
+  ports.guarded.clear()
+  await overlay.removeNetworks([2])
+  expect(ports.guarded).toEqual(new Set([1, 3]))
+  ports.guarded.clear()
+  await overlay.addNetworks([4])
+  expect(ports.guarded).toEqual(new Set([1, 3, 4]))
+  await overlay.reconcile()
+  expect(ports.guarded).toEqual(new Set([3, 4]))
+})
+
+test('what an earlier process left of networks is one removal each', async () => {
+  const { ports, overlay } = await opened()
+  ports.guarded.add(1)
+  expect(await overlay.reconcile({ dryRun: true })).toMatchObject({ added: 0, updated: 0, removed: 1 })
+  expect(await overlay.reconcile()).toMatchObject({ added: 0, updated: 0, removed: 1 })
+  expect(ports.guarded.size).toBe(0)
 })
 
 test('with exclusive, a network is not taken for encrypted while its policies are refused', async () => {

@@ -1,6 +1,10 @@
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { giveBack, takeBuffer } from '../../lib/kernel/record-buffers.js'
 import { HEAD_BYTES, Operation, Policy, RecordReader, RecordWriter, State } from '../../lib/kernel/records.js'
+
+beforeAll(() => void vi.useFakeTimers())
+afterAll(() => void vi.useRealTimers())
 
 function all(buffer: Uint8Array): { start: number; length: number; operation: number; tail: [number, number[]][] }[] {
   const reader = new RecordReader(buffer)
@@ -117,17 +121,50 @@ test('take() leaves a writer that shares nothing with what was taken', () => {
   expect(reader.u32(State.spi)).toBe(1)
 })
 
-test('a buffer that was taken and is given back is written in again, and holds nothing of before', () => {
-  const writer = new RecordWriter()
-  writer.begin(Operation.addState)
-  writer.u32(State.spi, 1)
-  const taken = writer.take()
-  writer.reuse(taken)
-  writer.take()
-  writer.begin(Operation.deleteState)
-  const again = writer.take()
-  expect(again.buffer).toBe(taken.buffer)
-  const reader = new RecordReader(again)
-  reader.next()
-  expect(reader.u32(State.spi)).toBe(0)
+function recordOf(operation: number, spi: number, records = 1): Uint8Array {
+  const writer = new RecordWriter(1024)
+  for (let i = 0; i < records; i++) {
+    writer.begin(operation)
+    writer.u32(State.spi, spi)
+  }
+  return writer.take()
+}
+
+function spisOf(records: Uint8Array): number[] {
+  const reader = new RecordReader(records)
+  const spis: number[] = []
+  while (reader.next()) spis.push(reader.u32(State.spi))
+  return spis
+}
+
+test('a buffer that is given back is written in again by whoever comes next, and holds nothing of before', () => {
+  const first = recordOf(Operation.addState, 1, 3)
+  giveBack(first)
+  const second = recordOf(Operation.deleteState, 2)
+  expect(second.buffer).toBe(first.buffer)
+  expect(spisOf(second)).toEqual([2])
+  expect(new Uint8Array(second.buffer, second.length).every((byte) => byte === 0)).toBe(true)
+  expect(recordOf(Operation.addState, 3).buffer).not.toBe(second.buffer)
+  expect(spisOf(second)).toEqual([2])
+})
+
+test('a buffer that was outgrown is given back too', () => {
+  const large = recordOf(Operation.addState, 7, 1000)
+  expect(spisOf(large)).toEqual(Array.from({ length: 1000 }, () => 7))
+  const small = recordOf(Operation.addState, 8)
+  expect(new Uint8Array(small.buffer, small.length).every((byte) => byte === 0)).toBe(true)
+  expect(spisOf(small)).toEqual([8])
+})
+
+test('buffers are let go of in the end, and never more than 32 MiB are kept', () => {
+  const { buffer } = takeBuffer(1 << 20)
+  giveBack(new Uint8Array(buffer))
+  expect(takeBuffer(1 << 20).buffer).toBe(buffer)
+  giveBack(new Uint8Array(buffer))
+  vi.advanceTimersByTime(60_000)
+  expect(takeBuffer(1 << 20).buffer).not.toBe(buffer)
+  const all = Array.from({ length: 5 }, () => takeBuffer(8 << 20))
+  for (const each of all) giveBack(each)
+  const again = new Set(Array.from(all, () => takeBuffer(8 << 20).buffer))
+  expect(all.filter((each) => again.has(each.buffer))).toHaveLength(4)
 })

@@ -30,6 +30,7 @@ const ETIMEDOUT = 110
 export class ModelPorts implements Ports {
   readonly kernel = new Kernel()
   readonly guarded = new Set<number>()
+  #told: VniSet | undefined
   nat?: NatPort
   weather: Weather = fair
   /** Messages taken, dumps read. */
@@ -50,14 +51,19 @@ export class ModelPorts implements Ports {
   }
 
   readonly firewall: FirewallPort = {
+    // As the real one it remembers what it told, and changes that.
     apply: ({ add = [], keep = () => [], remove = [] }) => {
-      for (const vni of [...keep(), ...add]) this.guarded.add(vni)
-      for (const vni of remove) this.guarded.delete(vni)
-      return Promise.resolve(new VniSet(this.guarded))
+      const isRemembered = this.#told !== undefined && String([...this.#told]) === String([...new VniSet(this.guarded)])
+      const told = isRemembered ? this.#told! : new VniSet(this.guarded)
+      for (const vni of isRemembered ? add : [...keep(), ...add]) for (const set of [this.guarded, told]) set.add(vni)
+      for (const vni of remove) for (const set of [this.guarded, told]) set.delete(vni)
+      this.#told = told
+      return Promise.resolve(told)
     },
     read: () => Promise.resolve(this.#firewall()),
     restore: (networks) => {
       this.tampered = false
+      this.#told = undefined
       this.guarded.clear()
       for (const vni of networks) this.guarded.add(vni)
       return Promise.resolve()
@@ -74,6 +80,7 @@ export class ModelPorts implements Ports {
 
   #firewall(): FirewallState {
     const networks = new VniSet(this.guarded)
+    this.#told = networks
     return {
       exists: networks.size > 0,
       intact: networks.size > 0 && !this.tampered,

@@ -19,7 +19,8 @@ export async function publish(files: readonly string[], directory: string): Prom
     '',
     'Made by `npm run bench -- --publish`: what stands here is what those runs wrote, and nothing was left out of them.',
     'Each line is a median of its rounds; ratios are taken pair by pair within a round, and the floor again beside the floor',
-    'shows what chance alone does. `here` is the kernel of the machine, `lab` the virtual machine (emulated: slow, the same',
+    'shows what chance alone does. Ours is a process that has been up for a while; the floor and the peers are started for',
+    'each round, before their clock. `here` is the kernel of the machine, `lab` the virtual machine (emulated: slow, the same',
     'for all), `counted` the lab with a clock that counts instructions.',
     '',
     '## Targets',
@@ -55,11 +56,12 @@ function withoutPlaceOfResults(command: string): string {
   return command.replace(/ ?--out[ =]\S+/, '').trim()
 }
 
-function about({ kernel, processors, memoryGiB, node, commit, versions, load, date }: Machine): string[] {
+function about(machine: Machine): string[] {
+  const { kernel, rcuExpedited, processors, memoryGiB, node, commit, versions, load, date } = machine
   const tools = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
     `- ${date.slice(0, 10)}, commit ${commit}, load ${load.toFixed(2)} when it began`,
-    `- ${processors}, ${memoryGiB} GiB; kernel ${kernel}`,
+    `- ${processors}, ${memoryGiB} GiB; kernel ${kernel}${rcuExpedited ? ', RCU expedited always' : ''}`,
     `- Node.js ${node}; ${tools.join('; ')}`,
   ]
 }

@@ -7,7 +7,7 @@ import type { Contestant, Outcome, Results, Sample, Scenario } from './contest.j
 
 export const AGAIN = 'floor again'
 
-/** Rounds that ours has gone through when the measuring begins, and milliseconds after which no other is begun. */
+/** Rounds that ours has gone through when the measuring begins, at most, and milliseconds after which no other is begun. */
 const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
 
@@ -20,10 +20,14 @@ export async function contend(scenario: Scenario, size: number, rounds: number, 
   const takesPart = ({ most }: Contestant) => most === undefined || size <= most
   const others = (await scenario.others(size)).filter(takesPart)
   const ours = scenario.ours.filter(takesPart).map((each) => alone(scenario.name, each, size))
+  const end = () => Promise.all(ours.map((each) => each.end()))
   try {
-    return await contest(scenario, [...ours.map(({ contestant }) => contestant), ...others], size, rounds, place)
-  } finally {
-    await Promise.all(ours.map((each) => each.end()))
+    const outcome = await contest(scenario, [...ours.map((each) => each.contestant), ...others], size, rounds, place)
+    await end()
+    return outcome
+  } catch (error) {
+    await end().catch(() => undefined)
+    throw error
   }
 }
 
@@ -41,8 +45,9 @@ async function contest(
   for (const contestant of scenario.warmsOnce ? chosen.slice(0, 1) : chosen) {
     const began = performance.now()
     await round(scenario, contestant, size, true)
+    if (contestant.role !== 'ours' || scenario.warmsOnce) continue
     // JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while.
-    for (let i = 1; contestant.role === 'ours' && i < WARM_UPS; i++) {
+    for (let i = 1; i < Math.min(WARM_UPS, 2 * rounds); i++) {
       if (performance.now() - began > LONGEST_WARM_UP_MS) break
       await round(scenario, contestant, size, false)
     }
@@ -84,9 +89,12 @@ async function round(
           })
         }
       }
-    } finally {
-      await session.close()
+    } catch (error) {
+      // What came first is what is told.
+      await session.close().catch(() => undefined)
+      throw error
     }
+    await session.close()
     return samples
   })
 }

@@ -67,7 +67,7 @@ export interface Scenario {
   prepare?(namespace: Namespace): Promise<void>
   /** In order, each on what the one before left. */
   readonly steps: readonly Step[]
-  /** Each is at work in a process of its own, which starts no other: as the floor and the peers are. */
+  /** Each is at work in a process of its own, as the floor and the peers are, but in one for all rounds: a daemon. */
   readonly ours: readonly Contestant[]
   others(size: number): Promise<readonly Contestant[]>
 }

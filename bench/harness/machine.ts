@@ -4,6 +4,8 @@ import { run } from '#dist/demo/processes.js'
 /** What the figures hold for. */
 export interface Machine {
   kernel: string
+  /** Whether RCU's grace periods are expedited whatever is done, so that `boost` has nothing to gain. */
+  rcuExpedited: boolean
   processors: string
   memoryGiB: number
   node: string
@@ -30,6 +32,7 @@ export async function describeMachine(): Promise<Machine> {
   const list = cpus()
   return {
     kernel: `${release()} ${version()}`,
+    rcuExpedited: (await says(['cat', '/sys/kernel/rcu_expedited'])) === '1',
     processors: `${list.length} × ${list[0]?.model ?? 'unknown'}`,
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     node: process.version,

@@ -1,9 +1,11 @@
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Namespace } from '#dist/demo/namespace.js'
 import { start, type Running } from '#dist/demo/processes.js'
 import type { Sample, Session } from './contest.js'
+
+/** Milliseconds that a program may take to end. */
+const LONGEST_END_MS = 30_000
 
 /** Does a step, and says what it took. */
 export type Doing = () => Promise<Sample>
@@ -20,13 +22,12 @@ export function session(steps: Record<string, Doing>, close: () => Promise<void>
   }
 }
 
-/** Makes what depends on a size once: what a daemon's caller holds is no part of its work, nor is what a round would leave. */
+/** Makes what depends on a size once, until another is asked for: what a daemon's caller holds is no part of its work. */
 export function kept<T>(make: (size: number) => T): (size: number) => T {
-  const made = new Map<number, T>()
+  let known: { readonly size: number; readonly made: T } | undefined
   return (size) => {
-    const known = made.get(size) ?? make(size)
-    made.set(size, known)
-    return known
+    if (known?.size !== size) known = { size, made: make(size) }
+    return known.made
   }
 }
 
@@ -59,6 +60,8 @@ export class LineProgram {
 
   private constructor(running: Running) {
     this.#running = running
+    // Who is gone says so by answering nothing.
+    running.child.stdin!.on('error', () => undefined)
     this.#answers = createInterface(running.child.stdout!)[Symbol.asyncIterator]()
   }
 
@@ -75,15 +78,18 @@ export class LineProgram {
       error?: string
     }
     if (error !== undefined) throw new Error(error)
+    if (typeof elapsedMs !== 'number') throw new Error(`an answer without a time: ${answer.value}`)
     const figures = Object.entries(others).filter((figure): figure is [string, number] => typeof figure[1] === 'number')
-    return { ms: Number(elapsedMs), ...Object.fromEntries(figures) }
+    return { ms: elapsedMs, ...Object.fromEntries(figures) }
   }
 
+  /** Ends it, by force if it takes long. @throws Error if it did not end well */
   async end(): Promise<void> {
-    const { child } = this.#running
-    if (child.exitCode !== null || child.signalCode !== null) return
-    const ended = once(child, 'close')
+    const { child, ended } = this.#running
     child.stdin!.end()
-    await ended
+    const late = setTimeout(() => child.kill('SIGKILL'), LONGEST_END_MS)
+    const { status, errors } = await ended
+    clearTimeout(late)
+    if (status !== 0) throw new Error(`it ended with status ${String(status)}: ${errors}`)
   }
 }

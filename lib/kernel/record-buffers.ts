@@ -1,9 +1,11 @@
+import { setTimeout } from 'node:timers'
+
 /**
  * Buffers for records, of zeros, that are written in again. To touch new memory is dear: 4 KiB of it cost a quarter of a
  * microsecond natively, and twelve in some virtual machines, where writing them takes one.
  */
 
-/** Bytes that are kept, all in all, and for how long after the last was given back. */
+/** Bytes that are kept, all in all, and for how long, from when the first of them was given back. */
 const MOST_BYTES = 32 << 20
 const IDLE_MS = 5000
 
@@ -21,17 +23,18 @@ export function takeBuffer(least: number): Uint8Array {
   return buffer
 }
 
-/** Takes back the buffer that such bytes begin, which nobody needs any more, and nothing was written in beyond them. */
+/** Takes back a buffer of {@link takeBuffer}'s, by what was used of it, from its begin: nobody needs that any more. */
 export function giveBack(used: Uint8Array): void {
   const buffer = new Uint8Array(used.buffer)
   const { length } = buffer
-  if (length === 0 || bytes + length > MOST_BYTES) return
+  const isOurs = used.byteOffset === 0 && length > 0 && (length & (length - 1)) === 0
+  if (!isOurs || bytes + length > MOST_BYTES) return
   used.fill(0)
   const alike = free.get(length)
   if (alike === undefined) free.set(length, [buffer])
   else alike.push(buffer)
   bytes += length
-  timer = timer?.refresh() ?? setTimeout(drop, IDLE_MS).unref()
+  timer ??= setTimeout(drop, IDLE_MS).unref()
 }
 
 function drop(): void {

@@ -51,24 +51,24 @@ bool sameMessage(Bytes one, const Tables& oneTables, Bytes other, const Tables& 
 }  // namespace
 
 bool XfrmBatch::parse() {
-  views_.clear();
-  views_.reserve(records_.size() / kHeadBytes);
+  starts_.clear();
+  if (records_.size() > UINT32_MAX) return false;
+  starts_.reserve(records_.size() / kHeadBytes);
   Bytes rest = records_;
   while (!rest.empty()) {
-    const auto record = takeRecord(rest, tables_);
-    if (!record) return false;
-    views_.push_back(*record);
+    starts_.push_back(static_cast<std::uint32_t>(records_.size() - rest.size()));
+    if (!takeRecord(rest, tables_)) return false;
   }
   return true;
 }
 
 std::size_t XfrmBatch::encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence,
                               std::span<std::byte> room) {
-  return encodeRecord(views_[index], tables_, flags, sequence, room);
+  return encodeRecord(record(index), tables_, flags, sequence, room);
 }
 
 Batch::Recovery XfrmBatch::recovery(std::uint32_t index) const {
-  switch (views_[index].operation()) {
+  switch (record(index).operation()) {
     case Operation::kAddState:
     case Operation::kAddPolicy:
       return Recovery::kAsk;
@@ -83,7 +83,7 @@ Batch::Recovery XfrmBatch::recovery(std::uint32_t index) const {
 }
 
 std::size_t XfrmBatch::encodeQuestion(std::uint32_t index, std::uint32_t sequence, std::span<std::byte> room) {
-  return encodeGet(views_[index], NLM_F_ACK, sequence, room);
+  return encodeGet(record(index), NLM_F_ACK, sequence, room);
 }
 
 bool XfrmBatch::confirms(std::uint32_t index, const Message& answer) {
@@ -91,7 +91,7 @@ bool XfrmBatch::confirms(std::uint32_t index, const Message& answer) {
   RecordDecoder decoder(tables, {.reqid = 0, .details = false});
   if (!decoder.decode(answer) || decoder.records().empty()) return false;
   std::vector<std::byte> shown = decoder.records();
-  const RecordView& meant = views_[index];
+  const RecordView meant = record(index);
   if (recovery(index) == Recovery::kRepeatIfThere)
     return markIn(Bytes(shown).subspan(kHeadBytes)) == markIn(meant.tail);
   std::vector<std::byte> wanted(meant.head.begin(), meant.head.end());

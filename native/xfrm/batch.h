@@ -16,10 +16,10 @@ class XfrmBatch final : public Batch {
 
   bool parse() override;
 
-  [[nodiscard]] std::uint32_t size() const override { return static_cast<std::uint32_t>(views_.size()); }
+  [[nodiscard]] std::uint32_t size() const override { return static_cast<std::uint32_t>(starts_.size()); }
   std::size_t encode(std::uint32_t index, std::uint16_t flags, std::uint32_t sequence,
                      std::span<std::byte> room) override;
-  [[nodiscard]] std::uint64_t identity(std::uint32_t index) const override { return identityOf(views_[index]); }
+  [[nodiscard]] std::uint64_t identity(std::uint32_t index) const override { return identityOf(record(index)); }
   [[nodiscard]] Recovery recovery(std::uint32_t index) const override;
   std::size_t encodeQuestion(std::uint32_t index, std::uint32_t sequence, std::span<std::byte> room) override;
   // Of an addition: whether the object is what was to be added. A key that the kernel withholds (lockdown) passes for
@@ -28,9 +28,11 @@ class XfrmBatch final : public Batch {
   bool confirms(std::uint32_t index, const Message& answer) override;
 
  private:
+  [[nodiscard]] RecordView record(std::uint32_t index) const { return viewAt(records_, starts_[index]); }
+
   Bytes records_;
   Tables tables_;
-  std::vector<RecordView> views_;
+  std::vector<std::uint32_t> starts_;
 };
 
 }  // namespace xfrmesh

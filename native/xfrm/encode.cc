@@ -213,7 +213,7 @@ std::optional<RecordView> takeRecord(Bytes& records, const Tables& tables) {
   if (records.size() < kHeadBytes) return std::nullopt;
   const auto length = load<std::uint32_t>(records);
   if (length < kHeadBytes || length % kRecordAlign != 0 || length > records.size()) return std::nullopt;
-  const RecordView record{.head = records.first(kHeadBytes), .tail = records.subspan(kTailStart, length - kTailStart)};
+  const RecordView record = viewAt(records, 0);
   const auto operation = record.operation();
   if (operation < Operation::kAddState || operation > Operation::kDeletePolicy) return std::nullopt;
   const StateRecord head = record.state();
@@ -230,6 +230,11 @@ std::optional<RecordView> takeRecord(Bytes& records, const Tables& tables) {
   }
   records = records.subspan(length);
   return record;
+}
+
+RecordView viewAt(Bytes records, std::size_t start) {
+  const auto length = load<std::uint32_t>(records, start);
+  return {.head = records.subspan(start, kHeadBytes), .tail = records.subspan(start + kTailStart, length - kTailStart)};
 }
 
 std::size_t encodeRecord(const RecordView& record, const Tables& tables, std::uint16_t flags, std::uint32_t sequence,

@@ -23,6 +23,9 @@ struct RecordView {
 // operation, an attribute that overruns the tail, an index beyond the tables, a family that is neither.
 std::optional<RecordView> takeRecord(Bytes& records, const Tables& tables);
 
+// The record that was taken there before.
+RecordView viewAt(Bytes records, std::size_t start);
+
 // The message that carries out a record. 0 if `room` is too small.
 std::size_t encodeRecord(const RecordView& record, const Tables& tables, std::uint16_t flags, std::uint32_t sequence,
                          std::span<std::byte> room);

@@ -215,6 +215,14 @@ describe('a change that fails', () => {
       expect(await whole.read()).toMatchObject({ intact: true, networks: new VniSet([1]) })
     }))
 
+  test('CAP_NET_ADMIN is enough, though the tables of iptables are told to root alone', () =>
+    withNetns(async (netns) => {
+      const script = fileURLToPath(new URL('capable.mjs', import.meta.url))
+      const alone = ['inh-caps', 'ambient-caps', 'bounding-set'].map((set) => `--${set}=-all,+net_admin`)
+      const words = ['--reuid', '65534', '--regid', '65534', '--clear-groups', ...alone, process.execPath, script]
+      expect(JSON.parse(await inNetns(netns, 'setpriv', ...words))).toEqual({ uid: 65534, applied: 1 })
+    }))
+
   test.each([
     ['CAP_NET_ADMIN', 'setpriv --bounding-set=-net_admin --inh-caps=-net_admin', /it takes CAP_NET_ADMIN/],
     ['iptables', 'unshare --mount sh -c \'mount -t tmpfs none /usr/sbin && exec "$0" "$@"\'', /package iptables/],

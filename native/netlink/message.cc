@@ -3,13 +3,6 @@
 #include <algorithm>
 
 namespace xfrmesh {
-namespace {
-
-// NLA_TYPE_MASK, as an unsigned number.
-constexpr std::uint16_t kTypeMask = 0x3fff;
-
-}  // namespace
-
 MessageWriter::MessageWriter(std::span<std::byte> room, std::uint16_t type, std::uint16_t flags, std::uint32_t sequence)
     : room_(room) {
   appendValue(
@@ -61,18 +54,6 @@ bool takeMessage(Bytes& bytes, Message& message) {
   const std::size_t length = message.header.nlmsg_len;
   if (length < sizeof(nlmsghdr) || length > bytes.size()) return false;
   message.payload = bytes.subspan(sizeof(nlmsghdr), length - sizeof(nlmsghdr));
-  bytes = bytes.subspan(std::min(align4(length), bytes.size()));
-  return true;
-}
-
-bool takeAttribute(Bytes& bytes, Attribute& attribute) {
-  if (bytes.size() < sizeof(nlattr)) return false;
-  const auto header = load<nlattr>(bytes);
-  const std::size_t length = header.nla_len;
-  if (length < sizeof(nlattr) || length > bytes.size()) return false;
-  attribute.type = header.nla_type & kTypeMask;
-  attribute.whole = bytes.first(length);
-  attribute.payload = attribute.whole.subspan(sizeof(nlattr));
   bytes = bytes.subspan(std::min(align4(length), bytes.size()));
   return true;
 }

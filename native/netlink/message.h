@@ -74,6 +74,19 @@ struct Attribute {
 // Take the first message, or attribute, off `bytes`. False at the end, and at the first malformed one: then `bytes` is
 // left not empty.
 bool takeMessage(Bytes& bytes, Message& message);
-bool takeAttribute(Bytes& bytes, Attribute& attribute);
+// Here, since a record's attributes are gone through several times on its way to a message.
+inline bool takeAttribute(Bytes& bytes, Attribute& attribute) {
+  constexpr std::uint16_t kTypeMask = 0x3fff;  // NLA_TYPE_MASK, as an unsigned number
+  if (bytes.size() < sizeof(nlattr)) return false;
+  const auto header = load<nlattr>(bytes);
+  const std::size_t length = header.nla_len;
+  if (length < sizeof(nlattr) || length > bytes.size()) return false;
+  attribute.type = header.nla_type & kTypeMask;
+  attribute.whole = bytes.first(length);
+  attribute.payload = attribute.whole.subspan(sizeof(nlattr));
+  const std::size_t padded = align4(length);
+  bytes = bytes.subspan(padded < bytes.size() ? padded : bytes.size());
+  return true;
+}
 
 }  // namespace xfrmesh

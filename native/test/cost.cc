@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string_view>
 
 #include "xfrm/batch.h"
@@ -37,20 +38,26 @@ test::Records recordsOf(bool policies, std::uint32_t count) {
   return records;
 }
 
-// The messages of all records, one after the other.
-std::vector<std::byte> encoded(const test::Records& records, const Tables& tables) {
-  std::vector<std::byte> messages(records.bytes().size() * 8 + 4096);
-  std::size_t end = 0;
+// The messages of all records, one after the other, in memory that is not cleared: that would be most of what is
+// counted.
+struct Messages {
+  std::unique_ptr<std::byte[]> bytes;
+  std::size_t size = 0;
+};
+
+Messages encoded(const test::Records& records, const Tables& tables) {
+  const std::size_t room = records.bytes().size() * 8 + 4096;
+  Messages messages{.bytes = std::make_unique_for_overwrite<std::byte[]>(room)};
   std::uint32_t sequence = 0;
   Bytes rest = records.bytes();
   while (!rest.empty()) {
     const auto record = takeRecord(rest, tables);
     if (!record) std::abort();
-    const std::size_t size = encodeRecord(*record, tables, 0, ++sequence, std::span(messages).subspan(end));
+    const std::span all(messages.bytes.get(), room);
+    const std::size_t size = encodeRecord(*record, tables, 0, ++sequence, all.subspan(messages.size));
     if (size == 0) std::abort();
-    end += size;
+    messages.size += size;
   }
-  messages.resize(end);
   return messages;
 }
 
@@ -78,8 +85,8 @@ int main(int argc, char** argv) {
   const test::Records records = recordsOf(policies, count);
   std::size_t bytes = 0;
   if (what != "none-state" && what != "none-policy") {
-    const std::vector<std::byte> messages = encoded(records, tables);
-    bytes = what.starts_with("decode") ? decoded(messages) : messages.size();
+    const Messages messages = encoded(records, tables);
+    bytes = what.starts_with("decode") ? decoded({messages.bytes.get(), messages.size}) : messages.size;
   }
   std::printf("%zu\n", bytes);
   return 0;

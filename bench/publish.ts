@@ -7,17 +7,26 @@ import { table } from './harness/report.js'
 import type { Run } from './main.js'
 import { judge } from './targets.js'
 
-/** Makes RESULTS.md of what runs came to, and their pictures beside it, in a directory of the checkout. */
+/**
+ * Makes RESULTS.md of what runs came to, and their pictures beside it, in a directory of the checkout. What it has of
+ * scenarios that were not run again stays.
+ */
 export async function publish(files: readonly string[], directory: string): Promise<void> {
   const runs = await Promise.all(files.map(async (file) => JSON.parse(await readFile(file, 'utf8')) as Run))
   const pictures = join(directory, 'pictures')
   await mkdir(pictures, { recursive: true })
   const sections: string[] = []
   for (const run of runs) sections.push(section(run, await draw(run, pictures)))
+  const judged = judge(runs).map(
+    ({ what, wanted, seen, holds }) => `| ${what} | ${wanted} | ${seen} | ${holds ? 'yes' : '**no**'} |`,
+  )
+  const path = join(directory, 'RESULTS.md')
+  const before = earlier(await readFile(path, 'utf8'), judged, runs)
   const text = [
     '# Results',
     '',
-    'Made by `npm run bench -- --publish`: what stands here is what those runs wrote, and nothing was left out of them.',
+    'Made by `npm run bench -- --publish`: what stands here is what those runs wrote, and nothing was left out of them. Each',
+    'says of which commit and machine it is: what was not run again stays.',
     'Each line is a median of its rounds; ratios are taken pair by pair within a round, and the floor again beside the floor',
     'shows what chance alone does. Ours is a process that has been up for a while; the floor and the peers are started for',
     'each round, before their clock. `here` is the kernel of the machine, `lab` the virtual machine (emulated: slow, the same',
@@ -29,13 +38,33 @@ export async function publish(files: readonly string[], directory: string): Prom
     '',
     '| target | wanted | seen | holds |',
     '| --- | --- | --- | --- |',
-    ...judge(runs).map(
-      ({ what, wanted, seen, holds }) => `| ${what} | ${wanted} | ${seen} | ${holds ? 'yes' : '**no**'} |`,
-    ),
+    ...judged,
+    ...before.targets,
     '',
     ...sections,
+    ...before.sections,
   ]
-  await writeFile(join(directory, 'RESULTS.md'), text.join('\n'))
+  await writeFile(path, text.join('\n'))
+}
+
+/** What RESULTS.md has of targets that were not judged anew, and of scenarios, each in a place, that were not run again. */
+function earlier(
+  text: string,
+  judged: readonly string[],
+  runs: readonly Run[],
+): { targets: string[]; sections: string[] } {
+  const what = (row: string) => row.split(' | ')[0]!
+  const fresh = new Set(judged.map(what))
+  const targets = text.split('\n').filter((row) => row.startsWith('| ') && !/^\| (target|---) /.test(row))
+  const measured = new Set(
+    runs.flatMap(({ outcomes }) => outcomes.map(({ scenario, place }) => `${scenario}, ${place}`)),
+  )
+  const isLeft = (section: string) => {
+    const tables = section.matchAll(/^```text\n(\S+): .*\n.* rounds, (\w+)$/gm)
+    return Array.from(tables, ([, scenario, place]) => `${scenario!}, ${place!}`).some((one) => !measured.has(one))
+  }
+  const sections = text.split(/^(?=## `)/m).slice(1)
+  return { targets: targets.filter((row) => !fresh.has(what(row))), sections: sections.filter(isLeft) }
 }
 
 function section(run: Run, pictures: readonly string[]): string {

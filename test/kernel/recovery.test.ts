@@ -125,15 +125,15 @@ const damages: Damage[] = [
   {
     what: 'the table deleted',
     nft: `delete table ${TABLE}`,
-    steps: ['guard: add network vni 4096', 'guard: add network vni 7'],
+    steps: ['guard: add network vni 7', 'guard: add network vni 4096'],
   },
   {
     what: 'everything flushed',
     ip: ['xfrm state flush', 'xfrm policy flush'],
     nft: 'flush ruleset',
     steps: [
-      'guard: add network vni 4096',
       'guard: add network vni 7',
+      'guard: add network vni 4096',
       'guard: add policy out, 192.0.2.1 to any',
       ...PEERS.flatMap((peer) => TAGS.map(() => `decrypt: add inbound SA ${peer}`)),
       ...PEERS.map((peer) => `encrypt: add outbound SA ${peer}`),

@@ -7,7 +7,7 @@ import { setTimeout } from 'node:timers'
 
 /** Bytes that are kept, all in all, and for how long, from when the first of them was given back. */
 const MOST_BYTES = 32 << 20
-const IDLE_MS = 5000
+const IDLE_MS = 60_000
 
 /** By their lengths, which are powers of two. */
 const free = new Map<number, Uint8Array[]>()

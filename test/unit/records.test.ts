@@ -3,6 +3,8 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { giveBack, takeBuffer } from '../../lib/kernel/record-buffers.js'
 import { HEAD_BYTES, Operation, Policy, RecordReader, RecordWriter, State } from '../../lib/kernel/records.js'
 
+// Fake timers are the global ones.
+vi.mock('node:timers', () => ({ setTimeout: (call: () => void, ms: number) => globalThis.setTimeout(call, ms) }))
 beforeAll(() => void vi.useFakeTimers())
 afterAll(() => void vi.useRealTimers())
 

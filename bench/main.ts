@@ -50,7 +50,7 @@ const program = new Command('npm run bench --')
     words,
   )
   .option('--sizes <n,n…>', "instead of the scenarios' own", numbers)
-  .option('--rounds <n>', 'default 21; counted 3; with --quick 3 and 1', Number)
+  .option('--rounds <n>', 'default 21; counted 3; with --quick 2 and 1', Number)
   .option('--out <directory>', 'where results.json and the pictures go', 'build/bench-results')
   .option('--publish <results.json...>', 'measure nothing: make bench/RESULTS.md and its pictures of these runs')
   .option('--inside <place>', 'this is that place already: how the lab calls it')
@@ -138,7 +138,7 @@ function sizesOf({ sizes }: Scenario, { sizes: asked, quick }: Options): readonl
 
 /** Counted, a round is as the one before, but for what is left to chance in JavaScript's compiler. */
 function roundsOf(scenario: Scenario, size: number, place: Place, quick: boolean): number {
-  const rounds = place === 'counted' ? (quick ? 1 : 3) : quick ? 3 : 21
+  const rounds = place === 'counted' ? (quick ? 1 : 3) : quick ? 2 : 21
   return Math.min(rounds, scenario.mostRounds?.(size) ?? rounds)
 }
 

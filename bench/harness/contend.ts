@@ -10,6 +10,8 @@ export const AGAIN = 'floor again'
 /** Rounds that ours has gone through when the measuring begins, at most, and milliseconds after which no other is begun. */
 const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
+/** Milliseconds after a round, for 10,000 objects and more. */
+const LONGEST_SETTLING_MS = 100
 
 /**
  * Runs a scenario at one size: a warm-up round in which the kernel is looked at thoroughly, then `rounds` rounds of all
@@ -47,7 +49,7 @@ async function contest(
     await round(scenario, contestant, size, true)
     if (contestant.role !== 'ours' || scenario.warmsOnce) continue
     // JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while.
-    for (let i = 1; i < Math.min(WARM_UPS, 2 * rounds); i++) {
+    for (let i = 1; i < Math.min(WARM_UPS, rounds); i++) {
       if (performance.now() - began > LONGEST_WARM_UP_MS) break
       await round(scenario, contestant, size, false)
     }
@@ -72,7 +74,7 @@ async function round(
   size: number,
   thorough: boolean,
 ): Promise<Map<string, Sample>> {
-  return inNamespace(async (namespace) => {
+  const samples = await inNamespace(async (namespace) => {
     const samples = new Map<string, Sample>()
     await scenario.prepare?.(namespace)
     const session = await contestant.open(namespace, size)
@@ -97,12 +99,15 @@ async function round(
     await session.close()
     return samples
   })
+  // No clock is to run while the kernel takes the namespace apart.
+  await setTimeout(Math.min(LONGEST_SETTLING_MS, size / 100))
+  return samples
 }
 
-/** Milliseconds. The kernel takes a namespace apart once the command has ended: no clock is to run meanwhile. */
-const SETTLING = 100
-
-/** Gives `work` a network namespace of its own and removes it, whatever came of it. */
+/**
+ * Gives `work` a network namespace of its own and removes it, whatever came of it. The kernel takes it apart once the
+ * command has ended.
+ */
 export async function inNamespace<T>(work: (namespace: Namespace) => Promise<T>): Promise<T> {
   const namespace = new Namespace(`xfrmesh-bench-${randomUUID().slice(0, 8)}`)
   await run('ip', ['netns', 'add', namespace.name])
@@ -111,6 +116,5 @@ export async function inNamespace<T>(work: (namespace: Namespace) => Promise<T>)
     return await work(namespace)
   } finally {
     await run('ip', ['netns', 'delete', namespace.name])
-    await setTimeout(SETTLING)
   }
 }

@@ -111,7 +111,7 @@ function scenario(layout: Layout, full: readonly number[], peers: readonly ((wor
     title: `N mappings in the layout '${layout}': load, add and remove one, the same after others wrote, collect 1 in ${STALE}`,
     unit: 'mappings',
     needsEsp: false,
-    sizes: { quick: [100, 1000], full },
+    sizes: { quick: [1000], full },
     steps,
     ours: [ours(layout)],
     others: async (size) => [await nftFloor(steps, ours(layout), size), ...peers.map((peer) => peer(work))],

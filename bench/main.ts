@@ -41,7 +41,7 @@ const numbers = (text: string) => words(text).map(Number)
 
 const program = new Command('npm run bench --')
   .description('Measures xfrmesh against the floor and against its peers, on the same work.')
-  .option('--quick', 'small sizes, few rounds: under two minutes')
+  .option('--quick', 'one small size, few rounds: some minutes')
   .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`, words)
   .option('--contestant <name...>', 'only these of each scenario, by the names in its table')
   .option(

@@ -3,9 +3,9 @@ import { ADDRESS_BYTES, AF_INET, ONE_FAMILY, parseAddress, unusable, whyNot } fr
 import { integer, options } from '../base/check.js'
 import { InvalidArgument } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
-import { isVni, LAST_VNI } from './firewall.js'
 import { natPort } from './nat-options.js'
 import type { Settings } from './options.js'
+import { LAST_VNI } from './vni-set.js'
 
 /**
  * Arguments of calls. They are taken when the call is made, since its turn may come later, and what the caller does with
@@ -67,6 +67,11 @@ export function items(value: unknown, argument: string, expected: string): reado
 /** @throws InvalidArgument naming `networks[2]` */
 export function vnis(list: readonly unknown[]): number[] {
   return list.map((vni, i) => (isVni(vni) ? vni : integer(vni, `networks[${i}]`, 0, LAST_VNI)))
+}
+
+/** They come by the thousand: what is right needs no name. */
+function isVni(value: unknown): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= LAST_VNI
 }
 
 /** What an iterable of peers holds, copied. @throws InvalidArgument */

@@ -33,6 +33,12 @@ export interface Look {
   readonly plan: Plan
 }
 
+/** Records of the SAs and policies of ours that the kernel has. */
+interface Found {
+  readonly states: Uint8Array
+  readonly policies: Uint8Array
+}
+
 /**
  * The one mechanism: knows what should be and what is, and makes the one the other. One caller at a time.
  *
@@ -107,9 +113,9 @@ export class Convergence {
       return nothingDone()
     }
     const look = !this.#known || this.#needsLook(change)
-    if (look) await this.networks.read()
+    const [found] = look ? await Promise.all([this.#read(), this.networks.read()]) : []
     const should = this.#should(this.networks.kept())
-    const damage = look ? await this.#lookForPeers(should) : await this.#adopt(should, change)
+    const damage = found ? await this.#lookForPeers(found, should) : await this.#adopt(should, change)
     const slots = look || change === 'keys' ? undefined : change
     const plan = await this.#plan(should, damage, { networks: this.networks.change(), ...(slots && { peers: slots }) })
     const done = await this.#carryOut({ plan, should, damage }, { slots, looked: look }, options)
@@ -124,9 +130,9 @@ export class Convergence {
 
   /** Looks at all of the kernel that is ours, and plans how it becomes what should be and nothing else. */
   async look(): Promise<Look> {
-    const firewall = await this.networks.read()
+    const [found, firewall] = await Promise.all([this.#read(), this.networks.read()])
     const should = this.#should(this.networks.wanted)
-    const damage = await this.#survey(should)
+    const damage = await this.#survey(found, should)
     const plan = await this.#plan(should, damage)
     return { should, damage, firewall, plan }
   }
@@ -174,10 +180,8 @@ export class Convergence {
     return { form: this.#settings.form, keyring: this.keyring, networks }
   }
 
-  /** Reads what the kernel has of ours, makes `is` that, and returns what else was found. */
-  async #survey(should: Should): Promise<Damage> {
-    this.#known = false
-    const [states, policies] = await Promise.all([this.#read(should, false), this.#read(should, true)])
+  /** Makes `is` what the kernel has of ours, and returns what else was found. */
+  async #survey({ states, policies }: Found, should: Should): Promise<Damage> {
     const survey = new Survey(states, policies, this.#is, should)
     await inTurns(() => survey.step(STEPS))
     this.#surveyed = should.keyring
@@ -185,23 +189,29 @@ export class Convergence {
     return survey.finish()
   }
 
-  async #read({ form, keyring }: Should, policies: boolean): Promise<Uint8Array> {
-    const query = { keys: keyring.sideTable(), algorithms: algorithms(form), reqid: form.mark, details: false }
-    const dump = await this.#ports.xfrm.read({ ...query, policies })
-    for (const key of dump.keys) key.fill(0)
-    return dump.records
+  /** Reads the SAs and policies of ours that the kernel has. */
+  async #read(): Promise<Found> {
+    this.#known = false
+    const { form } = this.#settings
+    const query = { keys: this.keyring.sideTable(), algorithms: algorithms(form), reqid: form.mark, details: false }
+    const read = async (policies: boolean) => {
+      const dump = await this.#ports.xfrm.read({ ...query, policies })
+      for (const key of dump.keys) key.fill(0)
+      return dump.records
+    }
+    const [states, policies] = await Promise.all([read(false), read(true)])
+    return { states, policies }
   }
 
   /** A look that keeps what is nobody's for later, but for what is stale of the peers wanted. */
-  async #lookForPeers(should: Should): Promise<Damage> {
-    const damage = await this.#survey(should)
+  async #lookForPeers(found: Found, should: Should): Promise<Damage> {
+    const damage = await this.#survey(found, should)
     const { stale } = damage
     if (stale === undefined) return damage
     this.#leftovers = await Leftovers.sort(stale.states, stale.policies, this.#settings.form.local.bytes)
     const { peers } = this.#is
     const wanted = [...peers.slots()].filter((slot) => peers.references[slot]! > 0)
-    const found = this.#leftovers.take(peers.bytes, wanted)
-    return { ...damage, stale: listsOf(found) }
+    return { ...damage, stale: listsOf(this.#leftovers.take(peers.bytes, wanted)) }
   }
 
   /** For peers just added: makes `is` what an earlier process left of theirs, and returns what of that is not right. */
@@ -302,7 +312,7 @@ function concerning(change: Change, failures: Execution['failures']): Execution[
 }
 
 /** All of some records, as a list. */
-function listsOf(found: { states: Uint8Array; policies: Uint8Array } | undefined): NonNullable<Damage['stale']> {
+function listsOf(found: Found | undefined): NonNullable<Damage['stale']> {
   const nothing = new Uint8Array(0)
   const list = (records: Uint8Array) => ({ records, at: startsOf(records) })
   return { states: list(found?.states ?? nothing), policies: list(found?.policies ?? nothing) }

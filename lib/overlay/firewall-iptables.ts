@@ -1,5 +1,5 @@
 import type { Iptables, XtFamily } from '../kernel/iptables.js'
-import { checkedChange, type FirewallChange, type FirewallState, otherPortError, vnis } from './firewall.js'
+import { filled, type FirewallChange, type FirewallState, otherPortError } from './firewall.js'
 import { drops, type GuardOptions } from './guard.js'
 import { changes, differences, isThere, runsIn, type Tables } from './guard-chains.js'
 import { chainPrefix, chainsOf, dropOf, TABLES, type XtChain } from './guard-iptables.js'
@@ -41,7 +41,7 @@ export class IptablesFirewall {
    *   then; where that fails too, {@link read} tells
    */
   async apply(change: FirewallChange): Promise<VniSet> {
-    const { add, keep, remove, removeEmpty } = checkedChange(change)
+    const { add, keep, remove, removeEmpty } = filled(change)
     const found = await this.#found()
     const state = this.#stateOf(found)
     const networks = new VniSet([...state.networks, ...keep(), ...add])
@@ -65,7 +65,7 @@ export class IptablesFirewall {
    * @throws Unsupported; IptablesError. One family may be done then, and the other not
    */
   async restore(networks: Iterable<number>): Promise<void> {
-    await this.#write(await this.#found(), new VniSet(vnis([...networks], 'networks')))
+    await this.#write(await this.#found(), new VniSet(networks))
   }
 
   /** Takes the chains away. No failure if there are none. @throws as {@link restore} */

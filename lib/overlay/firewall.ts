@@ -1,6 +1,6 @@
-import { array, boolean, integer, options, U16, U32 } from '../base/check.js'
+import { boolean, integer, options, U16, U32 } from '../base/check.js'
 import { InvalidState, NetlinkError, Unsupported, XfrmeshError } from '../base/errors.js'
-import type { Nft, NftResult, TableName } from '../kernel/nft.js'
+import type { Nft, NftResult, Rule, TableName } from '../kernel/nft.js'
 import { NftTransaction } from '../kernel/nft-transaction.js'
 import { type Drops, drops, type Guard, guardOf } from './guard.js'
 import {
@@ -14,9 +14,6 @@ import {
   vniSet,
 } from './guard-table.js'
 import { VniSet } from './vni-set.js'
-
-/** A VNI is 24 bits; RFC 7348 excludes none. */
-export const LAST_VNI = 0xffffff
 
 const ENOENT = 2
 
@@ -32,8 +29,9 @@ export interface FirewallOptions {
   linksElsewhere?: boolean
 }
 
+/** VNIs in it were checked by whoever makes it: they come by the thousand. */
 export interface FirewallChange {
-  /** VNIs, 0 to 2^24 - 1. One that is guarded already is no failure. */
+  /** One that is guarded already is no failure. */
   add?: readonly number[]
   /** Those that should be guarded already: what another tool took away of them is added again. Asked only if one may have. */
   keep?: () => readonly number[]
@@ -70,6 +68,8 @@ export class Firewall {
   readonly table: TableName
   readonly #nft: Nft
   readonly #guard: Guard
+  /** What replaces whatever is there by the guard of no network. Its rules are the greater part, and always the same. */
+  readonly #blank: { readonly records: Uint8Array; readonly size: number }
   readonly #port: number
   readonly #mark: number
   #known: Known | undefined
@@ -85,6 +85,8 @@ export class Firewall {
     this.#port = integer(o.port, 'options.port', 1, U16)
     this.#guard = guardOf({ mark, port: this.#port, exclusive, linksElsewhere })
     this.table = { family: 'inet', table: `xfrmesh_${mark.toString(16)}` }
+    const blank = replacing(this.table, this.#guard, [])
+    this.#blank = { size: blank.size, records: blank.take() }
   }
 
   /**
@@ -94,14 +96,14 @@ export class Firewall {
    * @throws Unsupported for what the kernel lacks; NetlinkError. Nothing was changed then
    */
   async apply(change: FirewallChange): Promise<VniSet> {
-    const checked = checkedChange(change)
+    const wanted = filled(change)
     const known = this.#known
     this.#known = undefined
-    return (known && (await this.#tryFrom(known, checked))) ?? this.#lookAndApply(checked)
+    return (known && (await this.#tryFrom(known, wanted))) ?? this.#lookAndApply(wanted)
   }
 
   /** Changes what is remembered. undefined if it is out of date, or nothing would change: then it is looked at first. */
-  async #tryFrom(known: Known, change: Checked): Promise<VniSet | undefined> {
+  async #tryFrom(known: Known, change: Wanted): Promise<VniSet | undefined> {
     const planned = this.#planned(known, change, true)
     const { transaction } = planned
     if (transaction === undefined || transaction.size === 0) return undefined
@@ -115,7 +117,7 @@ export class Firewall {
     }
   }
 
-  async #lookAndApply(change: Checked): Promise<VniSet> {
+  async #lookAndApply(change: Wanted): Promise<VniSet> {
     let planned: Planned | undefined
     const result = await this.#nft.change(async () => {
       planned = this.#planned(await this.#look(), change, false)
@@ -126,7 +128,6 @@ export class Firewall {
   }
 
   #done({ networks, fresh, gone, exists }: Planned, generation: number | undefined): VniSet {
-    networks.reserve(fresh.length)
     for (const vni of fresh) networks.add(vni)
     for (const vni of gone) networks.delete(vni)
     if (generation !== undefined) this.#known = { generation, exists, intact: exists, networks, rules: [] }
@@ -138,10 +139,9 @@ export class Firewall {
    * @throws Unsupported for what the kernel lacks; NetlinkError. Nothing was changed then
    */
   async restore(networks: Iterable<number>): Promise<void> {
-    const wanted = vnis([...networks], 'networks')
     this.#known = undefined
     const { value } = await this.#nft.snapshot(() => this.#found())
-    this.#check(await this.#nft.commit(replacing(this.table, this.#guard, wanted, value?.rules ?? [])))
+    this.#check(await this.#nft.commit(this.#replacing([...networks], value?.rules ?? [])))
   }
 
   /** Takes the table away. No failure if there is none. */
@@ -216,7 +216,7 @@ export class Firewall {
   }
 
   /** What makes the table guard other networks too, and fewer. */
-  #planned(now: Now, { add, keep, remove, removeEmpty }: Checked, isRemembered: boolean): Planned {
+  #planned(now: Now, { add, keep, remove, removeEmpty }: Wanted, isRemembered: boolean): Planned {
     const { exists, intact, networks } = now
     const fresh: number[] = []
     const gone: number[] = []
@@ -241,7 +241,14 @@ export class Firewall {
       throw otherPortError(`table ${this.table.table}`, now.otherPort, this.#port)
     }
     const left = networks.toArray().filter((vni) => !remove.has(vni))
-    return { ...planned, transaction: replacing(this.table, this.#guard, left.concat(fresh), now.rules) }
+    return { ...planned, transaction: this.#replacing(left.concat(fresh), now.rules) }
+  }
+
+  /** What makes the table guard exactly these. Rules that were there `before` go on counting where they were. */
+  #replacing(networks: readonly number[], before: readonly Rule[]): NftTransaction {
+    if (before.length > 0) return replacing(this.table, this.#guard, networks, before)
+    const { records, size } = this.#blank
+    return new NftTransaction().append(records, size).addElements(elementsOf(this.table, networks))
   }
 
   #removal(): NftTransaction {
@@ -276,18 +283,11 @@ interface Planned {
   readonly exists: boolean
 }
 
-type Checked = Required<Pick<FirewallChange, 'add' | 'keep' | 'removeEmpty'>> & { readonly remove: VniSet }
+type Wanted = Required<Omit<FirewallChange, 'remove'>> & { readonly remove: VniSet }
 
-/** @throws InvalidArgument */
-export function checkedChange(change: FirewallChange): Checked {
-  const known = ['add', 'keep', 'remove', 'removeEmpty'] as const
-  const {
-    add = [],
-    keep = () => [],
-    remove = [],
-    removeEmpty = false,
-  } = options<FirewallChange>(change, 'change', known)
-  return { add: vnis(add, 'change.add'), keep, remove: new VniSet(vnis(remove, 'change.remove')), removeEmpty }
+/** A change with its defaults. */
+export function filled({ add = [], keep = () => [], remove, removeEmpty = false }: FirewallChange): Wanted {
+  return { add, keep, remove: new VniSet(remove), removeEmpty }
 }
 
 /** All that was found of our table. */
@@ -311,13 +311,4 @@ function missingPart(error: NetlinkError): Unsupported {
     `this kernel lacks ${part}, which keeps cleartext in and out: it needs ${option} (module ${module})`,
     { cause: error },
   )
-}
-
-export function vnis(value: unknown, argument: string): readonly number[] {
-  return array(value, argument).map((vni, i) => (isVni(vni) ? vni : integer(vni, `${argument}[${i}]`, 0, LAST_VNI)))
-}
-
-/** They come by the thousand: what is right needs no name. */
-export function isVni(value: unknown): value is number {
-  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= LAST_VNI
 }

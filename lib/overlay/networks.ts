@@ -48,12 +48,6 @@ export class Networks {
     return this.#releasing.size
   }
 
-  /** Makes room for so many more. */
-  reserve(more: number): void {
-    this.#wanted.reserve(more)
-    this.#missing.reserve(more)
-  }
-
   /** False if it was wanted before. */
   want(vni: number): boolean {
     this.#releasing.delete(vni)

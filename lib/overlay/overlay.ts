@@ -168,7 +168,6 @@ export class Overlay implements AsyncDisposable {
       const list = vnis(given)
       const mesh = this.#mesh
       const { networks } = mesh
-      networks.reserve(list.length)
       const unwanted = list.filter((vni) => networks.want(vni))
       const again = new VniSet()
       if (unwanted.length < list.length) {

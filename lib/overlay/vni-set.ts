@@ -1,12 +1,26 @@
-/** What a look-up takes for an empty place: no VNI, which has 24 bits. */
-const NONE = 0xffffffff
-const LEAST_PLACES = 16
-const VNIS = 2 ** 24
+/** A VNI is 24 bits; RFC 7348 excludes none. */
+const VNI_BITS = 24
+export const LAST_VNI = 2 ** VNI_BITS - 1
 
-/** A set of VNIs, as a table of words: they come by the thousand, and a Set takes ten times as long for each. */
+/** A page is of 4,096 VNIs, a bit each. */
+const PAGE_BITS = 12
+const PAGE_WORDS = 2 ** PAGE_BITS / 32
+
+/** What an empty set has: no page but number 0, which stands for each that is not there, and stays empty. */
+const NO_PAGES = new Uint16Array(2 ** (VNI_BITS - PAGE_BITS))
+const NO_WORDS = new Uint32Array(PAGE_WORDS)
+
+/**
+ * A set of VNIs, as pages of bits: who gives out VNIs does so one after the other, and 10,000 in a row are three pages.
+ * However they lie, it takes up to 2 MiB. They come by the thousand, and a Set takes ten times as long for each.
+ */
 export class VniSet {
-  /** Open addressing, linear probing; a power of two, never more than half full. */
-  #places: Uint32Array = places(LEAST_PLACES)
+  /** The page that VNIs with these high bits are in, for all high bits. */
+  #pages = NO_PAGES
+  /** Room for a power of two of pages, one after the other. */
+  #words = NO_WORDS
+  /** Pages that are used, number 0 among them. */
+  #used = 1
   #size = 0
 
   constructor(vnis: Iterable<number> = []) {
@@ -17,95 +31,96 @@ export class VniSet {
     return this.#size
   }
 
-  /** Makes room for so many more, as far as there are more. */
-  reserve(more: number): void {
-    const needed = 2 * Math.min(this.#size + more, VNIS)
-    if (needed > this.#places.length) this.#grow(2 ** Math.ceil(Math.log2(needed)))
-  }
-
   /** A copy. */
   copy(): VniSet {
     const set = new VniSet()
-    set.#places = this.#places.slice()
+    if (this.#size === 0) return set
+    set.#pages = this.#pages.slice()
+    set.#words = this.#words.slice()
+    set.#used = this.#used
     set.#size = this.#size
     return set
   }
 
   has(vni: number): boolean {
-    return this.#places[this.#placeOf(vni)] === vni
+    const at = this.#pages[vni >> PAGE_BITS]! * PAGE_WORDS + wordOf(vni)
+    return (this.#words[at]! & bitOf(vni)) !== 0
   }
 
-  /** False if it was there. */
+  /** False if it was there. @throws RangeError for what is longer than a VNI */
   add(vni: number): boolean {
-    const place = this.#placeOf(vni)
-    if (this.#places[place] === vni) return false
-    this.#places[place] = vni
-    if (++this.#size * 2 > this.#places.length) this.#grow(this.#places.length * 2)
+    const page = this.#pages[vni >> PAGE_BITS]! || this.#open(vni >> PAGE_BITS)
+    const at = page * PAGE_WORDS + wordOf(vni)
+    const word = this.#words[at]!
+    if ((word & bitOf(vni)) !== 0) return false
+    this.#words[at] = word | bitOf(vni)
+    this.#size++
     return true
   }
 
   /** False if it was not there. */
   delete(vni: number): boolean {
-    const all = this.#places
-    const mask = all.length - 1
-    let gap = this.#placeOf(vni)
-    if (all[gap] !== vni) return false
-    // Those that a probe would no longer reach move up.
-    for (let i = (gap + 1) & mask; all[i] !== NONE; i = (i + 1) & mask) {
-      const home = hash(all[i]!) & mask
-      if (((i - home) & mask) < ((i - gap) & mask)) continue
-      all[gap] = all[i]!
-      gap = i
-    }
-    all[gap] = NONE
-    // An empty one is gone through at once, whatever was in it.
+    const at = this.#pages[vni >> PAGE_BITS]! * PAGE_WORDS + wordOf(vni)
+    const word = this.#words[at]!
+    if ((word & bitOf(vni)) === 0) return false
+    this.#words[at] = word & ~bitOf(vni)
     if (--this.#size === 0) this.clear()
     return true
   }
 
   clear(): void {
-    if (this.#places.length > LEAST_PLACES || this.#size > 0) this.#places = places(LEAST_PLACES)
+    this.#pages = NO_PAGES
+    this.#words = NO_WORDS
+    this.#used = 1
     this.#size = 0
   }
 
-  /** In whatever order. */
+  /** In ascending order. */
   toArray(): number[] {
     const all: number[] = []
-    for (const word of this.#places) if (word !== NONE) all.push(word)
+    for (let high = 0; this.#size > 0 && high < this.#pages.length; high++) {
+      if (this.#pages[high] !== 0) this.#collect(this.#pages[high]!, high << PAGE_BITS, all)
+    }
     return all
   }
 
   /** In ascending order, of those that are there when it begins. */
   [Symbol.iterator](): IterableIterator<number> {
-    return this.toArray()
-      .sort((a, b) => a - b)
-      [Symbol.iterator]()
+    return this.toArray()[Symbol.iterator]()
   }
 
-  /** Where it is, or would be. */
-  #placeOf(vni: number): number {
-    const all = this.#places
-    const mask = all.length - 1
-    let i = hash(vni) & mask
-    while (all[i] !== vni && all[i] !== NONE) i = (i + 1) & mask
-    return i
+  /** Appends those of a page, whose first VNI is given. */
+  #collect(page: number, first: number, to: number[]): void {
+    for (let i = 0; i < PAGE_WORDS; i++) {
+      for (let word = this.#words[page * PAGE_WORDS + i]!; word !== 0; word &= word - 1) {
+        to.push(first + i * 32 + 31 - Math.clz32(word & -word))
+      }
+    }
   }
 
-  #grow(count: number): void {
-    const before = this.#places
-    this.#places = places(count)
-    for (const vni of before) if (vni !== NONE) this.#places[this.#placeOf(vni)] = vni
+  /** Makes a page for VNIs with these high bits, and returns its number. */
+  #open(high: number): number {
+    if (!(high in NO_PAGES)) throw new RangeError(`a VNI has ${VNI_BITS} bits`)
+    if (this.#pages === NO_PAGES) this.#pages = new Uint16Array(NO_PAGES.length)
+    const page = this.#used++
+    if (this.#words.length < this.#used * PAGE_WORDS) {
+      const words = new Uint32Array(this.#words.length * 2)
+      words.set(this.#words)
+      this.#words = words
+    }
+    this.#pages[high] = page
+    return page
   }
 }
 
 /** What a set of VNIs is read by. */
 export type Vnis = Pick<VniSet, 'has' | 'size' | typeof Symbol.iterator>
 
-function places(count: number): Uint32Array {
-  return new Uint32Array(count).fill(NONE)
+/** Which word of its page a VNI is in. */
+function wordOf(vni: number): number {
+  return (vni >> 5) & (PAGE_WORDS - 1)
 }
 
-/** 2^32 divided by the golden ratio; its high bits are what is mixed. */
-function hash(vni: number): number {
-  return Math.imul(vni, 0x9e3779b1) >>> 8
+function bitOf(vni: number): number {
+  return 1 << (vni & 31)
 }

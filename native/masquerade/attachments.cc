@@ -19,12 +19,17 @@ constexpr std::size_t kHalf = 8;
 
 using Half = std::array<std::byte, kHalf>;
 
-Half hashOf(std::string_view text) {
-  const std::uint64_t first = htobe64(sha512(std::as_bytes(std::span(text)))[0]);
+// Of a digest its first word.
+Half halfOf(std::uint64_t word) {
+  const std::uint64_t first = htobe64(word);
   Half half{};
   std::memcpy(half.data(), &first, kHalf);
   return half;
 }
+
+Bytes bytesOfText(std::string_view text) { return std::as_bytes(std::span(text)); }
+
+Half hashOf(std::string_view text) { return halfOf(sha512(bytesOfText(text))[0]); }
 
 // The text up to the next NUL, which is taken too; nullopt if there is none.
 std::optional<std::string_view> takeText(std::string_view& rest) {
@@ -146,24 +151,55 @@ bool takeAddresses(std::string_view& rest, std::uint32_t count, Attachments& all
   return true;
 }
 
+struct Names {
+  std::string_view network;
+  std::string_view interface;
+  std::string_view container;
+};
+
+// The hashes of what each is called in its network.
+std::vector<Half> hashesOf(const std::vector<Names>& all) {
+  std::string texts;
+  std::vector<std::size_t> ends;
+  ends.reserve(all.size());
+  for (const Names& names : all) {
+    texts.append(names.interface).append(":").append(names.container);
+    ends.push_back(texts.size());
+  }
+  std::vector<Bytes> messages;
+  messages.reserve(all.size());
+  std::size_t start = 0;
+  for (const std::size_t end : ends) {
+    messages.push_back(bytesOfText(texts).subspan(start, end - start));
+    start = end;
+  }
+  std::vector<std::uint64_t> firsts(all.size());
+  sha512Firsts(messages, firsts);
+  std::vector<Half> hashes(all.size());
+  std::ranges::transform(firsts, hashes.begin(), halfOf);
+  return hashes;
+}
+
 // Makes owners and comments of names.
-class OwnerMaker {
- public:
-  void make(std::string_view network, std::string_view interface, std::string_view container, Attachments& all) {
-    if (network != latest_) {
-      latest_ = network;
-      networkHash_ = hashOf(network);
+void makeOwners(const std::vector<Names>& named, Attachments& all) {
+  const std::vector<Half> hashes = hashesOf(named);
+  // They come by the thousand: the latest network's is kept.
+  std::string_view latest;
+  Half networkHash = hashOf(latest);
+  for (std::size_t i = 0; i < named.size(); i++) {
+    const auto& [network, interface, container] = named[i];
+    if (network != latest) {
+      latest = network;
+      networkHash = hashOf(network);
     }
-    name_.assign(interface).append(":").append(container);
-    const Half hash = hashOf(name_);
     auto& owner = all.owners.emplace_back();
-    std::ranges::copy(networkHash_, owner.begin());
-    std::ranges::copy(hash, owner.begin() + kHalf);
+    std::ranges::copy(networkHash, owner.begin());
+    std::ranges::copy(hashes[i], owner.begin() + kHalf);
 
     CommentWriter comment(all.comments.emplace_back());
-    comment.hexadecimal(networkHash_);
+    comment.hexadecimal(networkHash);
     comment.text("-");
-    comment.hexadecimal(hash);
+    comment.hexadecimal(hashes[i]);
     comment.text(", net: ");
     comment.text(network);
     comment.text(", if: ");
@@ -172,13 +208,7 @@ class OwnerMaker {
     comment.text(container);
     comment.end();
   }
-
- private:
-  // They come by the thousand: the latest network's is kept.
-  std::string_view latest_;
-  Half networkHash_ = hashOf("");
-  std::string name_;
-};
+}
 
 }  // namespace
 
@@ -188,7 +218,8 @@ bool takeAttachments(const AttachmentTexts& given, Attachments& all) {
   all.comments.reserve(given.counts.size());
   all.ends.reserve(given.counts.size());
   std::string_view rest(reinterpret_cast<const char*>(given.texts.data()), given.texts.size());
-  OwnerMaker owners;
+  std::vector<Names> names;
+  names.reserve(given.counts.size());
   for (const std::uint32_t count : given.counts) {
     const auto network = takeText(rest);
     const auto interface = takeText(rest);
@@ -198,8 +229,9 @@ bool takeAttachments(const AttachmentTexts& given, Attachments& all) {
         (!isPlain(*network, kLongestName) || !isInterface(*interface) || !isPlain(*container, kLongestName)))
       return false;
     if (!takeAddresses(rest, count, all)) return false;
-    owners.make(*network, *interface, *container, all);
+    names.push_back({*network, *interface, *container});
   }
+  makeOwners(names, all);
   // Of texts with a NUL in them something is left.
   return rest.empty();
 }

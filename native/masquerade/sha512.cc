@@ -2,7 +2,8 @@
 
 #include <endian.h>
 
-#include <bit>
+#include <algorithm>
+#include <cstring>
 
 namespace xfrmesh {
 namespace {
@@ -35,34 +36,43 @@ constexpr std::array<std::uint64_t, 80> kRounds = {
     0x431d67c49c100d4c, 0x4cc5d4becb3e42b6, 0x597f299cfc657e2a, 0x5fcb6fab3ad6faec, 0x6c44198c4a475817,
 };
 
-using Schedule = std::array<std::uint64_t, 16>;
+// What follows works on a word of one digest, and on vectors of one word each of several. It is compiled for each kind
+// of processor, so it is inlined whole, and how a vector is returned is of no concern.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+template <typename Word>
+[[gnu::always_inline]] inline Word rotated(const Word& word, int bits) {
+  return word >> bits | word << (64 - bits);
+}
+
+// A block, as sixteen words.
+template <typename Word>
+using Schedule = std::array<Word, 16>;
 
 // The next word but fifteen, from those before it.
-void expand(Schedule& w, std::size_t i) {
-  const std::uint64_t x = w[(i + 1) % 16];
-  const std::uint64_t y = w[(i + 14) % 16];
-  w[i] +=
-      w[(i + 9) % 16] + (std::rotr(x, 1) ^ std::rotr(x, 8) ^ x >> 7) + (std::rotr(y, 19) ^ std::rotr(y, 61) ^ y >> 6);
+template <typename Word>
+[[gnu::always_inline]] inline void expand(Schedule<Word>& w, std::size_t i) {
+  const Word& x = w[(i + 1) % 16];
+  const Word& y = w[(i + 14) % 16];
+  w[i] += w[(i + 9) % 16] + (rotated(x, 1) ^ rotated(x, 8) ^ x >> 7) + (rotated(y, 19) ^ rotated(y, 61) ^ y >> 6);
 }
 
 // Eight words that move up by one each round: not in memory, but in name.
-void round(Words& v, std::size_t i, std::uint64_t word) {
-  const auto at = [&](std::size_t n) -> std::uint64_t& { return v[(n - i) % 8]; };
-  const std::uint64_t e = at(4);
-  const std::uint64_t one =
-      at(7) + (std::rotr(e, 14) ^ std::rotr(e, 18) ^ std::rotr(e, 41)) + (at(6) ^ (e & (at(5) ^ at(6)))) + word;
-  const std::uint64_t a = at(0);
-  const std::uint64_t two =
-      (std::rotr(a, 28) ^ std::rotr(a, 34) ^ std::rotr(a, 39)) + ((a & at(1)) | (at(2) & (a | at(1))));
+template <typename Word>
+[[gnu::always_inline]] inline void round(std::array<Word, 8>& v, std::size_t i, const Word& word) {
+  const auto at = [&](std::size_t n) __attribute__((always_inline))->Word& { return v[(n - i) % 8]; };
+  const Word& e = at(4);
+  const Word one = at(7) + (rotated(e, 14) ^ rotated(e, 18) ^ rotated(e, 41)) + (at(6) ^ (e & (at(5) ^ at(6)))) + word;
+  const Word& a = at(0);
+  const Word two = (rotated(a, 28) ^ rotated(a, 34) ^ rotated(a, 39)) + ((a & at(1)) | (at(2) & (a | at(1))));
   at(3) += one;
   at(7) = one + two;
 }
 
-void compress(Words& state, Bytes block) {
-  Schedule w;
-#pragma GCC unroll 16
-  for (std::size_t i = 0; i < w.size(); i++) w[i] = be64toh(load<std::uint64_t>(block, i * sizeof w[i]));
-  Words v = state;
+template <typename Word>
+[[gnu::always_inline]] inline void compress(std::array<Word, 8>& state, const Schedule<Word>& block) {
+  Schedule<Word> w = block;
+  std::array<Word, 8> v = state;
   for (std::size_t from = 0; from < kRounds.size(); from += w.size()) {
 #pragma GCC unroll 16
     for (std::size_t i = 0; i < w.size(); i++) {
@@ -73,21 +83,121 @@ void compress(Words& state, Bytes block) {
   for (std::size_t i = 0; i < state.size(); i++) state[i] += v[i];
 }
 
+std::uint64_t wordAt(Bytes block, std::size_t i) {
+  return be64toh(load<std::uint64_t>(block, i * sizeof(std::uint64_t)));
+}
+
+void compressOne(Words& state, Bytes block) {
+  Schedule<std::uint64_t> words;
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < words.size(); i++) words[i] = wordAt(block, i);
+  compress(state, words);
+}
+
+// Where a message ends: what is left of it, a one bit, zeroes, and its length in bits in the last sixteen bytes.
+class End {
+ public:
+  End(Bytes rest, std::size_t size) : used_(rest.size() <= kLongestRest ? kBlock : 2 * kBlock) {
+    if (!rest.empty()) std::memcpy(blocks_.data(), rest.data(), rest.size());
+    blocks_[rest.size()] = std::byte{0x80};
+    const std::uint64_t bits = htobe64(std::uint64_t{size} * 8);
+    std::memcpy(blocks_.data() + used_ - sizeof bits, &bits, sizeof bits);
+  }
+
+  // As much as one block has room for.
+  static constexpr std::size_t kLongestRest = kBlock - 17;
+
+  // One block or two.
+  [[nodiscard]] Bytes blocks() const { return Bytes(blocks_).first(used_); }
+
+ private:
+  std::array<std::byte, 2 * kBlock> blocks_{};
+  std::size_t used_;
+};
+
+#ifdef __x86_64__
+
+constexpr std::size_t kLanes = 4;
+using Vector [[gnu::vector_size(kLanes * sizeof(std::uint64_t))]] = std::uint64_t;
+
+// A block of each lane, word by word.
+using Blocks = std::array<std::array<std::uint64_t, kLanes>, 16>;
+
+[[gnu::always_inline]] inline void compressLanes(Blocks& blocks) {
+  std::array<Vector, 8> state;
+  for (std::size_t i = 0; i < state.size(); i++) state[i] = kInitial[i] - Vector{};
+  Schedule<Vector> words;
+  std::memcpy(words.data(), blocks.data(), sizeof blocks);
+  compress(state, words);
+  std::memcpy(blocks.data(), state.data(), sizeof state);
+}
+
+// Puts the digests, of messages of one block each, where the blocks were.
+using CompressLanes = void (*)(Blocks&);
+[[gnu::target("avx512vl")]] void compressByAvx512(Blocks& blocks) { compressLanes(blocks); }
+[[gnu::target("avx2")]] void compressByAvx2(Blocks& blocks) { compressLanes(blocks); }
+
+// nullptr where one after the other is as fast.
+CompressLanes bestOfLanes() {
+  if (__builtin_cpu_supports("avx512vl")) return compressByAvx512;
+  return __builtin_cpu_supports("avx2") ? compressByAvx2 : nullptr;
+}
+
+// Messages of one block each, as many at once as there are lanes.
+class Lanes {
+ public:
+  Lanes(CompressLanes compress, std::span<std::uint64_t> firsts) : compress_(compress), firsts_(firsts) {}
+
+  void add(Bytes message, std::size_t index) {
+    const End end(message, message.size());
+    for (std::size_t i = 0; i < blocks_.size(); i++) blocks_[i][used_] = wordAt(end.blocks(), i);
+    indexes_[used_++] = index;
+    if (used_ == kLanes) flush();
+  }
+
+  void flush() {
+    compress_(blocks_);
+    for (std::size_t lane = 0; lane < used_; lane++) firsts_[indexes_[lane]] = blocks_[0][lane];
+    used_ = 0;
+  }
+
+ private:
+  CompressLanes compress_;
+  std::span<std::uint64_t> firsts_;
+  Blocks blocks_{};
+  std::array<std::size_t, kLanes> indexes_{};
+  std::size_t used_ = 0;
+};
+
+#endif
+
 }  // namespace
 
-std::array<std::uint64_t, 8> sha512(Bytes message) {
+Words sha512(Bytes message) {
   Words state = kInitial;
   Bytes rest = message;
-  for (; rest.size() >= kBlock; rest = rest.subspan(kBlock)) compress(state, rest.first(kBlock));
-  // What is left, a one bit, zeroes, and the length in bits in the last sixteen bytes.
-  std::array<std::byte, 2 * kBlock> last{};
-  if (!rest.empty()) std::memcpy(last.data(), rest.data(), rest.size());
-  last[rest.size()] = std::byte{0x80};
-  const std::size_t used = rest.size() < kBlock - 16 ? kBlock : 2 * kBlock;
-  const std::uint64_t bits = htobe64(std::uint64_t{message.size()} * 8);
-  std::memcpy(last.data() + used - sizeof bits, &bits, sizeof bits);
-  for (std::size_t at = 0; at < used; at += kBlock) compress(state, Bytes(last).subspan(at, kBlock));
+  for (; rest.size() >= kBlock; rest = rest.subspan(kBlock)) compressOne(state, rest.first(kBlock));
+  const End end(rest, message.size());
+  for (Bytes last = end.blocks(); !last.empty(); last = last.subspan(kBlock)) compressOne(state, last.first(kBlock));
   return state;
+}
+
+void sha512Firsts(std::span<const Bytes> messages, std::span<std::uint64_t> firsts) {
+#ifdef __x86_64__
+  static const CompressLanes compress = bestOfLanes();
+  if (compress != nullptr) {
+    Lanes lanes(compress, firsts);
+    for (std::size_t i = 0; i < messages.size(); i++) {
+      if (messages[i].size() <= End::kLongestRest)
+        lanes.add(messages[i], i);
+      else
+        firsts[i] = sha512(messages[i])[0];
+    }
+    lanes.flush();
+    return;
+  }
+#endif
+  std::ranges::transform(messages, firsts.begin(), [](Bytes message) { return sha512(message)[0]; });
 }
 
 }  // namespace xfrmesh

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "netlink/message.h"
 
@@ -11,5 +12,8 @@ namespace xfrmesh {
 
 // The digest as eight words: the first one's most significant byte is the first byte.
 std::array<std::uint64_t, 8> sha512(Bytes message);
+
+// The first words of the digests of as many messages as there is room for: several at once, where the processor can.
+void sha512Firsts(std::span<const Bytes> messages, std::span<std::uint64_t> firsts);
 
 }  // namespace xfrmesh

@@ -253,6 +253,7 @@ void writeKeys(Writer& writer, Bytes& keys, std::size_t keyBytes) {
   const std::size_t most = kLongestList / elementBytes(keyBytes) * keyBytes;
   const Bytes part = keys.first(std::min(keys.size(), most));
   keys = keys.subspan(part.size());
+  writer.reserve(part.size() / keyBytes * elementBytes(keyBytes));
   for (std::size_t at = 0; at < part.size(); at += keyBytes) {
     const auto element = writer.beginNest(NFTA_LIST_ELEM);
     const auto key = writer.beginNest(NFTA_SET_ELEM_KEY);

@@ -88,6 +88,20 @@ TEST(sha512_is_the_standards) {
   CHECK_EQ(digest(std::string(300, 'x')).substr(0, 32), "0dc240ae43b18eeacef4d7d8d64b945a");
 }
 
+// As many as go at once, one more and one less; of one block, and of more.
+TEST(sha512_of_many_is_that_of_each) {
+  for (std::size_t count = 0; count <= 33; count++) {
+    std::vector<std::string> texts;
+    for (std::size_t i = 0; i < count; i++) texts.emplace_back((i * 37 + count) % 250, static_cast<char>('a' + i % 26));
+    std::vector<Bytes> messages;
+    messages.reserve(count);
+    for (const std::string& text : texts) messages.push_back(std::as_bytes(std::span(text)));
+    std::vector<std::uint64_t> firsts(count);
+    sha512Firsts(messages, firsts);
+    for (std::size_t i = 0; i < count; i++) CHECK_EQ(firsts[i], sha512(messages[i])[0]);
+  }
+}
+
 // What the plugins' own tests expect.
 TEST(owners_and_comments_are_the_plugins) {
   const auto found = taken({{"unit-test", "eth0", "one", {}},

@@ -22,13 +22,27 @@ test('agrees with a Set, whatever comes and goes, and is gone through in ascendi
     }),
   ))
 
-test('a copy goes its own way, and room that is made changes nothing', () => {
+test('a copy goes its own way', () => {
   const set = new VniSet([1, 2])
   const copy = set.copy()
-  set.reserve(1000)
   set.add(3)
   copy.delete(1)
-  expect([[...set], [...copy]]).toEqual([[1, 2, 3], [2]])
+  copy.add(100_000)
+  expect([[...set], [...copy]]).toEqual([
+    [1, 2, 3],
+    [2, 100_000],
+  ])
+  expect([...new VniSet().copy()]).toEqual([])
+})
+
+test('what is longer than a VNI is in none, and refused', () => {
+  const set = new VniSet([0, 0xffffff])
+  for (const other of [-1, 0x1000000, 0xffffffff]) {
+    expect(set.has(other)).toBe(false)
+    expect(set.delete(other)).toBe(false)
+    expect(() => set.add(other)).toThrow(RangeError)
+  }
+  expect([...set]).toEqual([0, 0xffffff])
 })
 
 test('two of other networks are not equal', () => {

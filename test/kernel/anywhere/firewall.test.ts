@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { InvalidArgument } from '../../../lib/base/errors.js'
 import { Nft } from '../../../lib/kernel/nft.js'
 import { Firewall } from '../../../lib/overlay/firewall.js'
 import { VniSet } from '../../../lib/overlay/vni-set.js'
@@ -175,17 +174,6 @@ describe('the table', () => {
         await Promise.all(vnis.map((vni) => (vni % 2 === 0 ? firewall : other).apply({ add: [vni] })))
         expect(await firewall.read()).toMatchObject({ intact: true, networks: new VniSet(vnis) })
       })
-    }))
-
-  test('refuses what is no VNI, before anything is done', () =>
-    alone(async (firewall) => {
-      for (const vni of [-1, 0x1000000, 1.5, Number.NaN, '1' as unknown as number]) {
-        await expect(firewall.apply({ add: [1, vni] })).rejects.toThrow(InvalidArgument)
-      }
-      await expect(firewall.apply({ add: [1, -1] })).rejects.toThrow(
-        'change.add[1] must be an integer from 0 to 16777215',
-      )
-      expect((await firewall.read()).exists).toBe(false)
     }))
 })
 

@@ -6,9 +6,7 @@ import { contend } from './harness/contend.js'
 import type { Contestant, Outcome, Scenario } from './harness/contest.js'
 import { inLab } from './harness/lab.js'
 import { describeMachine, type Machine } from './harness/machine.js'
-import { draw } from './harness/pictures.js'
 import { table } from './harness/report.js'
-import { publish } from './publish.js'
 import { scenarios } from './scenarios.js'
 
 /** Where it is measured: on this kernel, in the lab, or in the lab by instructions instead of time. */
@@ -27,13 +25,16 @@ interface Options {
   publish?: string[]
 }
 
+export interface Measured {
+  outcomes: Outcome[]
+  anatomies: Anatomy[]
+}
+
 /** What a run writes: all samples, so that any other figure can be had from it later. */
-export interface Run {
+export interface Run extends Measured {
   /** What was typed after `npm run bench --`. */
   command: string
   machine: Machine
-  outcomes: Outcome[]
-  anatomies: Anatomy[]
 }
 
 const words = (text: string) => text.split(',')
@@ -41,16 +42,16 @@ const numbers = (text: string) => words(text).map(Number)
 
 const program = new Command('npm run bench --')
   .description('Measures xfrmesh against the floor and against its peers, on the same work.')
-  .option('--quick', 'one small size, few rounds: some minutes')
+  .option('--quick', 'one small size, few rounds, and of what takes ESP only peers: two minutes')
   .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`, words)
   .option('--contestant <name...>', 'only these of each scenario, by the names in its table')
   .option(
     '--place <place,place…>',
-    'here: this kernel, for what takes no ESP; lab; counted: the lab, by instructions, the same twice (default: here,lab,counted; with --quick here,counted)',
+    'here: this kernel, for what takes no ESP; lab; counted: the lab, by instructions, the same twice (default: here,lab,counted; with --quick here,lab)',
     words,
   )
   .option('--sizes <n,n…>', "instead of the scenarios' own", numbers)
-  .option('--rounds <n>', 'default 21; counted 3; with --quick 2 and 1', Number)
+  .option('--rounds <n>', 'default 21; counted 3; with --quick 2, and 1 but here', Number)
   .option('--out <directory>', 'where results.json and the pictures go', 'build/bench-results')
   .option('--publish <results.json...>', 'measure nothing: make bench/RESULTS.md and its pictures of these runs')
   .option('--inside <place>', 'this is that place already: how the lab calls it')
@@ -58,6 +59,7 @@ const program = new Command('npm run bench --')
 
 async function main(options: Options): Promise<void> {
   if (options.publish !== undefined) {
+    const { publish } = await import('./publish.js')
     await publish(options.publish, 'bench')
     return
   }
@@ -65,15 +67,17 @@ async function main(options: Options): Promise<void> {
   if (chosen.length === 0) throw new Error(`no such scenario: ${String(options.scenario)}`)
   const out = resolve(options.out)
   await mkdir(out, { recursive: true })
-  const command = process.argv.slice(2).join(' ')
-  const run: Run = { command, machine: await describeMachine(), outcomes: [], anatomies: [] }
-  const write = () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
+  const measured: Measured = { outcomes: [], anatomies: [] }
+  const writing = (run: Measured) => () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
   if (options.inside !== undefined) {
-    await measure(chosen, options, options.inside, run, write)
+    await measure(chosen, options, options.inside, measured, writing(measured))
     return
   }
-  for (const place of options.place ?? (options.quick ? ['here', 'counted'] : places)) {
-    const able = chosen.filter(({ needsEsp }) => needsEsp === (place !== 'here'))
+  const run: Run = { command: process.argv.slice(2).join(' '), machine: await describeMachine(), ...measured }
+  const write = writing(run)
+  const isLeftOut = ({ long }: Scenario) => long === true && options.quick === true && options.scenario === undefined
+  for (const place of options.place ?? (options.quick ? ['here', 'lab'] : places)) {
+    const able = chosen.filter((scenario) => scenario.needsEsp === (place !== 'here') && !isLeftOut(scenario))
     if (able.length === 0) continue
     if (place === 'here') await measure(able, options, place, run, write)
     else {
@@ -83,6 +87,8 @@ async function main(options: Options): Promise<void> {
     }
     await write()
   }
+  // Under emulation it takes seconds to load, and what runs there draws nothing.
+  const { draw } = await import('./harness/pictures.js')
   const pictures = await draw(run, out)
   console.log(`written: ${['results.json', ...pictures].map((file) => join(options.out, file)).join(', ')}`)
 }
@@ -91,7 +97,7 @@ async function measure(
   chosen: readonly Scenario[],
   options: Options,
   place: Place,
-  run: Run,
+  run: Measured,
   write: () => Promise<void>,
 ): Promise<void> {
   for (const scenario of chosen) {
@@ -108,9 +114,9 @@ async function measure(
   const quick = options.quick === true
   for (const [what, name, size] of [
     ['policies', 'policies', quick ? 10_000 : 50_000],
-    ['peers', 'peers-shared', quick ? 1000 : 10_000],
+    ['peers', 'peers-shared', 10_000],
   ] as const) {
-    if (!chosen.some((scenario) => scenario.name === name)) continue
+    if (!chosen.some((scenario) => scenario.name === name) || (quick && place === 'lab')) continue
     const anatomy = await dissect(what, size)
     run.anatomies.push(anatomy)
     console.log(anatomyText(anatomy))
@@ -138,7 +144,7 @@ function sizesOf({ sizes }: Scenario, { sizes: asked, quick }: Options): readonl
 
 /** Counted, a round is as the one before, but for what is left to chance in JavaScript's compiler. */
 function roundsOf(scenario: Scenario, size: number, place: Place, quick: boolean): number {
-  const rounds = place === 'counted' ? (quick ? 1 : 3) : quick ? 2 : 21
+  const rounds = quick ? (place === 'here' ? 2 : 1) : place === 'counted' ? 3 : 21
   return Math.min(rounds, scenario.mostRounds?.(size) ?? rounds)
 }
 

@@ -57,6 +57,8 @@ export interface Scenario {
   /** Whether it takes ESP, so that it runs in the lab where this kernel has none. */
   readonly needsEsp: boolean
   readonly sizes: { readonly quick: readonly number[]; readonly full: readonly number[] }
+  /** That a quick run leaves it out, unless it is asked for by its name. */
+  readonly long?: true
   /** Fewer rounds than asked for, where one takes minutes. */
   mostRounds?(size: number): number
   /** That the warm-up of its first contestant serves all, which run the same programs for seconds. */

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Place, Run } from '../main.js'
+import type { Measured, Place } from '../main.js'
 import type { Scenario } from './contest.js'
 
 const root = join(import.meta.dirname, '../../..')
@@ -15,7 +15,7 @@ export async function inLab(
   scenarios: readonly Scenario[],
   options: readonly string[],
   directory: string,
-): Promise<Run> {
+): Promise<Measured> {
   const out = join(directory, place)
   await mkdir(out, { recursive: true })
   const lab = ['--limit', String(LIMIT), '--writable', out, ...(place === 'counted' ? ['--icount'] : [])]
@@ -26,5 +26,5 @@ export async function inLab(
   })
   const [status] = (await once(running, 'close')) as [number | null]
   if (status !== 0) throw new Error(`the lab (${place}) ended with status ${status}`)
-  return JSON.parse(await readFile(join(out, 'results.json'), 'utf8')) as Run
+  return JSON.parse(await readFile(join(out, 'results.json'), 'utf8')) as Measured
 }

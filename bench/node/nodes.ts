@@ -124,6 +124,7 @@ export const nodesScenario: Scenario = {
   unit: 'nodes',
   needsEsp: true,
   sizes: { quick: [40], full: [100, 1000] },
+  long: true,
   mostRounds: (size) => (size > 100 ? 3 : 11),
   steps: [
     { name: 'upsert', operations: (size) => size * 6, check: present(FIRST_KEY) },
@@ -145,6 +146,7 @@ export const guardedNodes: Scenario = {
   unit: 'nodes',
   needsEsp: true,
   sizes: { quick: [40], full: [100, 1000] },
+  long: true,
   mostRounds: (size) => (size > 100 ? 3 : 11),
   steps: [
     { name: 'upsert', operations: (size) => size * 10, check: presentGuarded(FIRST_KEY) },

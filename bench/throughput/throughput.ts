@@ -210,6 +210,7 @@ export const throughput: readonly Scenario[] = ([4, 6] as const).map((family) =>
   unit: 'KiB',
   needsEsp: true,
   sizes: { quick: [SIZE], full: [SIZE] },
+  long: true,
   mostRounds: () => MOST_ROUNDS,
   warmsOnce: true,
   shows: ['mbitPerSecond', 'fragmentPercent', 'lostPercent', 'retransmits', 'backlogDrops'],

@@ -37,7 +37,8 @@ function scenario(kind: PoliciesKind): Scenario {
     title: `P peers with 3 keys, ${kind === 'shared' ? 'one policy for all' : 'a policy each'}: add, add again, compare, rotate (add, primary, prune), remove`,
     unit: 'peers',
     needsEsp: true,
-    sizes: { quick: [300], full: [100, 300, 1000, 3000, 10_000] },
+    sizes: { quick: [50], full: [100, 300, 1000, 3000, 10_000] },
+    ...(kind === 'per-peer' && { long: true }),
     mostRounds: (size) => (size > 1000 ? 3 : 21),
     steps: [
       { name: 'add', operations: (size) => size * (KEYS.length + 1 + perPeer), check: present(KEYS, 1) },

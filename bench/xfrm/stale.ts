@@ -59,6 +59,7 @@ export const stale: Scenario = {
   unit: 'peers',
   needsEsp: true,
   sizes: { quick: [300], full: [100, 1000] },
+  long: true,
   steps: [
     {
       name: 'clean',

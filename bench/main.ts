@@ -42,7 +42,10 @@ const numbers = (text: string) => words(text).map(Number)
 
 const program = new Command('npm run bench --')
   .description('Measures xfrmesh against the floor and against its peers, on the same work.')
-  .option('--quick', 'one small size, few rounds, and of what takes ESP only peers: two minutes')
+  .option(
+    '--quick',
+    'one small size, two rounds, and of what takes ESP one round of peers, to see that it works: two minutes',
+  )
   .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`, words)
   .option('--contestant <name...>', 'only these of each scenario, by the names in its table')
   .option(

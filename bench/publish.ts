@@ -13,6 +13,8 @@ import { judge } from './targets.js'
  */
 export async function publish(files: readonly string[], directory: string): Promise<void> {
   const runs = await Promise.all(files.map(async (file) => JSON.parse(await readFile(file, 'utf8')) as Run))
+  const inside = files.find((_, i) => (runs[i] as Partial<Run>).machine === undefined)
+  if (inside !== undefined) throw new Error(`${inside} is what the lab wrote: publish the results.json above it`)
   const pictures = join(directory, 'pictures')
   await mkdir(pictures, { recursive: true })
   const sections: string[] = []

@@ -110,8 +110,7 @@ export class Table {
     const committing = this.#nft.commit(transaction, { generation, echo })
     // Asked for at once: the socket does what it is asked in that order. The mark is that of what was made, unless somebody
     // wrote in between, which the generation tells.
-    const marking = Promise.all([readMark(this.#nft), this.#nft.generation()])
-    marking.catch(() => undefined)
+    const marking = Promise.all([readMark(this.#nft), this.#nft.generation()]).catch(() => undefined)
     const done = await committing.catch((error: unknown) => {
       // Then nothing was done, and what is known may hold still: another table changed, for one.
       if (isOvertaken(error)) this.#known = known
@@ -120,19 +119,18 @@ export class Table {
     const [failure] = done.failures
     if (failure !== undefined) throw new NetlinkError(`masquerade: ${failure.subject}`, failure.errno, failure.message)
     const { handles = none } = done
-    if (echo && handles === none) return
+    const [mark, now] = (await marking) ?? []
+    if (now !== done.generation || (echo && handles === none)) return
     const made = {
       mappings: handles.subarray(firstMapping, firstMapping + plan.rules),
       maps: new Map(Array.from(maps, ([family, change]) => [family, handles[change]!])),
     }
     // It is made, whatever comes of this, and nobody need wait for it but the next change.
-    const remember = async () => {
-      const [mark, now] = await marking
-      if (now !== done.generation) return
-      await apply(this.#nft, plan, ledger, made)
-      this.#known = { ledger, mark, generation: now }
-    }
-    this.#remembering = remember().catch(() => undefined)
+    const next = { ledger, mark, generation: now! }
+    this.#remembering = apply(this.#nft, plan, ledger, made).then(
+      () => void (this.#known = next),
+      () => undefined,
+    )
   }
 }
 

@@ -113,7 +113,7 @@ export class Convergence {
       return nothingDone()
     }
     const look = !this.#known || this.#needsLook(change)
-    const [found] = look ? await Promise.all([this.#read(), this.networks.read()]) : []
+    const [, found] = look ? await both(this.networks.read(), this.#read()) : []
     const should = this.#should(this.networks.kept())
     const damage = found ? await this.#lookForPeers(found, should) : await this.#adopt(should, change)
     const slots = look || change === 'keys' ? undefined : change
@@ -130,7 +130,7 @@ export class Convergence {
 
   /** Looks at all of the kernel that is ours, and plans how it becomes what should be and nothing else. */
   async look(): Promise<Look> {
-    const [found, firewall] = await Promise.all([this.#read(), this.networks.read()])
+    const [firewall, found] = await both(this.networks.read(), this.#read())
     const should = this.#should(this.networks.wanted)
     const damage = await this.#survey(found, should)
     const plan = await this.#plan(should, damage)
@@ -182,6 +182,7 @@ export class Convergence {
 
   /** Makes `is` what the kernel has of ours, and returns what else was found. */
   async #survey({ states, policies }: Found, should: Should): Promise<Damage> {
+    this.#known = false
     const survey = new Survey(states, policies, this.#is, should)
     await inTurns(() => survey.step(STEPS))
     this.#surveyed = should.keyring
@@ -191,7 +192,6 @@ export class Convergence {
 
   /** Reads the SAs and policies of ours that the kernel has. */
   async #read(): Promise<Found> {
-    this.#known = false
     const { form } = this.#settings
     const query = { keys: this.keyring.sideTable(), algorithms: algorithms(form), reqid: form.mark, details: false }
     const read = async (policies: boolean) => {
@@ -199,7 +199,7 @@ export class Convergence {
       for (const key of dump.keys) key.fill(0)
       return dump.records
     }
-    const [states, policies] = await Promise.all([read(false), read(true)])
+    const [states, policies] = await both(read(false), read(true))
     return { states, policies }
   }
 
@@ -309,6 +309,12 @@ function concerning(change: Change, failures: Execution['failures']): Execution[
   if (change === 'keys') return failures.filter(({ peer }) => peer !== NETWORK)
   const slots = new Set(change)
   return failures.filter(({ peer }) => peer === NO_PEER || (change.length === 0 ? peer === NETWORK : slots.has(peer)))
+}
+
+/** Waits for both, whatever comes of them: what is read changes what is known, and nothing may do so in a later call. */
+async function both<A, B>(one: Promise<A>, other: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([one, other])
+  return [await one, await other]
 }
 
 /** All of some records, as a list. */

@@ -22,6 +22,7 @@ import {
 } from '../kernel/bpf.js'
 import type { XtFamily } from '../kernel/iptables.js'
 import { IPPROTO_UDP } from '../kernel/xfrm-names.js'
+import { LAST_VNI } from './vni-set.js'
 
 /**
  * Programs for xt_bpf that tell a VXLAN packet by its VNI, for rules that have seen by `-p udp --dport` that it is UDP, and
@@ -150,7 +151,7 @@ export function sizeOfRun([first, last]: Run): number {
   return first === last ? 1 : 2
 }
 
-/** The runs that {@link isAmong} made this of; undefined if it did not. */
+/** The runs of VNIs that {@link isAmong} made this of; undefined if it did not. */
 export function runsOf(place: Place, program: string): Run[] | undefined {
   const runs: Run[] = []
   const instructions = program.split(',').slice(1 + sizeOf(vniOf(place)))
@@ -159,7 +160,8 @@ export function runsOf(place: Place, program: string): Run[] | undefined {
     if (code === jumpIf('==', 0, {}).code) runs.push([k, k])
     else if (code === jumpIf('>=', 0, {}).code) runs.push([k, numbers(instructions[++i] ?? '')[1]])
   }
-  return isAmong(place, runs) === program ? runs : undefined
+  const areVnis = runs.every(([first, last]) => first <= last && last <= LAST_VNI)
+  return areVnis && isAmong(place, runs) === program ? runs : undefined
 }
 
 function numbers(instruction: string): [code: number, k: number] {

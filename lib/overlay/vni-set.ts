@@ -17,7 +17,7 @@ const NO_WORDS = new Uint32Array(PAGE_WORDS)
 export class VniSet {
   /** The page that VNIs with these high bits are in, for all high bits. */
   #pages = NO_PAGES
-  /** Room for a power of two of pages, one after the other. */
+  /** The pages, one after the other, and room for more. */
   #words = NO_WORDS
   /** Pages that are used, number 0 among them. */
   #used = 1
@@ -47,8 +47,9 @@ export class VniSet {
     return (this.#words[at]! & bitOf(vni)) !== 0
   }
 
-  /** False if it was there. @throws RangeError for what is longer than a VNI */
+  /** False if it was there. @throws RangeError for what is no VNI */
   add(vni: number): boolean {
+    if ((vni & LAST_VNI) !== vni) throw new RangeError(`a VNI is ${VNI_BITS} bits, and not ${vni}`)
     const page = this.#pages[vni >> PAGE_BITS]! || this.#open(vni >> PAGE_BITS)
     const at = page * PAGE_WORDS + wordOf(vni)
     const word = this.#words[at]!
@@ -100,11 +101,11 @@ export class VniSet {
 
   /** Makes a page for VNIs with these high bits, and returns its number. */
   #open(high: number): number {
-    if (!(high in NO_PAGES)) throw new RangeError(`a VNI has ${VNI_BITS} bits`)
     if (this.#pages === NO_PAGES) this.#pages = new Uint16Array(NO_PAGES.length)
     const page = this.#used++
     if (this.#words.length < this.#used * PAGE_WORDS) {
-      const words = new Uint32Array(this.#words.length * 2)
+      const most = (NO_PAGES.length + 1) * PAGE_WORDS
+      const words = new Uint32Array(Math.min(this.#words.length * 2, most))
       words.set(this.#words)
       this.#words = words
     }

@@ -20,6 +20,7 @@ QUIET = 0.2  # seconds without a packet after which none is on its way
 CLONE_NEWNET = 0x40000000
 UDP_SEGMENT = 103  # linux/udp.h
 IP_XFRM_POLICY, IPV6_XFRM_POLICY = 17, 35
+NETLINK_XFRM = 6
 XFRM_POLICY_OUT = 1
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23
@@ -141,6 +142,8 @@ def allow(sender):
     selector = bytes(40) + struct.pack('=HBBBxxxiI', family, 0, 0, 0, 0, 0)
     unlimited = struct.pack('=QQQQ', *[(1 << 64) - 1] * 4) + bytes(32)
     policy = selector + unlimited + bytes(32) + struct.pack('=IIBBBBxxxx', 0, 0, XFRM_POLICY_OUT, 0, 0, 0)
+    # It is read by the module of such a socket, which comes with the first one.
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM).close()
     if family == socket.AF_INET6:
         sender.setsockopt(socket.IPPROTO_IPV6, IPV6_XFRM_POLICY, policy)
     else:

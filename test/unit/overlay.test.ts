@@ -1,4 +1,5 @@
-import { describe, expect, test } from 'vitest'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, test, vi } from 'vitest'
 import {
   deriveSpi,
   InvalidArgument,
@@ -86,6 +87,35 @@ test('a network that was released without an answer is guarded when it is added 
   expect(ports.guarded).toEqual(new Set([5000]))
   await overlay.addNetworks([4096])
   expect(ports.guarded).toEqual(new Set([4096, 5000]))
+})
+
+test('a reading of the guard ends before the next call begins, though that of SAs has failed', async () => {
+  const { ports, overlay } = await opened()
+  await overlay.addNetworks([4096, 5000])
+  const { read } = ports.firewall
+  const failing = vi.spyOn(ports.xfrm, 'read').mockRejectedValue(new NetlinkError('SAs', 12, 'out of memory'))
+  const late = vi.spyOn(ports.firewall, 'read').mockImplementation(async () => {
+    const state = await read()
+    await sleep(10)
+    return state
+  })
+  const reconciled = expect(overlay.reconcile()).rejects.toThrow('out of memory')
+  const removed = overlay.removeNetworks([4096])
+  await reconciled
+  for (const spy of [failing, late]) spy.mockRestore()
+  await removed
+  await sleep(20)
+  await overlay.addNetworks([4096])
+  expect(ports.guarded).toEqual(new Set([4096, 5000]))
+})
+
+test('SAs are known still when the guard cannot be read', async () => {
+  const { ports, overlay } = await opened()
+  await overlay.addPeers([A])
+  const failing = vi.spyOn(ports.firewall, 'read').mockRejectedValue(new NetlinkError('tables', 12, 'out of memory'))
+  await expect(overlay.reconcile()).rejects.toThrow('out of memory')
+  failing.mockRestore()
+  expect((await overlay.status()).degraded).toEqual([])
 })
 
 test('what another tool took away comes back with a removal, and what an earlier process left too', async () => {

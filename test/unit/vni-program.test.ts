@@ -50,6 +50,16 @@ describe.each([{ family: 4 }, { family: 6 }, { family: 4, quoted: true }, { fami
       )
     })
 
+    test('says nothing of what is no VNI', () => {
+      for (const strange of [
+        [LAST + 1, LAST + 1],
+        [0, 2 ** 32 - 1],
+        [5, 4],
+      ] as const) {
+        expect(runsOf(place, isAmong(place, [strange]))).toBeUndefined()
+      }
+    })
+
     test('a tree has every network once, whatever their number', () => {
       fc.assert(
         fc.property(fc.integer({ min: 0, max: 2000 }), fc.integer({ min: 2, max: 5000 }), (count, step) => {

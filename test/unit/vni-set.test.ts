@@ -35,14 +35,20 @@ test('a copy goes its own way', () => {
   expect([...new VniSet().copy()]).toEqual([])
 })
 
-test('what is longer than a VNI is in none, and refused', () => {
+test('what is no VNI is in none, and refused', () => {
   const set = new VniSet([0, 0xffffff])
   for (const other of [-1, 0x1000000, 0xffffffff]) {
     expect(set.has(other)).toBe(false)
     expect(set.delete(other)).toBe(false)
     expect(() => set.add(other)).toThrow(RangeError)
   }
+  for (const other of [2 ** 32 + 5, 1.5, Number.NaN]) expect(() => set.add(other)).toThrow(RangeError)
   expect([...set]).toEqual([0, 0xffffff])
+})
+
+test('holds some of each page', () => {
+  const all = Array.from({ length: 4096 }, (_, i) => i * 4096 + (i % 4096))
+  expect([...new VniSet(all)]).toEqual(all)
 })
 
 test('two of other networks are not equal', () => {

@@ -80,14 +80,21 @@ export class Masquerade implements AsyncDisposable {
 
   /**
    * Changes nothing: the table is made with the first mapping.
-   * @throws InvalidArgument; Unsupported without CAP_NET_ADMIN, and on a kernel without nf_tables
+   * @throws InvalidArgument; Unsupported without CAP_NET_ADMIN, and on a kernel without nf_tables; NetlinkError
    */
   static async open(masqueradeOptions: MasqueradeOptions = {}): Promise<Masquerade> {
     const given = options<MasqueradeOptions>(masqueradeOptions, 'options', ['netns', 'layout', 'timeoutMs'])
     const layout = oneOf(given.layout ?? 'rules', 'options.layout', ['rules', 'set'])
     const netns = namespace(given.netns, 'options.netns')
     const timeoutMs = integer(given.timeoutMs ?? 10_000, 'options.timeoutMs', 1, 0x7fffffff)
-    return new Masquerade(await Nft.open({ timeoutMs, ...(netns !== undefined && { netns }) }), layout)
+    const masquerade = new Masquerade(await Nft.open({ timeoutMs, ...(netns !== undefined && { netns }) }), layout)
+    try {
+      await masquerade.#table.open()
+      return masquerade
+    } catch (error) {
+      await masquerade.close()
+      throw error
+    }
   }
 
   /**

@@ -29,6 +29,12 @@ export class Table {
     this.#nft = nft
   }
 
+  /** Looks whether there is a table: where there is none, the first change need not look. */
+  async open(): Promise<void> {
+    const now = await this.#now()
+    if (now.mark === undefined) this.#known = { ledger: emptyLedger(), ...now }
+  }
+
   /**
    * Carries out what is planned from what the table holds, or plans anew if it holds something else by then.
    * @throws XfrmeshError ERR_XFRMESH_BUSY if it always did
@@ -69,14 +75,19 @@ export class Table {
       const generation = await this.#nft.generation()
       if (generation === known.generation) return known
     }
-    // The socket does what it is asked in that order. If somebody commits after the first ours is refused: the mark is as
-    // old or younger.
-    const [generation, mark] = await Promise.all([this.#nft.generation(), readMark(this.#nft)])
-    if (known !== undefined && mark === known.mark) return (this.#known = { ...known, generation })
+    const now = await this.#now()
+    if (known !== undefined && now.mark === known.mark) return (this.#known = { ...known, ...now })
     this.#known = undefined
-    if (mark === undefined) return (this.#known = { ledger: emptyLedger(), mark, generation })
-    const { value: ledger, ...when } = await this.#reading(() => readLedger(this.#nft), mark)
+    if (now.mark === undefined) return (this.#known = { ledger: emptyLedger(), ...now })
+    const { value: ledger, ...when } = await this.#reading(() => readLedger(this.#nft), now.mark)
     return (this.#known = { ledger, ...when })
+  }
+
+  /** The mark, and a generation of the ruleset that is as old or older: if somebody commits after that, ours is refused. */
+  async #now(): Promise<Omit<Known, 'ledger'>> {
+    // The socket does what it is asked in that order.
+    const [generation, mark] = await Promise.all([this.#nft.generation(), readMark(this.#nft)])
+    return { generation, mark }
   }
 
   /**
@@ -92,13 +103,13 @@ export class Table {
     let before = mark
     for (let tries = 1; ; tries++) {
       const [outcome] = await Promise.allSettled([read()])
-      const [generation, now] = await Promise.all([this.#nft.generation(), readMark(this.#nft)])
-      if (now === before) {
+      const now = await this.#now()
+      if (now.mark === before) {
         if (outcome.status === 'rejected') throw outcome.reason
-        return { value: outcome.value, mark: now, generation }
+        return { value: outcome.value, ...now }
       }
       if (tries === TRIES) throw busy('readings')
-      before = now
+      before = now.mark
     }
   }
 

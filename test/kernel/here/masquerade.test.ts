@@ -305,6 +305,19 @@ describe.each<[Layout]>([['rules'], ['set']])("with the layout '%s'", (layout) =
       if (layout === 'set') expect(await listTable(netns)).toContain('vmap @masq_ipv4')
     }))
 
+  test('where there was no table when it was opened, the first change takes no look', () =>
+    withMasquerade(layout, async (masquerade) => {
+      const asked = vi.spyOn(Nft.prototype, 'table')
+      try {
+        expect(await masquerade.add([attachment(one, '10.0.0.1/24')])).toMatchObject({ added: 1 })
+        // What is asked afterwards tells later of others' changes.
+        expect(asked).toHaveBeenCalledTimes(1)
+      } finally {
+        asked.mockRestore()
+      }
+      expect(await masquerade.list()).toEqual([has(one, '10.0.0.1/24')])
+    }))
+
   test('what was read or made is remembered until others write to the table', () =>
     withMasquerade(layout, async (masquerade, netns) => {
       const lists = vi.spyOn(Nft.prototype, layout === 'set' ? 'elements' : 'rules')

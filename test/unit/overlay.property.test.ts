@@ -181,6 +181,10 @@ test('a call that is refused changes nothing', async () => {
   await expect(overlay.addNetworks([1, 0x1000000])).rejects.toThrow(
     'networks[1] must be an integer from 0 to 16777215, not 16777216',
   )
+  for (const bad of [-1, 0x1000000, 1.5, Number.NaN, '1' as unknown as number]) {
+    await expect(overlay.addNetworks([1, bad]), String(bad)).rejects.toThrow(InvalidArgument)
+    await expect(overlay.removeNetworks([bad]), String(bad)).rejects.toThrow(InvalidArgument)
+  }
   await expect(overlay.addPeers('10.0.0.2')).rejects.toThrow(InvalidArgument)
   expect(overlay.networks.size).toBe(0)
   expect(ports.operations).toBe(0)

@@ -78,11 +78,16 @@ async function whilePinging(
   [one, other]: readonly [Node, Node],
   work: () => Promise<void>,
 ): Promise<{ sent: number; lost: number }> {
-  const pings = [
-    RunningPing.start(one.where, inner(other), { intervalMs: 20 }),
-    RunningPing.start(other.where, inner(one), { intervalMs: 20 }),
-  ]
-  while (pings.some(({ received }) => received === 0)) await sleep(20)
+  const pings: RunningPing[] = []
+  // One after the other: of two first packets of a flow that meet in a NAT from both ends, its conntrack drops one.
+  for (const [from, to] of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    const running = RunningPing.start(from.where, inner(to), { intervalMs: 20 })
+    pings.push(running)
+    while (running.received === 0) await sleep(20)
+  }
   await work()
   const [there, back] = await Promise.all(pings.map((running) => running.stop()))
   return { sent: there!.sent + back!.sent, lost: there!.lost + back!.lost }

@@ -25,6 +25,7 @@ interface Options {
   publish?: string[]
 }
 
+/** What was measured in one place: what the lab writes. */
 export interface Measured {
   outcomes: Outcome[]
   anatomies: Anatomy[]

@@ -79,7 +79,8 @@ export class VniSet {
   /** In ascending order. */
   toArray(): number[] {
     const all: number[] = []
-    for (let high = 0; this.#size > 0 && high < this.#pages.length; high++) {
+    if (this.#size === 0) return all
+    for (let high = 0; high < this.#pages.length; high++) {
       if (this.#pages[high] !== 0) this.#collect(this.#pages[high]!, high << PAGE_BITS, all)
     }
     return all

@@ -79,7 +79,8 @@ async function whilePinging(
   work: () => Promise<void>,
 ): Promise<{ sent: number; lost: number }> {
   const pings: RunningPing[] = []
-  // One after the other: of two first packets of a flow that meet in a NAT from both ends, its conntrack drops one.
+  // One after the other: where a flow's first packets meet in a NAT from both ends, its conntrack may drop one, and that
+  // loss would be none of what is done here.
   for (const [from, to] of [
     [one, other],
     [other, one],

@@ -1,5 +1,6 @@
 import { HEADER_BYTES, malformed, viewOf } from './attributes.js'
 import { Cursor, readText } from './netlink-cursor.js'
+import { giveBack, takeBuffer } from './record-buffers.js'
 import { align4, LITTLE_ENDIAN } from './records.js'
 
 /**
@@ -14,7 +15,7 @@ const noBytes = new Uint8Array()
 
 /** Appends attributes to one growing buffer. Throws a RangeError where something does not fit into one. */
 export class AttributeWriter {
-  #buffer = Buffer.alloc(512)
+  #buffer: Buffer = Buffer.alloc(512)
   #view = viewOf(this.#buffer)
   #end = 0
   readonly #littleEndian: boolean
@@ -111,7 +112,7 @@ export class AttributeWriter {
     this.#end = position
   }
 
-  /** What was written so far. Writing on may make it a copy. */
+  /** What was written so far. Not to be kept if more is written. */
   get written(): Uint8Array {
     return this.#buffer.subarray(0, this.#end)
   }
@@ -139,9 +140,11 @@ export class AttributeWriter {
   #grow(least: number): void {
     const old = this.#buffer
     // Memory that nothing is written to is none, so that what is copied counts.
-    this.#buffer = Buffer.alloc(Math.max(old.length * 4, least))
-    this.#buffer.set(old)
+    const { buffer, length } = takeBuffer(Math.max(old.length * 4, least))
+    this.#buffer = Buffer.from(buffer, 0, length)
+    this.#buffer.set(old.subarray(0, this.#end))
     this.#view = viewOf(this.#buffer)
+    giveBack(old.subarray(0, this.#end))
   }
 }
 

@@ -7,6 +7,7 @@ import { checkEnding, errnoText } from './netlink-errors.js'
 import { busy, NftReader } from './nft-reader.js'
 import { Subjects } from './nft-subjects.js'
 import { NftTransaction } from './nft-transaction.js'
+import { giveBack } from './record-buffers.js'
 
 export {
   bitwise,
@@ -199,8 +200,10 @@ export class Nft extends NftReader {
       )
     }
     checkEnding(what, { ...outcome, message: outcome.messages[0] })
+    const failures = failuresOf(outcome, records)
+    giveBack(records)
     return {
-      failures: failuresOf(outcome, records),
+      failures,
       elapsedMs: performance.now() - began,
       ...(outcome.handles && { handles: outcome.handles }),
       ...(generation !== 0 && outcome.failures.length === 0 && { generation: after(generation) }),

@@ -5,7 +5,7 @@ import { InvalidArgument } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { natPort } from './nat-options.js'
 import type { Settings } from './options.js'
-import { LAST_VNI } from './vni-set.js'
+import { LAST_VNI, VniSet } from './vni-set.js'
 
 /**
  * Arguments of calls. They are taken when the call is made, since its turn may come later, and what the caller does with
@@ -65,8 +65,9 @@ export function items(value: unknown, argument: string, expected: string): reado
 }
 
 /** @throws InvalidArgument naming `networks[2]` */
-export function vnis(list: readonly unknown[]): number[] {
-  return list.map((vni, i) => (isVni(vni) ? vni : integer(vni, `networks[${i}]`, 0, LAST_VNI)))
+export function vnis(list: readonly unknown[]): VniSet {
+  for (let i = 0; i < list.length; i++) if (!isVni(list[i])) integer(list[i], `networks[${i}]`, 0, LAST_VNI)
+  return new VniSet(list as readonly number[])
 }
 
 /** They come by the thousand: what is right needs no name. */

@@ -16,7 +16,7 @@ import type { Damage, Is, Should } from './state.js'
 import type { Ports } from './ports.js'
 import { SpiIndex } from './spi-index.js'
 import { Survey } from './survey.js'
-import { VniSet, type Vnis } from './vni-set.js'
+import { VniSet } from './vni-set.js'
 import { algorithms } from './writer.js'
 
 /** Peers planned for, or objects looked at, between two looks at the clock. */
@@ -52,7 +52,7 @@ export class Convergence {
   keyring: Keyring
   readonly #settings: Settings
   readonly #ports: Ports
-  readonly #is: Omit<Is, 'networks'> & { networks: Vnis }
+  readonly #is: Omit<Is, 'networks'> & { networks: VniSet }
   #known = false
   /** What the last look found that was nobody's. */
   #leftovers: Leftovers | undefined
@@ -69,7 +69,7 @@ export class Convergence {
       peers: new PeerTable(form.local.family),
       claims: new SpiIndex(),
       sharedPolicies: 0,
-      networks: new VniSet(),
+      networks: VniSet.none,
     }
   }
 
@@ -158,7 +158,7 @@ export class Convergence {
     if (isBroken(look.firewall) && broken.length === 0) done.updated++
     this.#leftovers = undefined
     if (!isLeft || done.aborted || done.failures.length > 0) return done
-    const left = await this.#release([])
+    const left = await this.#release(VniSet.none)
     for (const failure of left) done.failures.push(failure)
     if (left.length === 0) done.removed++
     return done
@@ -176,7 +176,7 @@ export class Convergence {
     return mayHave && this.#surveyed !== this.keyring
   }
 
-  #should(networks: Vnis): Should {
+  #should(networks: VniSet): Should {
     return { form: this.#settings.form, keyring: this.keyring, networks }
   }
 
@@ -258,17 +258,17 @@ export class Convergence {
     if ((refused && (!how.looked || differed)) || unguarded.length > 0) this.#known = false
     this.#forgetKeys()
     done.failures.unshift(...unguarded)
-    if (unguarded.length === 0) done.added += add.length
+    if (unguarded.length === 0) done.added += add.size
     const hold = how.whole === true ? refused : done.failed.has(NO_PEER)
-    if (hold || done.aborted || remove.length === 0) return done
+    if (hold || done.aborted || remove.size === 0) return done
     const guarded = await this.#release(remove)
     for (const failure of guarded) done.failures.push(failure)
-    if (guarded.length === 0) done.removed += remove.length
+    if (guarded.length === 0) done.removed += remove.size
     return done
   }
 
   /** What is guarded is not known after a failure. */
-  async #release(remove: readonly number[]): Promise<PlanFailure[]> {
+  async #release(remove: VniSet): Promise<PlanFailure[]> {
     const known = this.#known
     this.#known = false
     const failures = await this.networks.release(remove)

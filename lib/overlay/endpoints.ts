@@ -15,6 +15,7 @@ import type { Settings } from './options.js'
 import { POLICY_DIFFERS } from './peers.js'
 import type { Ports } from './ports.js'
 import { drop, retain } from './references.js'
+import type { VniSet } from './vni-set.js'
 
 /** What a call on endpoints is given, as it was when the call was made. */
 export interface GivenEndpoints {
@@ -159,10 +160,10 @@ export class CountedEndpoints implements Holder {
   }
 
   /** @throws InvalidState for networks of which there are endpoints: frames to these would leave in the clear */
-  checkUnused(networks: readonly number[]): void {
+  checkUnused(networks: VniSet): void {
     if (this.#settings.form.exclusive) return
     for (const { endpoints, vni } of this.#links.values()) {
-      if (vni === undefined || !networks.includes(vni)) continue
+      if (vni === undefined || !networks.has(vni)) continue
       const { link, size } = endpoints
       const why = size > 0 ? `has ${size} endpoints at ${link}` : `may have entries of removed endpoints at ${link}`
       const advice = size > 0 ? 'call removeEndpoints() with them first' : 'call reconcile() first'

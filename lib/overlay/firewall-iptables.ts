@@ -4,7 +4,7 @@ import { drops, type GuardOptions } from './guard.js'
 import { changes, differences, isThere, runsIn, type Tables } from './guard-chains.js'
 import { chainPrefix, chainsOf, dropOf, TABLES, type XtChain } from './guard-iptables.js'
 import type { Run } from './vni-program.js'
-import { VniSet, type Vnis } from './vni-set.js'
+import { VniSet } from './vni-set.js'
 
 /** What was found, by family. */
 type Found = ReadonlyMap<XtFamily, Tables>
@@ -44,13 +44,12 @@ export class IptablesFirewall {
     const { add, keep, remove, removeEmpty } = filled(change)
     const found = await this.#found()
     const state = this.#stateOf(found)
-    const networks = new VniSet([...state.networks, ...keep(), ...add])
-    for (const vni of remove) networks.delete(vni)
+    const networks = state.networks.union(VniSet.of(keep())).union(add).minus(remove)
     const isLast = networks.size === 0 && (removeEmpty || !state.exists)
     if (!isLast && state.otherPort !== undefined && state.networks.size > 0) {
       throw otherPortError(`chain ${this.#prefix}in`, state.otherPort, this.#options.port)
     }
-    const isEnd = add.length === 0 && networks.size < state.networks.size
+    const isEnd = add.size === 0 && networks.size < state.networks.size
     try {
       await this.#write(found, isLast ? undefined : networks, isLast || isEnd)
     } catch (error) {
@@ -65,7 +64,7 @@ export class IptablesFirewall {
    * @throws Unsupported; IptablesError. One family may be done then, and the other not
    */
   async restore(networks: Iterable<number>): Promise<void> {
-    await this.#write(await this.#found(), new VniSet(networks))
+    await this.#write(await this.#found(), VniSet.of(networks))
   }
 
   /** Takes the chains away. No failure if there are none. @throws as {@link restore} */
@@ -99,14 +98,12 @@ export class IptablesFirewall {
     const counts = drops([])
     if (![...found.values()].some((tables) => isThere(tables, this.#prefix))) {
       const said = [`there are no chains ${this.#prefix}*`]
-      const networks = new VniSet()
+      const networks = VniSet.none
       return { exists: false, intact: false, differences: said, networks, otherPort: undefined, drops: counts }
     }
-    const networks = new VniSet()
+    const runs: Run[] = []
     for (const [family, tables] of found) {
-      for (const [first, last] of runsIn(family, tables, this.#prefix)) {
-        for (let vni = first; vni <= last; vni++) networks.add(vni)
-      }
+      runs.push(...runsIn(family, tables, this.#prefix))
       for (const [chain, rules] of TABLES.flatMap((table) => [...tables[table]])) {
         for (const { rule, packets } of rules) {
           const kind = dropOf(this.#options.mark, chain, rule)
@@ -114,19 +111,20 @@ export class IptablesFirewall {
         }
       }
     }
+    const networks = new VniSet(inRuns(runs))
     const said = this.#differences(found, networks, this.#options)
     const otherPort = said.length > 0 ? this.#otherPort(found, networks) : undefined
     return { exists: true, intact: said.length === 0, differences: said, networks, otherPort, drops: counts }
   }
 
-  #differences(found: Found, networks: Vnis, guard: GuardOptions): string[] {
+  #differences(found: Found, networks: VniSet, guard: GuardOptions): string[] {
     const runs = runsOfNetworks(networks)
     return [...found].flatMap(([family, tables]) =>
       differences(chainsOf(family, guard, runs), tables, this.#prefix).map((said) => `IPv${family}, ${said}`),
     )
   }
 
-  #otherPort(found: Found, networks: Vnis): number | undefined {
+  #otherPort(found: Found, networks: VniSet): number | undefined {
     const rules = found.get(4)?.mangle.get(`${this.#prefix}in`) ?? []
     const port = Number(/ --dport (\d+) /.exec(rules[0]?.rule ?? '')?.[1] ?? this.#options.port)
     if (port === this.#options.port) return undefined
@@ -143,8 +141,8 @@ export class IptablesFirewall {
    * @param networks undefined: no chain is to be left
    * @param isEnd whether this only ends guarding
    */
-  async #write(found: Found, networks: Vnis | undefined, isEnd = networks === undefined): Promise<void> {
-    const runs = runsOfNetworks(networks ?? [])
+  async #write(found: Found, networks: VniSet | undefined, isEnd = networks === undefined): Promise<void> {
+    const runs = runsOfNetworks(networks ?? VniSet.none)
     for (const [family, tables] of found) {
       const chains: XtChain[] = networks === undefined ? [] : chainsOf(family, this.#options, runs)
       const lines = TABLES.map((table) => changes(chains, table, tables[table], this.#prefix))
@@ -155,9 +153,13 @@ export class IptablesFirewall {
   }
 }
 
-function runsOfNetworks(networks: Iterable<number>): Run[] {
+function* inRuns(runs: readonly Run[]): Generator<number> {
+  for (const [first, last] of runs) for (let vni = first; vni <= last; vni++) yield vni
+}
+
+function runsOfNetworks(networks: VniSet): Run[] {
   const runs: [number, number][] = []
-  for (const vni of [...networks].sort((a, b) => a - b)) {
+  for (const vni of networks) {
     const run = runs.at(-1)
     if (run?.[1] === vni - 1) run[1] = vni
     else runs.push([vni, vni])

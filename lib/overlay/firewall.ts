@@ -29,14 +29,13 @@ export interface FirewallOptions {
   linksElsewhere?: boolean
 }
 
-/** VNIs in it were checked by whoever makes it: they come by the thousand. */
 export interface FirewallChange {
   /** One that is guarded already is no failure. */
-  add?: readonly number[]
+  add?: Iterable<number>
   /** Those that should be guarded already: what another tool took away of them is added again. Asked only if one may have. */
-  keep?: () => readonly number[]
+  keep?: () => Iterable<number>
   /** One that is not guarded is no failure. One that is in `add` or `keep` too is not guarded afterwards. */
-  remove?: readonly number[]
+  remove?: Iterable<number>
   /** When no network is left, take the table away too. Default: false. */
   removeEmpty?: boolean
 }
@@ -48,7 +47,7 @@ export interface FirewallState {
   intact: boolean
   /** What is not, a sentence each. */
   differences: string[]
-  /** The VNIs that the kernel's set holds. They are guarded if it is intact. Later changes are made to this set too. */
+  /** The VNIs that the kernel's set holds. They are guarded if it is intact. */
   networks: VniSet
   /** Another port than ours, for which the table is as it should be: an Overlay with other options made it. */
   otherPort: number | undefined
@@ -85,14 +84,14 @@ export class Firewall {
     this.#port = integer(o.port, 'options.port', 1, U16)
     this.#guard = guardOf({ mark, port: this.#port, exclusive, linksElsewhere })
     this.table = { family: 'inet', table: `xfrmesh_${mark.toString(16)}` }
-    const blank = replacing(this.table, this.#guard, [])
+    const blank = replacing(this.table, this.#guard, VniSet.none)
     this.#blank = { size: blank.size, records: blank.take() }
   }
 
   /**
    * Guards networks, or ends it, however many they are. Makes the table if need be, and mends it where it was tampered
    * with, for the networks that its set still holds.
-   * @returns the networks that are guarded then; the next change is made to this set too
+   * @returns the networks that are guarded then
    * @throws Unsupported for what the kernel lacks; NetlinkError. Nothing was changed then
    */
   async apply(change: FirewallChange): Promise<VniSet> {
@@ -127,9 +126,7 @@ export class Firewall {
     return this.#done(planned!, result.generation)
   }
 
-  #done({ networks, fresh, gone, exists }: Planned, generation: number | undefined): VniSet {
-    for (const vni of fresh) networks.add(vni)
-    for (const vni of gone) networks.delete(vni)
+  #done({ networks, exists }: Planned, generation: number | undefined): VniSet {
     if (generation !== undefined) this.#known = { generation, exists, intact: exists, networks, rules: [] }
     return networks
   }
@@ -141,7 +138,7 @@ export class Firewall {
   async restore(networks: Iterable<number>): Promise<void> {
     this.#known = undefined
     const { value } = await this.#nft.snapshot(() => this.#found())
-    this.#check(await this.#nft.commit(this.#replacing([...networks], value?.rules ?? [])))
+    this.#check(await this.#nft.commit(this.#replacing(VniSet.of(networks), value?.rules ?? [])))
   }
 
   /** Takes the table away. No failure if there is none. */
@@ -160,11 +157,13 @@ export class Firewall {
     return state
   }
 
-  /** All asked at once: the socket does what it is asked in that order. undefined if there is a table. */
+  /**
+   * undefined if there is a table. Both are asked at once, and answered in that order: of a ruleset that has changed in
+   * between the generation is not the one that is told, and a change by compare-and-swap will be refused.
+   */
   async #absent(): Promise<{ value: undefined; generation: number } | undefined> {
-    const asked = [this.#nft.generation(), this.#nft.table(this.table), this.#nft.generation()] as const
-    const [before, table, generation] = await Promise.all(asked)
-    return table === undefined && before === generation ? { value: undefined, generation } : undefined
+    const [generation, table] = await Promise.all([this.#nft.generation(), this.#nft.table(this.table)])
+    return table === undefined ? { value: undefined, generation } : undefined
   }
 
   async #look(): Promise<Now> {
@@ -175,7 +174,7 @@ export class Firewall {
   #stateOf(found: FoundTable | undefined): FirewallState {
     if (found === undefined) {
       const said = [`there is no table ${this.table.table}`]
-      const nothing = { networks: new VniSet(), otherPort: undefined, drops: drops([]) }
+      const nothing = { networks: VniSet.none, otherPort: undefined, drops: drops([]) }
       return { exists: false, intact: false, differences: said, ...nothing }
     }
     const said = differences(this.#guard, found)
@@ -217,19 +216,14 @@ export class Firewall {
 
   /** What makes the table guard other networks too, and fewer. */
   #planned(now: Now, { add, keep, remove, removeEmpty }: Wanted, isRemembered: boolean): Planned {
-    const { exists, intact, networks } = now
-    const fresh: number[] = []
-    const gone: number[] = []
-    const isMissing = (vni: number) => !networks.has(vni) && !remove.has(vni)
-    for (const vni of add) if (isMissing(vni)) fresh.push(vni)
+    const { exists, intact, networks: before } = now
     // What is remembered has them all.
-    if (!isRemembered) {
-      const given = new VniSet(add)
-      for (const vni of keep()) if (isMissing(vni) && !given.has(vni)) fresh.push(vni)
-    }
-    for (const vni of remove.toArray()) if (networks.has(vni)) gone.push(vni)
-    const isLeft = networks.size + fresh.length > gone.length || (exists && !removeEmpty)
-    const planned = { networks, fresh, gone, exists: isLeft }
+    const wanted = isRemembered ? add : add.union(VniSet.of(keep()))
+    const fresh = wanted.minus(before).minus(remove)
+    const gone = remove.and(before)
+    const networks = before.minus(gone).union(fresh)
+    const isLeft = networks.size > 0 || (exists && !removeEmpty)
+    const planned = { networks, exists: isLeft }
     if (!isLeft) return { ...planned, transaction: exists ? this.#removal() : undefined }
     if (intact) {
       const transaction = new NftTransaction()
@@ -237,15 +231,14 @@ export class Firewall {
         .deleteElements(elementsOf(this.table, gone))
       return { ...planned, transaction }
     }
-    if (now.otherPort !== undefined && networks.size > 0) {
+    if (now.otherPort !== undefined && before.size > 0) {
       throw otherPortError(`table ${this.table.table}`, now.otherPort, this.#port)
     }
-    const left = networks.toArray().filter((vni) => !remove.has(vni))
-    return { ...planned, transaction: this.#replacing(left.concat(fresh), now.rules) }
+    return { ...planned, transaction: this.#replacing(networks, now.rules) }
   }
 
   /** What makes the table guard exactly these. Rules that were there `before` go on counting where they were. */
-  #replacing(networks: readonly number[], before: readonly Rule[]): NftTransaction {
+  #replacing(networks: VniSet, before: readonly Rule[]): NftTransaction {
     if (before.length > 0) return replacing(this.table, this.#guard, networks, before)
     const { records, size } = this.#blank
     return new NftTransaction().append(records, size).addElements(elementsOf(this.table, networks))
@@ -275,19 +268,22 @@ type Known = Now & { readonly generation: number }
 /** A change as a transaction, which is left out if there is nothing to do. */
 interface Planned {
   readonly transaction: NftTransaction | undefined
-  /** Those guarded before. */
+  /** Those guarded afterwards. */
   readonly networks: VniSet
-  readonly fresh: readonly number[]
-  readonly gone: readonly number[]
   /** Whether there is a table afterwards. */
   readonly exists: boolean
 }
 
-type Wanted = Required<Omit<FirewallChange, 'remove'>> & { readonly remove: VniSet }
+interface Wanted {
+  readonly add: VniSet
+  readonly keep: () => Iterable<number>
+  readonly remove: VniSet
+  readonly removeEmpty: boolean
+}
 
-/** A change with its defaults. */
-export function filled({ add = [], keep = () => [], remove, removeEmpty = false }: FirewallChange): Wanted {
-  return { add, keep, remove: new VniSet(remove), removeEmpty }
+/** A change with its defaults. @throws RangeError for what is no VNI */
+export function filled({ add = [], keep = () => [], remove = [], removeEmpty = false }: FirewallChange): Wanted {
+  return { add: VniSet.of(add), keep, remove: VniSet.of(remove), removeEmpty }
 }
 
 /** All that was found of our table. */

@@ -3,6 +3,7 @@ import type { Chain, ElementsOptions, Expression, NftSet, Rule, SetName, Table, 
 import { counter } from '../kernel/nft-expressions.js'
 import { NftTransaction } from '../kernel/nft-transaction.js'
 import { type Guard, VNI_BYTES, VNI_OFFSET, VNI_SET } from './guard.js'
+import type { VniSet } from './vni-set.js'
 
 /** The {@link Guard} as a table: what puts it there, and how what the kernel has differs from it. */
 
@@ -25,7 +26,7 @@ export function vniSet(table: TableName): SetName {
 export function replacing(
   table: TableName,
   guard: Guard,
-  networks: Iterable<number>,
+  networks: VniSet,
   before: readonly Rule[] = [],
 ): NftTransaction {
   const transaction = new NftTransaction()
@@ -46,11 +47,10 @@ export function replacing(
 }
 
 /** Networks as elements of the set. */
-export function elementsOf(table: TableName, networks: Iterable<number>): ElementsOptions {
-  const vnis = Array.isArray(networks) ? (networks as readonly number[]) : [...networks]
-  const keys = new Uint8Array(vnis.length * VNI_BYTES)
-  for (let i = 0, at = 0; i < vnis.length; i++) {
-    const vni = vnis[i]!
+export function elementsOf(table: TableName, networks: VniSet): ElementsOptions {
+  const keys = new Uint8Array(networks.size * VNI_BYTES)
+  let at = 0
+  for (const vni of networks.toArray()) {
     keys[at++] = vni >> 16
     keys[at++] = vni >> 8
     keys[at++] = vni

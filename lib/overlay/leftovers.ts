@@ -49,6 +49,7 @@ export class Leftovers {
 
   /** Takes out what is of the addresses that lie packed at these slots: as records of their own, or undefined if nothing is. */
   take(bytes: Uint8Array, slots: readonly number[]): { states: Uint8Array; policies: Uint8Array } | undefined {
+    if (this.isEmpty) return undefined
     const states = new RecordWriter(1024)
     const policies = new RecordWriter(1024)
     for (const slot of slots) {

@@ -5,27 +5,25 @@ import type { FirewallState } from './firewall.js'
 import type { Step } from './describe.js'
 import type { PlanFailure } from './plan.js'
 import type { FirewallPort } from './ports.js'
-import { VniSet, type Vnis } from './vni-set.js'
+import { VniSet } from './vni-set.js'
 
 /** In a failure, for a peer's slot: it is about a network. */
 export const NETWORK = -2
 
 /** What of networks is to be done. */
 export interface NetworkChange {
-  readonly add: readonly number[]
-  readonly remove: readonly number[]
+  readonly add: VniSet
+  readonly remove: VniSet
 }
 
 /**
  * The networks of an Overlay: those wanted, those guarded as far as is known, and the firewall that guards them. A change
- * of one takes as long as one, however many there are, where nftables guards them and an earlier process left no others.
+ * of one takes as long as one, however many there are, where nftables guards them.
  */
 export class Networks {
-  readonly #wanted = new VniSet()
-  #guarded = new VniSet()
-  readonly #releasing = new VniSet()
-  /** Those wanted that are not guarded, as far as is known. */
-  #missing = new VniSet()
+  #wanted = VniSet.none
+  #guarded = VniSet.none
+  #releasing = VniSet.none
   readonly #firewall: FirewallPort | undefined
   /** Whether the firewall's table was found tampered with, and is not mended since. */
   #broken = false
@@ -34,12 +32,12 @@ export class Networks {
     this.#firewall = firewall
   }
 
-  get wanted(): Vnis {
+  get wanted(): VniSet {
     return this.#wanted
   }
 
   /** VNIs in the kernel's set; where somebody else guards, those that were asked for. */
-  get guarded(): Vnis {
+  get guarded(): VniSet {
     return this.#guarded
   }
 
@@ -48,44 +46,40 @@ export class Networks {
     return this.#releasing.size
   }
 
-  /** False if it was wanted before. */
-  want(vni: number): boolean {
-    this.#releasing.delete(vni)
-    if (!this.#wanted.add(vni)) return false
-    if (!this.#guarded.has(vni)) this.#missing.add(vni)
-    return true
+  want(vnis: VniSet): void {
+    this.#releasing = this.#releasing.minus(vnis)
+    this.#wanted = this.#wanted.union(vnis)
   }
 
-  /** Wants it no more, and leaves it as it is. False if it was not wanted. */
-  forget(vni: number): boolean {
-    this.#missing.delete(vni)
-    return this.#wanted.delete(vni)
+  /** Wants them no more, and leaves them as they are. */
+  forget(vnis: VniSet): void {
+    this.#wanted = this.#wanted.minus(vnis)
   }
 
-  /** Wants it no more, so that it is to be released. False if it was neither wanted nor being released. */
-  giveUp(vni: number): boolean {
-    if (!this.forget(vni) && !this.#releasing.has(vni)) return false
-    this.#releasing.add(vni)
-    return true
+  /** Wants them no more, so that they are to be released. Returns those that were wanted, or being released. */
+  giveUp(vnis: VniSet): VniSet {
+    const gone = vnis.and(this.#wanted.union(this.#releasing))
+    this.forget(gone)
+    this.#releasing = this.#releasing.union(gone)
+    return gone
   }
 
-  /** Whether what was given up is guarded no more, as far as is known. */
-  isReleased(vni: number): boolean {
-    if (this.#guarded.has(vni)) return false
-    this.#releasing.delete(vni)
-    return true
+  /** Of those given up, the ones that are guarded no more, as far as is known. */
+  released(vnis: VniSet): VniSet {
+    const released = vnis.minus(this.#guarded)
+    this.#releasing = this.#releasing.minus(released)
+    return released
   }
 
   /** Wants none any more. */
   clear(): void {
-    this.#wanted.clear()
-    this.#missing.clear()
+    this.#wanted = VniSet.none
   }
 
   /** What the kernel has; undefined where somebody else guards. Afterwards `guarded` is what it has. */
   async read(): Promise<FirewallState | undefined> {
     const state = await this.#firewall?.read()
-    if (state !== undefined) this.#found(state.networks)
+    if (state !== undefined) this.#guarded = state.networks
     this.#broken = isBroken(state)
     return state
   }
@@ -97,53 +91,49 @@ export class Networks {
 
   /** The networks to guard: those wanted, and what else is guarded but not given up, such as what an earlier process left. */
   kept(): VniSet {
-    let others = this.#guarded.size - (this.#wanted.size - this.#missing.size)
-    for (const vni of this.#releasing.toArray()) if (this.#guarded.has(vni)) others--
-    return others === 0 ? this.#wanted : union(this.#wanted, this.#spared())
+    return this.#wanted.union(this.#guarded.minus(this.#releasing))
   }
 
   /** What makes those guarded that are to be {@link kept}, and no others. */
   change(): NetworkChange {
-    return { add: this.#missing.toArray(), remove: this.#releasing.toArray().filter((vni) => this.#guarded.has(vni)) }
+    return { add: this.#wanted.minus(this.#guarded), remove: this.#releasing.and(this.#guarded) }
   }
 
   /** Guards these, of those wanted. What the kernel refuses is returned, what it lacks is thrown. */
-  async guard(add: readonly number[]): Promise<PlanFailure[]> {
-    if (add.length === 0) return []
+  async guard(add: VniSet): Promise<PlanFailure[]> {
+    if (add.size === 0) return []
     try {
-      this.#found(
-        (await this.#firewall?.apply({ add, keep: () => this.kept().toArray() })) ?? union(this.#guarded, add),
-      )
+      const guarded = await this.#firewall?.apply({ add, keep: () => this.kept() })
+      this.#guarded = guarded ?? this.#guarded.union(add)
     } catch (error) {
-      return ascending(add).map((vni) => failure(`vni ${vni}`, 'guard network', error))
+      return [...add].map((vni) => failure(`vni ${vni}`, 'guard network', error))
     }
-    for (const vni of add) this.#missing.delete(vni)
     this.#broken = false
     return []
   }
 
   /** Guards these no more. The table goes with the last one. */
-  async release(remove: readonly number[]): Promise<PlanFailure[]> {
+  async release(remove: VniSet): Promise<PlanFailure[]> {
     try {
-      const change = { remove, keep: () => this.kept().toArray(), removeEmpty: true }
-      this.#found((await this.#firewall?.apply(change)) ?? without(this.#guarded, remove))
+      const guarded = await this.#firewall?.apply({ remove, keep: () => this.kept(), removeEmpty: true })
+      this.#guarded = guarded ?? this.#guarded.minus(remove)
     } catch (error) {
-      if (remove.length === 0) return [failure('firewall', 'remove table', error)]
-      return ascending(remove).map((vni) => failure(`vni ${vni}`, 'end guarding network', error))
+      if (remove.size === 0) return [failure('firewall', 'remove table', error)]
+      return [...remove].map((vni) => failure(`vni ${vni}`, 'end guarding network', error))
     }
-    for (const vni of remove) this.#releasing.delete(vni)
+    this.#releasing = this.#releasing.minus(remove)
     return []
   }
 
   /** Rebuilds a table that was tampered with, whole and at once, for what is wanted and what it still guards. */
   async mend(state: FirewallState): Promise<PlanFailure[]> {
-    const all = union(state.networks, this.#wanted)
+    const all = state.networks.union(this.#wanted)
     try {
       await this.#firewall?.restore(all)
     } catch (error) {
       return [failure('firewall', 'update firewall', error)]
     }
-    this.#found(all)
+    this.#guarded = all
     this.#broken = false
     return []
   }
@@ -166,37 +156,11 @@ export class Networks {
   /** What keeps the kernel's table from guarding what is wanted, a sentence each. */
   differences(state: FirewallState): string[] {
     if (this.#wanted.size === 0) return state.exists ? state.differences : []
-    const missing = [...this.#wanted].filter((vni) => !state.networks.has(vni))
-    if (missing.length === 0) return state.differences
-    const some = `${missing.slice(0, 3).join(', ')}${missing.length > 3 ? ', …' : ''}`
-    return [...state.differences, `${missing.length} networks are not in its set (${some})`]
+    const missing = this.#wanted.minus(state.networks)
+    if (missing.size === 0) return state.differences
+    const some = `${[...missing].slice(0, 3).join(', ')}${missing.size > 3 ? ', …' : ''}`
+    return [...state.differences, `${missing.size} networks are not in its set (${some})`]
   }
-
-  /** The firewall makes its changes to the set that it gave. */
-  #found(guarded: VniSet): void {
-    if (guarded === this.#guarded) return
-    this.#guarded = guarded
-    this.#missing = this.#wanted.copy()
-    for (const vni of guarded.toArray()) this.#missing.delete(vni)
-  }
-
-  #spared(): number[] {
-    return this.#guarded.toArray().filter((vni) => !this.#releasing.has(vni))
-  }
-}
-
-function ascending(vnis: readonly number[]): number[] {
-  return [...vnis].sort((a, b) => a - b)
-}
-
-function union(one: Iterable<number>, other: Iterable<number>): VniSet {
-  return new VniSet([...one, ...other])
-}
-
-function without(one: Iterable<number>, other: Iterable<number>): VniSet {
-  const left = new VniSet(one)
-  for (const vni of other) left.delete(vni)
-  return left
 }
 
 /** Whether a table is there that was tampered with. One that is not there is made with its networks. */

@@ -102,7 +102,7 @@ async function takeOver(firewall: FirewallPort, left: Firewall | IptablesFirewal
   if (otherPort !== undefined && networks.size > 0) {
     throw otherPortError(`the firewall of another kind that an earlier process left`, otherPort, form.port)
   }
-  if (networks.size > 0) await firewall.apply({ add: [...networks] })
+  if (networks.size > 0) await firewall.apply({ add: networks })
   await left.remove()
 }
 

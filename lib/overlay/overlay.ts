@@ -25,7 +25,6 @@ import type { Step } from './describe.js'
 import type { NatPort, Ports } from './ports.js'
 import { probe } from './probe.js'
 import { drop, retain } from './references.js'
-import { VniSet } from './vni-set.js'
 
 /** What `reconcile()` changed, or would change: how many SAs, policies and networks, and the steps in order. */
 export interface Reconciliation {
@@ -165,24 +164,19 @@ export class Overlay implements AsyncDisposable {
   addNetworks(networks: Iterable<number>, options?: CallOptions): Promise<Report> {
     const take = () => items(networks, 'networks', 'an array of VNIs, as in [4096]')
     return this.#call('addNetworks', options, take, async (call, given) => {
-      const list = vnis(given)
+      const asked = vnis(given)
       const mesh = this.#mesh
       const { networks } = mesh
-      const unwanted = list.filter((vni) => networks.want(vni))
-      const again = new VniSet()
-      if (unwanted.length < list.length) {
-        const isThere = (vni: number) => mesh.isUnderPolicies && networks.guarded.has(vni)
-        const given = new VniSet(unwanted)
-        for (const vni of list) if (!given.has(vni) && !isThere(vni)) again.add(vni)
-      }
-      const fresh = unwanted.concat(again.toArray())
+      const unwanted = asked.minus(networks.wanted)
+      const fresh = mesh.isUnderPolicies ? unwanted.union(asked.minus(networks.guarded)) : asked
+      networks.want(asked)
       try {
-        const done = fresh.length === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
-        const applied = fresh.reduce((count, vni) => count + (networks.guarded.has(vni) ? 1 : 0), 0)
-        return reportOf(call, done, list.length, fresh.length, done.failed.size > 0 ? 0 : applied)
+        const done = fresh.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
+        const applied = done.failed.size > 0 ? 0 : fresh.and(networks.guarded).size
+        return reportOf(call, done, given.length, fresh.size, applied)
       } catch (error) {
         const refused = error instanceof Unsupported || error instanceof InvalidState
-        if (refused) for (const vni of unwanted) networks.forget(vni)
+        if (refused) networks.forget(unwanted)
         throw error
       }
     })
@@ -199,13 +193,12 @@ export class Overlay implements AsyncDisposable {
   removeNetworks(networks: Iterable<number>, options?: CallOptions): Promise<Report> {
     const take = () => items(networks, 'networks', 'an array of VNIs, as in [4096]')
     return this.#call('removeNetworks', options, take, async (call, given) => {
-      const list = vnis(given)
-      this.#endpoints.checkUnused(list)
+      const asked = vnis(given)
+      this.#endpoints.checkUnused(asked)
       const { networks } = this.#mesh
-      const gone = new VniSet(list).toArray().filter((vni) => networks.giveUp(vni))
-      const done = gone.length === 0 ? nothingDone() : await this.#mesh.follow([], executionOptions(call))
-      const released = gone.filter((vni) => networks.isReleased(vni))
-      return reportOf(call, done, list.length, gone.length, released.length)
+      const gone = networks.giveUp(asked)
+      const done = gone.size === 0 ? nothingDone() : await this.#mesh.follow([], executionOptions(call))
+      return reportOf(call, done, given.length, gone.size, networks.released(gone).size)
     })
   }
 

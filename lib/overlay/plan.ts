@@ -6,7 +6,7 @@ import { unshare } from './settle.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
 import { RESERVED_SPIS } from './spi.js'
 import type { Damage, Is, Should } from './state.js'
-import type { Vnis } from './vni-set.js'
+import type { VniSet } from './vni-set.js'
 
 /**
  * What makes what is what should be: a value, made without touching anything.
@@ -21,7 +21,7 @@ import type { Vnis } from './vni-set.js'
  */
 export interface Plan {
   /** VNIs to guard before phase 'guard', and to guard no more after the last phase. */
-  readonly networks: { readonly add: readonly number[]; readonly remove: readonly number[] }
+  readonly networks: { readonly add: VniSet; readonly remove: VniSet }
   readonly phases: readonly Phase[]
   /** What was found, before anything is sent, that can't be. These peers keep what they have. */
   readonly failures: readonly PlanFailure[]
@@ -114,8 +114,8 @@ export class Planner {
       phases[early ? 'select' : 'retire policies'].push(Op.deleteStalePolicy, stale!.policies.at[i]!, 0)
     }
     const networks = this.#scope.networks ?? {
-      add: missing(this.#should.networks, this.#is.networks),
-      remove: missing(this.#is.networks, this.#should.networks),
+      add: this.#should.networks.minus(this.#is.networks),
+      remove: this.#is.networks.minus(this.#should.networks),
     }
     const made = phaseNames.map((name) => ({ name, ops: phases[name].ops() }))
     const decryption = made[phaseNames.indexOf('retire decryption')]!.ops
@@ -279,12 +279,6 @@ export class Planner {
 }
 function spiText(spi: number): string {
   return `SPI 0x${spi.toString(16).padStart(8, '0')}`
-}
-
-function missing(from: Vnis, there: Vnis): number[] {
-  const out: number[] = []
-  for (const network of from) if (!there.has(network)) out.push(network)
-  return out
 }
 
 /** Index of the lowest bit set. */

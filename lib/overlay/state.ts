@@ -2,7 +2,7 @@ import type { Form } from './form.js'
 import type { Keyring } from './keyring.js'
 import type { PeerTable } from './peers.js'
 import type { SpiIndex } from './spi-index.js'
-import type { Vnis } from './vni-set.js'
+import type { VniSet } from './vni-set.js'
 
 /** What is, what should be, and what a look at the kernel found to be neither: what plans are made from. */
 
@@ -21,7 +21,7 @@ export interface Is {
   /** Mask of {@link SharedPolicy} installed. */
   sharedPolicies: number
   /** VNIs guarded. */
-  readonly networks: Vnis
+  readonly networks: VniSet
 }
 
 /** What a look at the kernel found beside what is as it should be. */
@@ -43,5 +43,5 @@ export interface Should {
   readonly form: Form
   readonly keyring: Keyring
   /** VNIs to guard. */
-  readonly networks: Vnis
+  readonly networks: VniSet
 }

@@ -5,6 +5,7 @@ import { native } from '../../lib/native.js'
 import { guardOf } from '../../lib/overlay/guard.js'
 import { replacing } from '../../lib/overlay/guard-table.js'
 import { checkHost, InvalidArgument, tuneHost, type TuneOptions } from '../../lib/index.js'
+import { VniSet } from '../../lib/overlay/vni-set.js'
 
 const none = { peers: 0, networks: 0, endpoints: 0, forwarding: false }
 const plenty = { messages: 256, bytes: 8 << 20 }
@@ -57,7 +58,7 @@ describe('what a node needs', () => {
     const guard = guardOf({ mark: 0xffffffff, port: 4789, exclusive: false, linksElsewhere: true })
     const table = { family: 'inet', table: 'xfrmesh_ffffffff' } as const
     const all = Array.from({ length: networks }, (_, i) => i)
-    const { length } = native.encodeTransaction(replacing(table, guard, all).take(), 0, undefined)
+    const { length } = native.encodeTransaction(replacing(table, guard, new VniSet(all)).take(), 0, undefined)
     const reckoned = TABLE_BYTES + networks * NETWORK_BYTES
     expect(length).toBeLessThanOrEqual(reckoned)
     expect(length).toBeGreaterThan(reckoned - TABLE_BYTES)

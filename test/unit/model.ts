@@ -24,6 +24,7 @@ import type { Damage, Is, Should } from '../../lib/overlay/state.js'
 import { suites } from '../../lib/overlay/suites.js'
 import { Survey } from '../../lib/overlay/survey.js'
 import { Encap, OpWriter } from '../../lib/overlay/writer.js'
+import { VniSet } from '../../lib/overlay/vni-set.js'
 
 /** A simple model of the kernel's SAD and SPD, fed with records, and the least that carries a plan out on it. */
 
@@ -52,7 +53,7 @@ export function key(tag: number, fill = tag): { tag: number; value: Uint8Array }
 }
 
 export interface World {
-  is: Is & { networks: ReadonlySet<number> }
+  is: Is & { networks: VniSet }
   should: Should
   kernel: Kernel
 }
@@ -64,9 +65,9 @@ export function world(of: Form, tags: readonly number[] = []): World {
     peers: new PeerTable(of.local.family),
     claims: new SpiIndex(),
     sharedPolicies: 0,
-    networks: new Set(),
+    networks: VniSet.none,
   }
-  return { is, should: { form: of, keyring, networks: new Set() }, kernel: new Kernel() }
+  return { is, should: { form: of, keyring, networks: VniSet.none }, kernel: new Kernel() }
 }
 
 /** Adds references to peers and returns their slots. Ports are as the node's own. */
@@ -264,7 +265,7 @@ export function converge(
     }
     if (phase.name === 'guard' && refused) return { plan: made, steps, failed }
   }
-  is.networks = new Set(should.networks)
+  is.networks = should.networks
   return { plan: made, steps, failed }
 }
 

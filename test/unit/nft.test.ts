@@ -25,6 +25,7 @@ import { Nft } from '../../lib/kernel/nft.js'
 import { guardOf } from '../../lib/overlay/guard.js'
 import { elementsOf, replacing } from '../../lib/overlay/guard-table.js'
 import { heldBy, nft, type Message as Sent } from './nft-wire.js'
+import { VniSet } from '../../lib/overlay/vni-set.js'
 
 const table = { family: 'inet', table: 'xfrmesh_58464d' } as const
 const set = { ...table, set: 'encrypted-vnis' } as const
@@ -38,8 +39,8 @@ const changes: Record<string, (transaction: NftTransaction) => NftTransaction> =
   'add a set with a comment': (t) => t.addSet({ ...set, keyBytes: 3, typeof: VNI, comment: 'VNIs' }),
   'delete a set': (t) => t.deleteSet({ ...table, set: 'few' }),
   'flush a set': (t) => t.flushSet(set),
-  'add elements': (t) => t.addElements(elementsOf(table, [0x1000, 0x1001])),
-  'delete elements': (t) => t.deleteElements(elementsOf(table, [0x1000, 0x1001])),
+  'add elements': (t) => t.addElements(elementsOf(table, new VniSet([0x1000, 0x1001]))),
+  'delete elements': (t) => t.deleteElements(elementsOf(table, new VniSet([0x1000, 0x1001]))),
   'add the base chain output': (t) =>
     t.addChain({
       ...table,
@@ -152,7 +153,7 @@ describe('a rule is made of what nft makes it of', () => {
 const guard = guardOf({ mark: MARK, port: 4789, exclusive: false, linksElsewhere: true })
 
 test('the whole guard is what nft makes of its text, and replaces whatever is there', () => {
-  const held = heldBy(replacing(table, guard, [0x1000, 0x1001]))
+  const held = heldBy(replacing(table, guard, new VniSet([0x1000, 0x1001])))
   const byType = (messages: Sent[]) => messages.toSorted((a, b) => a.type - b.type)
   const [first, second, ...rest] = nft('replace the table in one transaction')
   expect(held.slice(0, 2)).toEqual([first, second])
@@ -341,7 +342,9 @@ describe('what cannot be is refused before anything is sent', () => {
   })
 
   test('nothing is no change', () => {
-    const transaction = new NftTransaction().addElements(elementsOf(table, [])).deleteElements(elementsOf(table, []))
+    const transaction = new NftTransaction()
+      .addElements(elementsOf(table, VniSet.none))
+      .deleteElements(elementsOf(table, VniSet.none))
     expect(transaction.size).toBe(0)
   })
 })

@@ -22,6 +22,7 @@ import {
   wish,
   world,
 } from './model.js'
+import { VniSet } from '../../lib/overlay/vni-set.js'
 
 /**
  * Whatever is called in whatever order, whatever the kernel refuses, whatever others do to the SAD and SPD: nothing that
@@ -167,11 +168,11 @@ function play(w: Story, each: Call, refuse: () => boolean): void {
       return void watched(w, refuse, { peers: [slot] })
     }
     case 'addNetworks':
-      w.should = { ...w.should, networks: new Set([...w.should.networks, ...each.networks]) }
+      w.should = { ...w.should, networks: w.should.networks.union(new VniSet(each.networks)) }
       return void watched(w, refuse, { peers: [] })
     case 'removeNetworks': {
       const left = [...w.should.networks].filter((network) => !each.networks.includes(network))
-      w.should = { ...w.should, networks: new Set(left) }
+      w.should = { ...w.should, networks: new VniSet(left) }
       return void watched(w, refuse, { peers: [] })
     }
     case 'reconcile': {

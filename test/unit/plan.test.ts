@@ -8,6 +8,7 @@ import { plan, Planner } from '../../lib/overlay/plan.js'
 import { settle, without } from '../../lib/overlay/settle.js'
 import { deriveSpi } from '../../lib/overlay/spi.js'
 import { converge, form, key, LOCAL, operationsOf, phasesOf, portsOf, told, type World, wish, world } from './model.js'
+import { VniSet } from '../../lib/overlay/vni-set.js'
 
 // Peers whose inbound SPIs at 10.0.0.1 collide, found by search.
 const TWINS = ['47.214.176.99', '3.143.180.106'] as const
@@ -31,7 +32,12 @@ test('the peers that these tests rest on collide indeed', () => {
 describe('order', () => {
   test('nothing wanted is nothing to do', () => {
     const made = plan(...both(world(form(), [1])))
-    expect(made).toMatchObject({ operations: 0, shares: 0, failures: [], networks: { add: [], remove: [] } })
+    expect(made).toMatchObject({
+      operations: 0,
+      shares: 0,
+      failures: [],
+      networks: { add: VniSet.none, remove: VniSet.none },
+    })
   })
 
   test('a first peer: the shared policy, what decrypts, what encrypts', () => {
@@ -48,9 +54,9 @@ describe('order', () => {
 
   test('a first network: the shared policies alone, and no key needed', () => {
     const w = world(form({ exclusive: true }))
-    w.should = { ...w.should, networks: new Set([4096, 5000]) }
+    w.should = { ...w.should, networks: new VniSet([4096, 5000]) }
     const made = plan(w.is, w.should)
-    expect(made.networks).toEqual({ add: [4096, 5000], remove: [] })
+    expect(made.networks).toEqual({ add: new VniSet([4096, 5000]), remove: VniSet.none })
     expect(phasesOf(w, made)).toEqual({
       guard: [SharedPolicy.out, SharedPolicy.in, SharedPolicy.through].map((policy) => `add policy ${policy}`),
     })
@@ -106,7 +112,7 @@ describe('order', () => {
     expect(phasesOf(w, plan(w.is, w.should))).not.toHaveProperty('retire policies')
     w.is.peers.drop(w.is.peers.lookup('10.0.0.3'))
     expect(phasesOf(w, plan(w.is, w.should))).toHaveProperty('retire policies', [`delete policy ${SharedPolicy.out}`])
-    w.should = { ...w.should, networks: new Set([1]) }
+    w.should = { ...w.should, networks: new VniSet([1]) }
     expect(phasesOf(w, plan(w.is, w.should))).not.toHaveProperty('retire policies')
   })
 
@@ -139,9 +145,13 @@ describe('order', () => {
   test('what was carried out is nothing to do again', () => {
     const w = world(form({ policies: 'per-peer', exclusive: true }), [1, 2, 3])
     wish(w, PEER, ...TWINS, '10.9.9.9')
-    w.should = { ...w.should, networks: new Set([4096]) }
+    w.should = { ...w.should, networks: new VniSet([4096]) }
     converge(w)
-    expect(plan(w.is, w.should)).toMatchObject({ operations: 0, failures: [], networks: { add: [], remove: [] } })
+    expect(plan(w.is, w.should)).toMatchObject({
+      operations: 0,
+      failures: [],
+      networks: { add: VniSet.none, remove: VniSet.none },
+    })
   })
 })
 
@@ -493,8 +503,8 @@ test('settle notes nothing of what failed', () => {
 test('a plan is told as plain JSON', () => {
   const w = world(form({ policies: 'per-peer', exclusive: true }), [7])
   wish(w, PEER)
-  w.is.networks = new Set([9])
-  w.should = { ...w.should, networks: new Set([4096]) }
+  w.is.networks = new VniSet([9])
+  w.should = { ...w.should, networks: new VniSet([4096]) }
   const stale = new RecordWriter()
   stale.begin(Operation.addState)
   stale.u8(State.family, 2)

@@ -51,14 +51,13 @@ export class ModelPorts implements Ports {
   }
 
   readonly firewall: FirewallPort = {
-    // As the real one it remembers what it told, and changes that.
+    // As the real one it remembers what it told, and asks what should be there only where that is out of date.
     apply: ({ add = [], keep = () => [], remove = [] }) => {
       const isRemembered = this.#told !== undefined && String([...this.#told]) === String([...new VniSet(this.guarded)])
-      const told = isRemembered ? this.#told! : new VniSet(this.guarded)
-      for (const vni of isRemembered ? add : [...keep(), ...add]) for (const set of [this.guarded, told]) set.add(vni)
-      for (const vni of remove) for (const set of [this.guarded, told]) set.delete(vni)
-      this.#told = told
-      return Promise.resolve(told)
+      for (const vni of isRemembered ? add : [...keep(), ...add]) this.guarded.add(vni)
+      for (const vni of remove) this.guarded.delete(vni)
+      this.#told = new VniSet(this.guarded)
+      return Promise.resolve(this.#told)
     },
     read: () => Promise.resolve(this.#firewall()),
     restore: (networks) => {

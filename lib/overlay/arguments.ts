@@ -57,22 +57,22 @@ export function wipe(value: unknown, depth = DEPTH): void {
   }
 }
 
-/** What an iterable holds. A string is one too, and never what was meant. @throws InvalidArgument */
-export function items(value: unknown, argument: string, expected: string): readonly unknown[] {
-  if (Array.isArray(value)) return value.slice()
+/** What an iterable holds; an array as it is. A string is one too, and never what was meant. @throws InvalidArgument */
+function items(value: unknown, argument: string, expected: string): readonly unknown[] {
+  if (Array.isArray(value)) return value
   if (typeof value === 'object' && value !== null && Symbol.iterator in value) return [...(value as Iterable<unknown>)]
   throw new InvalidArgument(argument, expected, value)
 }
 
-/** @throws InvalidArgument naming `networks[2]` */
-export function vnis(list: readonly unknown[]): VniSet {
-  for (let i = 0; i < list.length; i++) if (!isVni(list[i])) integer(list[i], `networks[${i}]`, 0, LAST_VNI)
-  return new VniSet(list as readonly number[])
-}
-
-/** They come by the thousand: what is right needs no name. */
-function isVni(value: unknown): value is number {
-  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= LAST_VNI
+/** The networks that an iterable of VNIs holds, and how many times it holds one. @throws InvalidArgument naming `networks[2]` */
+export function takenVnis(networks: unknown): { readonly asked: VniSet; readonly count: number } {
+  const list = items(networks, 'networks', 'an array of VNIs, as in [4096]')
+  try {
+    return { asked: new VniSet(list as readonly number[]), count: list.length }
+  } catch (error) {
+    for (const [i, vni] of list.entries()) integer(vni, `networks[${i}]`, 0, LAST_VNI)
+    throw error
+  }
 }
 
 /** What an iterable of peers holds, copied. @throws InvalidArgument */

@@ -17,7 +17,7 @@ import type { Ports } from './ports.js'
 import { SpiIndex } from './spi-index.js'
 import { Survey } from './survey.js'
 import { VniSet } from './vni-set.js'
-import { algorithms } from './writer.js'
+import { algorithms, OpWriter } from './writer.js'
 
 /** Peers planned for, or objects looked at, between two looks at the clock. */
 const STEPS = 64
@@ -62,6 +62,8 @@ export class Convergence {
   constructor(settings: Settings, ports: Ports) {
     const { form } = settings
     this.#settings = settings
+    // Made here, so that the first change need not wait for it.
+    OpWriter.of(form)
     this.#ports = ports
     this.networks = new Networks(ports.firewall)
     this.keyring = Keyring.empty(form.suite)
@@ -113,14 +115,27 @@ export class Convergence {
       return nothingDone()
     }
     const look = !this.#known || this.#needsLook(change)
-    const [, found] = look ? await both(this.networks.read(), this.#read()) : []
-    const should = this.#should(this.networks.kept())
-    const damage = found ? await this.#lookForPeers(found, should) : await this.#adopt(should, change)
     const slots = look || change === 'keys' ? undefined : change
-    const plan = await this.#plan(should, damage, { networks: this.networks.change(), ...(slots && { peers: slots }) })
-    const done = await this.#carryOut({ plan, should, damage }, { slots, looked: look }, options)
-    done.failures = concerning(change, done.failures)
-    return done
+    if (look) await this.networks.read()
+    const networks = this.networks.change()
+    const should = this.#should(this.networks.kept())
+    // Guards come first, and take longest: what follows is looked at and planned meanwhile.
+    const guarded = this.networks.guard(networks.add)
+    const ended = guarded.catch(() => undefined)
+    try {
+      const found = look ? await this.#read() : undefined
+      const damage = found ? await this.#lookForPeers(found, should) : await this.#adopt(should, change)
+      const plan = await this.#plan(should, damage, { networks, ...(slots && { peers: slots }) })
+      const done = await this.#carryOut({ plan, should, damage, guarded }, { slots, looked: look }, options)
+      done.failures = concerning(change, done.failures)
+      return done
+    } catch (error) {
+      this.#known = false
+      throw error
+    } finally {
+      // What comes of it changes what is known, and nothing may do so in a later call.
+      await ended
+    }
   }
 
   /** Takes in what the kernel told of its SAs in UDP. What peers should be is other then, to be followed. */
@@ -235,7 +250,7 @@ export class Convergence {
 
   /** Guards first, then SAs and policies in the plan's order, and last of all the end of guards. */
   async #carryOut(
-    { plan, should, damage }: Pick<Look, 'plan' | 'should' | 'damage'>,
+    { plan, should, damage, guarded }: Pick<Look, 'plan' | 'should' | 'damage'> & { guarded?: Promise<PlanFailure[]> },
     how: { slots?: readonly number[] | undefined; looked: boolean; whole?: boolean },
     options: ExecutionOptions,
   ): Promise<Execution> {
@@ -243,7 +258,7 @@ export class Convergence {
     let done: Execution
     let unguarded
     try {
-      unguarded = await this.networks.guard(add)
+      unguarded = await (guarded ?? this.networks.guard(add))
       done = await carryOut(this.#ports.xfrm, plan, this.#is, should, damage, options)
     } catch (error) {
       this.#known = false
@@ -261,9 +276,9 @@ export class Convergence {
     if (unguarded.length === 0) done.added += add.size
     const hold = how.whole === true ? refused : done.failed.has(NO_PEER)
     if (hold || done.aborted || remove.size === 0) return done
-    const guarded = await this.#release(remove)
-    for (const failure of guarded) done.failures.push(failure)
-    if (guarded.length === 0) done.removed += remove.size
+    const released = await this.#release(remove)
+    for (const failure of released) done.failures.push(failure)
+    if (released.length === 0) done.removed += remove.size
     return done
   }
 

@@ -97,7 +97,7 @@ class Executor {
     this.#should = should
     this.#damage = damage
     this.#options = options
-    this.#writer = new OpWriter(should.form)
+    this.#writer = OpWriter.of(should.form)
     this.result = nothingDone()
     for (const failure of plan.failures) this.result.failures.push(failure)
   }

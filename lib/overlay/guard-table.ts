@@ -50,11 +50,11 @@ export function replacing(
 export function elementsOf(table: TableName, networks: VniSet): ElementsOptions {
   const keys = new Uint8Array(networks.size * VNI_BYTES)
   let at = 0
-  for (const vni of networks.toArray()) {
+  networks.forEach((vni) => {
     keys[at++] = vni >> 16
     keys[at++] = vni >> 8
     keys[at++] = vni
-  }
+  })
   return { ...vniSet(table), keyBytes: VNI_BYTES, keys }
 }
 

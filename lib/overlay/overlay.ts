@@ -4,7 +4,7 @@ import { InvalidState, type Report, Unsupported, XfrmeshError } from '../base/er
 import type { Endpoint, Endpoints } from '../vxlan/endpoints.js'
 import { XfrmChannel } from '../kernel/xfrm-channel.js'
 import type { EventChannel } from '../kernel/xfrm-monitor.js'
-import { items, packedPeers, type PeerInput, taken, takenPeers, vnis, wipe } from './arguments.js'
+import { packedPeers, type PeerInput, taken, takenPeers, takenVnis, wipe } from './arguments.js'
 import { abortedError, type Call, callOptions, type CallOptions, executionOptions, reportOf } from './calls.js'
 import { Convergence } from './converge.js'
 import { nothingDone } from './executor.js'
@@ -162,9 +162,8 @@ export class Overlay implements AsyncDisposable {
    *   encrypts networks on another port under this mark
    */
   addNetworks(networks: Iterable<number>, options?: CallOptions): Promise<Report> {
-    const take = () => items(networks, 'networks', 'an array of VNIs, as in [4096]')
-    return this.#call('addNetworks', options, take, async (call, given) => {
-      const asked = vnis(given)
+    const take = () => takenVnis(networks)
+    return this.#call('addNetworks', options, take, async (call, { asked, count }) => {
       const mesh = this.#mesh
       const { networks } = mesh
       const unwanted = asked.minus(networks.wanted)
@@ -173,7 +172,7 @@ export class Overlay implements AsyncDisposable {
       try {
         const done = fresh.size === 0 ? nothingDone() : await mesh.follow([], executionOptions(call))
         const applied = done.failed.size > 0 ? 0 : fresh.and(networks.guarded).size
-        return reportOf(call, done, given.length, fresh.size, applied)
+        return reportOf(call, done, count, fresh.size, applied)
       } catch (error) {
         const refused = error instanceof Unsupported || error instanceof InvalidState
         if (refused) networks.forget(unwanted)
@@ -191,14 +190,13 @@ export class Overlay implements AsyncDisposable {
    *   removed ones, unless `exclusive` has all of the port encrypted: nothing has changed; PartialFailure
    */
   removeNetworks(networks: Iterable<number>, options?: CallOptions): Promise<Report> {
-    const take = () => items(networks, 'networks', 'an array of VNIs, as in [4096]')
-    return this.#call('removeNetworks', options, take, async (call, given) => {
-      const asked = vnis(given)
+    const take = () => takenVnis(networks)
+    return this.#call('removeNetworks', options, take, async (call, { asked, count }) => {
       this.#endpoints.checkUnused(asked)
       const { networks } = this.#mesh
       const gone = networks.giveUp(asked)
       const done = gone.size === 0 ? nothingDone() : await this.#mesh.follow([], executionOptions(call))
-      return reportOf(call, done, given.length, gone.size, networks.released(gone).size)
+      return reportOf(call, done, count, gone.size, networks.released(gone).size)
     })
   }
 

@@ -49,7 +49,7 @@ export class Survey {
     this.#only = only
     this.#should = should
     this.#form = should.form
-    this.#writer = new OpWriter(should.form)
+    this.#writer = OpWriter.of(should.form)
     this.#states = new RecordReader(states)
     this.#policies = new RecordReader(policies)
     this.#stale = { states: new List(states), policies: new List(policies) }

@@ -76,22 +76,21 @@ export class VniSet {
   }
 
   /** In ascending order. */
-  toArray(): number[] {
-    const all = new Array<number>(this.#size)
-    let at = 0
+  forEach(visit: (vni: number) => void): void {
     for (const high of [...this.#pages.keys()].sort((a, b) => a - b)) {
       const page = this.#pages.get(high)!
       for (let i = 0; i < PAGE_WORDS; i++) {
         const first = (high << PAGE_BITS) + i * 32
-        for (let word = page[i]!; word !== 0; word &= word - 1) all[at++] = first + 31 - Math.clz32(word & -word)
+        for (let word = page[i]!; word !== 0; word &= word - 1) visit(first + 31 - Math.clz32(word & -word))
       }
     }
-    return all
   }
 
   /** In ascending order. */
   [Symbol.iterator](): IterableIterator<number> {
-    return this.toArray()[Symbol.iterator]()
+    const all: number[] = []
+    this.forEach((vni) => all.push(vni))
+    return all.values()
   }
 }
 

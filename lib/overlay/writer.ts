@@ -71,6 +71,8 @@ export function algorithms(form: Form): string[] {
  * looks in a dump without details. Keys are named by `keyring.index()`, so the side table is `keyring.sideTable()`.
  */
 export class OpWriter {
+  /** By form: what it encodes once takes as long as some hundred operations. */
+  static readonly #made = new WeakMap<Form, OpWriter>()
   readonly #form: Form
   readonly #local: Uint32Array
   readonly #prefix: number
@@ -83,7 +85,7 @@ export class OpWriter {
   readonly #inbound: CommonState
   readonly #outbound: CommonState
 
-  constructor(form: Form) {
+  private constructor(form: Form) {
     this.#form = form
     this.#local = new Uint32Array(form.local.bytes.slice().buffer)
     this.#prefix = form.local.family === AF_INET ? 32 : 128
@@ -97,6 +99,13 @@ export class OpWriter {
     this.#ownTail.set(form.local.bytes, OWN_TEMPLATE - HEAD_BYTES + TemplateLayout.source)
     this.#inbound = this.#common(State.destination)
     this.#outbound = this.#common(State.source)
+  }
+
+  /** That of a form, which is made once. */
+  static of(form: Form): OpWriter {
+    const made = OpWriter.#made.get(form) ?? new OpWriter(form)
+    OpWriter.#made.set(form, made)
+    return made
   }
 
   /** Appends the record of one operation; false if the operation takes no message. */

@@ -51,8 +51,8 @@ class Commit {
         control_(control),
         sentences_(outcome_.messages),
         identities_(std::min(socket.chunk(), batch.size())),
-        buffer_(
-            std::min(socket.sendLimit(), std::max<std::size_t>(kLargestMessage, socket.chunk() * std::size_t{1024}))) {}
+        buffer_(std::min(socket.sendLimit(),
+                         std::max(kLargestMessage, std::min(socket.chunk(), batch.size()) * std::size_t{1024}))) {}
 
   Outcome run() {
     sequence_ = socket_.sequences(batch_.size());

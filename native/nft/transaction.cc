@@ -219,6 +219,18 @@ class Writer {
     appendPadded(payload);
   }
 
+  // What is from there on, once more for each of these keys, which take the place of the one at its end.
+  void repeat(std::size_t start, Bytes keys, std::size_t keyBytes) {
+    const std::size_t size = bytes_.size() - start;
+    const std::size_t keyAt = size - align4(keyBytes);
+    bytes_.resize(start + size * (1 + keys.size() / keyBytes));
+    std::byte* to = bytes_.data() + start;
+    for (std::size_t at = 0; at < keys.size(); at += keyBytes) {
+      to = std::copy_n(to, size, to + size) - size;
+      std::ranges::copy(keys.subspan(at, keyBytes), to + keyAt);
+    }
+  }
+
   void appendPadded(Bytes bytes) {
     bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
     bytes_.resize(align4(bytes_.size()));
@@ -254,13 +266,12 @@ void writeKeys(Writer& writer, Bytes& keys, std::size_t keyBytes) {
   const Bytes part = keys.first(std::min(keys.size(), most));
   keys = keys.subspan(part.size());
   writer.reserve(part.size() / keyBytes * elementBytes(keyBytes));
-  for (std::size_t at = 0; at < part.size(); at += keyBytes) {
-    const auto element = writer.beginNest(NFTA_LIST_ELEM);
-    const auto key = writer.beginNest(NFTA_SET_ELEM_KEY);
-    writer.attribute(NFTA_DATA_VALUE, part.subspan(at, keyBytes));
-    writer.endNest(key);
-    writer.endNest(element);
-  }
+  const auto element = writer.beginNest(NFTA_LIST_ELEM);
+  const auto key = writer.beginNest(NFTA_SET_ELEM_KEY);
+  writer.attribute(NFTA_DATA_VALUE, part.first(keyBytes));
+  writer.endNest(key);
+  writer.endNest(element);
+  writer.repeat(element, part.subspan(keyBytes), keyBytes);
 }
 
 // The same for elements that are ready.

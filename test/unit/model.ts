@@ -241,7 +241,7 @@ export function converge(
   watch: (step: Step) => void = () => undefined,
 ): Run {
   const made = plan(is, should, scope)
-  const writer = new OpWriter(should.form)
+  const writer = OpWriter.of(should.form)
   const failed = new Set<number>()
   const steps: Step[] = []
   for (const planned of made.phases) {

@@ -109,6 +109,24 @@ test('a reading of the guard ends before the next call begins, though that of SA
   expect(ports.guarded).toEqual(new Set([4096, 5000]))
 })
 
+test('a network that is being guarded while SAs cannot be read is known to be guarded when the call has failed', async () => {
+  const { ports, overlay } = await opened()
+  const { apply } = ports.firewall
+  const failure = new NetlinkError('SAs', 12, 'out of memory')
+  vi.spyOn(ports.xfrm, 'read').mockRejectedValueOnce(failure).mockRejectedValueOnce(failure)
+  vi.spyOn(ports.firewall, 'apply').mockImplementationOnce(async (change) => {
+    await sleep(10)
+    return apply(change)
+  })
+  const added = expect(overlay.addNetworks([4096])).rejects.toThrow('out of memory')
+  const removed = overlay.removeNetworks([4096])
+  await added
+  expect(ports.guarded).toEqual(new Set([4096]))
+  expect(await removed).toMatchObject({ applied: 1 })
+  expect(ports.guarded).toEqual(new Set())
+  expect((await overlay.status()).degraded).toEqual([])
+})
+
 test('SAs are known still when the guard cannot be read', async () => {
   const { ports, overlay } = await opened()
   await overlay.addPeers([A])

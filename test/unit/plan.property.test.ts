@@ -348,7 +348,7 @@ function expectPorts({ is, should, kernel }: World, without: ReadonlySet<string>
 
 function expectPolicies({ is, should, kernel }: World, wanted: readonly string[], without: ReadonlySet<string>): void {
   const { form: of, keyring } = should
-  const writer = new OpWriter(of)
+  const writer = OpWriter.of(of)
   const records = new RecordWriter()
   const expected = new Map<string, Uint8Array>()
   const mask = wanted.length > 0 || should.networks.size > 0 ? sharedPolicies(of) : 0

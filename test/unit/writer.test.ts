@@ -19,7 +19,7 @@ const SPI = 0xcafe1234
 
 function record(w: World, head: number, subject: number): RecordReader {
   const records = new RecordWriter()
-  expect(new OpWriter(w.should.form).write(records, head, subject, SPI, w.is, w.should)).toBe(true)
+  expect(OpWriter.of(w.should.form).write(records, head, subject, SPI, w.is, w.should)).toBe(true)
   const reader = new RecordReader(records.take())
   reader.next()
   expect(reader.length).toBe(reader.buffer.length)
@@ -296,7 +296,7 @@ describe.each([
     const { w, slot } = one({ policies, exclusive, port: 8472 })
     // What was written for a peer before must not shine through.
     const records = new RecordWriter()
-    const writer = new OpWriter(w.should.form)
+    const writer = OpWriter.of(w.should.form)
     writer.write(records, opHead(Op.addPolicy, 0), slot, SPI, w.is, w.should)
     records.take()
     for (const [code, operation] of [
@@ -344,7 +344,7 @@ test('sharing takes no message', () => {
   const w = world(form(), [1])
   const [slot] = wish(w, '10.0.0.2')
   const records = new RecordWriter()
-  const writer = new OpWriter(w.should.form)
+  const writer = OpWriter.of(w.should.form)
   expect(writer.write(records, opHead(Op.shareInbound, 0), slot!, SPI, w.is, w.should)).toBe(false)
   expect(writer.write(records, opHead(Op.unshareInbound, 0), slot!, SPI, w.is, w.should)).toBe(false)
   expect(records.count).toBe(0)
@@ -363,7 +363,7 @@ test('what is stale is deleted as it was found', () => {
   const records = new Uint8Array([...new Array<number>(16).fill(0xee), ...dump]).subarray(16)
   const list = { records, at: [72] }
   const damage = { stale: { states: list, policies: list } }
-  const writer = new OpWriter(w.should.form)
+  const writer = OpWriter.of(w.should.form)
   for (const [code, operation] of [
     [Op.deleteStaleState, Operation.deleteState],
     [Op.deleteStalePolicy, Operation.deletePolicy],

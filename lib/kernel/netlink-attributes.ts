@@ -15,7 +15,7 @@ const noBytes = new Uint8Array()
 
 /** Appends attributes to one growing buffer. Throws a RangeError where something does not fit into one. */
 export class AttributeWriter {
-  #buffer: Buffer = Buffer.alloc(512)
+  #buffer = Buffer.from(takeBuffer(512).buffer)
   #view = viewOf(this.#buffer)
   #end = 0
   readonly #littleEndian: boolean

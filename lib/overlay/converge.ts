@@ -1,3 +1,4 @@
+import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
 import { RecordReader } from '../kernel/records.js'
 import { carryOut, type Execution, type ExecutionOptions, nothingDone } from './executor.js'
@@ -116,14 +117,18 @@ export class Convergence {
     }
     const look = !this.#known || this.#needsLook(change)
     const slots = look || change === 'keys' ? undefined : change
-    if (look) await this.networks.read()
+    let found: Found | undefined
+    // SAs and policies are looked at beside what takes longest: the change of the guard or, without one, its reading.
+    if (look && this.networks.change().add.size > 0) await this.networks.read()
+    else if (look) [, found] = await both(this.networks.read(), this.#read())
     const networks = this.networks.change()
     const should = this.#should(this.networks.kept())
-    // Guards come first, and take longest: what follows is looked at and planned meanwhile.
+    // Guards come first. What follows is planned meanwhile.
     const guarded = this.networks.guard(networks.add)
-    const ended = guarded.catch(() => undefined)
+    // Until it is awaited, a rejection is not unhandled.
+    guarded.catch(() => undefined)
     try {
-      const found = look ? await this.#read() : undefined
+      if (look) found ??= await this.#read()
       const damage = found ? await this.#lookForPeers(found, should) : await this.#adopt(should, change)
       const plan = await this.#plan(should, damage, { networks, ...(slots && { peers: slots }) })
       const done = await this.#carryOut({ plan, should, damage, guarded }, { slots, looked: look }, options)
@@ -131,10 +136,10 @@ export class Convergence {
       return done
     } catch (error) {
       this.#known = false
-      throw error
-    } finally {
-      // What comes of it changes what is known, and nothing may do so in a later call.
-      await ended
+      // Its outcome changes what is known, and nothing may do so in a later call. What it threw comes first.
+      const refusals = concerning(change, await guarded)
+      if (refusals.length === 0 || !(error instanceof XfrmeshError)) throw error
+      return { ...nothingDone(), failures: [...refusals, failureOf(error)] }
     }
   }
 
@@ -165,7 +170,6 @@ export class Convergence {
 
   /** Does what a look found is to be done. Nothing may have happened since. */
   async repair(look: Look, options: ExecutionOptions): Promise<Execution> {
-    // What the firewall found is changed as its networks are.
     const isLeft = this.networks.isLeft(look.firewall)
     const broken = isBroken(look.firewall) ? await this.networks.mend(look.firewall) : []
     const done = await this.#carryOut(look, { looked: true, whole: true }, options)
@@ -316,6 +320,13 @@ export class Convergence {
     if (retired === 0 || !this.#known) return
     this.keyring = this.keyring.forget(retired & ~this.#is.peers.keysInUse())
   }
+}
+
+/** What kept all that was to follow a guard from being looked at, or done. */
+function failureOf(error: XfrmeshError): PlanFailure {
+  const { code, message } = error
+  const errno = error instanceof NetlinkError ? error.errno : 0
+  return { peer: NO_PEER, subject: 'SAs and policies', operation: 'look', errno, code, message }
 }
 
 /** Of what failed, what has to do with the change: others' failures show in their state. */

@@ -18,7 +18,7 @@ export interface NetworkChange {
 
 /**
  * The networks of an Overlay: those wanted, those guarded as far as is known, and the firewall that guards them. A change
- * of one takes as long as one, however many there are, where nftables guards them.
+ * of one takes as long as one, however many there are, where nftables guards them and their VNIs are not all scattered.
  */
 export class Networks {
   #wanted = VniSet.none

@@ -175,7 +175,7 @@ export class Overlay implements AsyncDisposable {
         return reportOf(call, done, count, fresh.size, applied)
       } catch (error) {
         const refused = error instanceof Unsupported || error instanceof InvalidState
-        if (refused) networks.forget(unwanted)
+        if (refused) networks.forget(unwanted.minus(networks.guarded))
         throw error
       }
     })
@@ -478,7 +478,7 @@ export class Overlay implements AsyncDisposable {
   }
 
   /**
-   * Puts a call in line. Its arguments are taken at once, and checked in its turn. Whatever is wrong with it, it says
+   * Puts a call in line. Its arguments are taken at once, and what can be many is checked in its turn. Whatever is wrong with it, it says
    * through its promise.
    */
   #call<A, T>(

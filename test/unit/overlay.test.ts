@@ -7,6 +7,7 @@ import {
   Overlay,
   PartialFailure,
   type Report,
+  Unsupported,
   XfrmeshError,
 } from '../../lib/index.js'
 import { Operation, State } from '../../lib/kernel/records.js'
@@ -125,6 +126,34 @@ test('a network that is being guarded while SAs cannot be read is known to be gu
   expect(await removed).toMatchObject({ applied: 1 })
   expect(ports.guarded).toEqual(new Set())
   expect((await overlay.status()).degraded).toEqual([])
+})
+
+test('a network that was guarded before SAs could not be read for want of rights is still wanted, and can be removed', async () => {
+  const { ports, overlay } = await opened()
+  const refusal = new Unsupported('CAP_NET_ADMIN', 'SAs: not permitted')
+  vi.spyOn(ports.xfrm, 'read').mockRejectedValueOnce(refusal).mockRejectedValueOnce(refusal)
+  await expect(overlay.addNetworks([4096])).rejects.toThrow('not permitted')
+  expect([ports.guarded, overlay.networks]).toEqual([new Set([4096]), new Set([4096])])
+  expect(await overlay.removeNetworks([4096])).toMatchObject({ applied: 1 })
+  expect(ports.guarded).toEqual(new Set())
+})
+
+test('what refused the guard is told, though SAs could not be read either', async () => {
+  const { ports, overlay } = await opened()
+  const unreadable = new NetlinkError('SAs', 12, 'out of memory')
+  const fail = (error: Error) => {
+    vi.spyOn(ports.xfrm, 'read').mockRejectedValueOnce(unreadable).mockRejectedValueOnce(unreadable)
+    vi.spyOn(ports.firewall, 'apply').mockRejectedValueOnce(error)
+  }
+  fail(new NetlinkError('firewall', 28, 'no room'))
+  const { failures } = await refusedBy(overlay.addNetworks([4096, 5000]))
+  expect(failures.map(({ subject, code }) => [subject, code])).toEqual([
+    ['vni 4096', 'ENOSPC'],
+    ['vni 5000', 'ENOSPC'],
+    ['SAs and policies', 'ERR_XFRMESH_NETLINK'],
+  ])
+  fail(new Unsupported('CONFIG_NF_TABLES_INET', 'this kernel lacks it'))
+  await expect(overlay.addNetworks([4096])).rejects.toBeInstanceOf(Unsupported)
 })
 
 test('SAs are known still when the guard cannot be read', async () => {

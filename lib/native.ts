@@ -257,6 +257,8 @@ interface Addon {
   decodeNeighbours(messages: Uint8Array): Uint8Array
   /** What transact() sends: BATCH_BEGIN, the messages, BATCH_END, numbered from 1. Throws if the records are malformed. */
   encodeTransaction(records: Uint8Array, generation: number, held: NativeDraft | undefined): Uint8Array
+  /** Frees the memory that transact() keeps to write the next one's messages in: up to 32 MiB, for the whole process. */
+  dropUsedMemory(): void
   newSlices(): NativeSlices
   /**
    * Of elements their owners and addresses, 16 bytes each, subnets as native/masquerade/subnet.h has them, and comments in

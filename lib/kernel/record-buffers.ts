@@ -1,4 +1,5 @@
 import { setTimeout } from 'node:timers'
+import { native } from '../native.js'
 
 /**
  * Buffers for records, of zeros, that are written in again. To touch new memory is dear: 4 KiB of it cost a quarter of a
@@ -38,6 +39,7 @@ export function giveBack(used: Uint8Array): void {
 }
 
 function drop(): void {
+  native.dropUsedMemory()
   free.clear()
   bytes = 0
   timer = undefined

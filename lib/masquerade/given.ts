@@ -106,7 +106,9 @@ export class Given {
   async #take(index: number, namesChecked: boolean): Promise<void> {
     const { texts, counts } = this.#sent[index]!
     // Each ends in NUL. To append one to what is joined would copy it all.
-    const bytes = Buffer.from([...texts, ''].join('\0'))
+    texts.push('')
+    const bytes = Buffer.from(texts.join('\0'))
+    texts.pop()
     await this.#nft.run('masquerade: attachments', (socket, job) =>
       socket.takeSlice(job, this.slices, index, bytes, Uint32Array.from(counts), namesChecked),
     )

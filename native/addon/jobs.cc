@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "addon/values.h"
 #include "netlink/file.h"
+#include "netlink/used_memory.h"
 #include "nft/echo.h"
 #include "nft/transaction.h"
 #include "route/encode.h"
@@ -223,8 +225,8 @@ void TransactJob::run(Workplace& place, const Control& control) {
   const int error = guarded([&] {
     // How many numbers the messages take is known once they are encoded.
     const std::uint32_t first = place.socket.sequences(0);
-    const auto encoded =
-        encodeTransaction(records_, first, generation_, echo_, held_ ? HeldComments(*held_) : HeldComments());
+    auto encoded = encodeTransaction(records_, first, generation_, echo_,
+                                     held_ ? HeldComments(*held_) : HeldComments(), takeUsedMemory());
     if (!encoded) return EBADMSG;
     constexpr std::uint32_t kBeginAndEnd = 2;
     place.socket.sequences(static_cast<std::uint32_t>(encoded->recordOf.size()) + kBeginAndEnd);
@@ -237,6 +239,7 @@ void TransactJob::run(Workplace& place, const Control& control) {
     handlesKnown_ = echo_ && !outcome_.echoLost && fillHandles(handles_, encoded->unechoed);
     for (const auto& [message, offset] : outcome_.places)
       elements_.push_back(elementAt(*encoded, message, offset).value_or(kNoElement));
+    giveBackUsedMemory(std::move(encoded->bytes));
     return 0;
   });
   if (error == 0) return;

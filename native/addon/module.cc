@@ -8,6 +8,7 @@
 #include "addon/socket_object.h"
 #include "addon/values.h"
 #include "netlink/secret_room.h"
+#include "netlink/used_memory.h"
 #include "nft/transaction.h"
 #include "record.h"
 #include "route/decode.h"
@@ -197,6 +198,11 @@ Napi::Value decodeNeighbours(const Napi::CallbackInfo& info) {
   return copyOf(info.Env(), decoder.records());
 }
 
+Napi::Value dropUsedMemory(const Napi::CallbackInfo& info) {
+  takeUsedMemory();
+  return info.Env().Undefined();
+}
+
 Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("Socket", SocketObject::define(env));
   exports.Set("newSlices", Napi::Function::New(env, newSlices, "newSlices"));
@@ -206,6 +212,7 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("decode", Napi::Function::New(env, decode, "decode"));
   exports.Set("encodeNeighbours", Napi::Function::New(env, encodeNeighbours, "encodeNeighbours"));
   exports.Set("decodeNeighbours", Napi::Function::New(env, decodeNeighbours, "decodeNeighbours"));
+  exports.Set("dropUsedMemory", Napi::Function::New(env, dropUsedMemory, "dropUsedMemory"));
   exports.Set("encodeTransaction", Napi::Function::New(env, encodeNft, "encodeTransaction"));
   return exports;
 }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "netlink/message.h"
 
@@ -407,8 +408,10 @@ std::vector<Bytes> elementsOf(const Message& message) {
 }  // namespace
 
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
-                                                    std::uint32_t generation, bool echo, HeldComments held) {
-  EncodedTransaction transaction;
+                                                    std::uint32_t generation, bool echo, HeldComments held,
+                                                    std::vector<std::byte> room) {
+  EncodedTransaction transaction{.bytes = std::move(room), .recordOf = {}, .unechoed = {}};
+  transaction.bytes.clear();
   // A message is shorter than its record; only what is packed becomes more.
   transaction.bytes.reserve(records.size());
   Writer writer(transaction.bytes, firstSequence);

@@ -79,8 +79,10 @@ std::optional<std::uint32_t> elementAt(const EncodedTransaction& transaction, st
 //
 // nullopt: the records are malformed, or there are none. Attributes are checked as far as the top level goes, so that
 // messages are always well formed; what the nested ones say is between the caller and the kernel.
+//
+// The messages are written in the memory of `room`.
 std::optional<EncodedTransaction> encodeTransaction(Bytes records, std::uint32_t firstSequence,
-                                                    std::uint32_t generation, bool echo = false,
-                                                    HeldComments held = {});
+                                                    std::uint32_t generation, bool echo = false, HeldComments held = {},
+                                                    std::vector<std::byte> room = {});
 
 }  // namespace xfrmesh

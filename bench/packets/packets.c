@@ -4,9 +4,9 @@
 //   packets flush                                 forgets all connections that this namespace tracks
 //
 // send reads a line from stdin for each burst, "MS DESTINATION new|same SOURCE…", and answers each with a line of JSON:
-// {"sent":N,"elapsedMs":T}. Sources take turns. With `new` each packet has ports of its own, so that it is a connection of
-// its own; with `same` all of a source's are one. A veth device hands a packet to the other end, and that to the router's
-// network stack, before the next is sent: what is timed is the way through the router.
+// {"sent":N,"elapsedMs":T}. Sources take turns. With `new` each packet has ports of its own, so that it is a connection
+// of its own; with `same` all of a source's are one. A veth device hands a packet to the other end, and that to the
+// router's network stack, before the next is sent: what is timed is the way through the router.
 //
 // needs: CAP_NET_RAW, and CAP_NET_ADMIN for flush
 #define _GNU_SOURCE
@@ -104,11 +104,8 @@ static void make_ready(Sender* s, const char* device, const char* from, const ch
     read_mac(to, p->ethernet.h_dest);
     read_mac(from, p->ethernet.h_source);
     p->ethernet.h_proto = htons(ETH_P_IP);
-    p->ip = (struct iphdr){.version = 4,
-                           .ihl = 5,
-                           .ttl = 64,
-                           .protocol = IPPROTO_UDP,
-                           .tot_len = htons(sizeof *p - sizeof p->ethernet)};
+    p->ip = (struct iphdr){
+        .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .tot_len = htons(sizeof *p - sizeof p->ethernet)};
     p->udp.len = htons(sizeof p->udp + kPayload);  // no checksum: IPv4 asks for none
     s->vectors[i] = (struct iovec){.iov_base = p, .iov_len = sizeof *p};
     s->messages[i].msg_hdr = (struct msghdr){.msg_iov = &s->vectors[i], .msg_iovlen = 1};

@@ -225,8 +225,8 @@ void TransactJob::run(Workplace& place, const Control& control) {
   const int error = guarded([&] {
     // How many numbers the messages take is known once they are encoded.
     const std::uint32_t first = place.socket.sequences(0);
-    auto encoded = encodeTransaction(records_, first, generation_, echo_,
-                                     held_ ? HeldComments(*held_) : HeldComments(), takeUsedMemory());
+    auto encoded = encodeTransaction(records_, first, generation_, echo_, held_ ? HeldComments(*held_) : HeldComments(),
+                                     takeUsedMemory());
     if (!encoded) return EBADMSG;
     constexpr std::uint32_t kBeginAndEnd = 2;
     place.socket.sequences(static_cast<std::uint32_t>(encoded->recordOf.size()) + kBeginAndEnd);

@@ -106,9 +106,7 @@ export class Given {
   async #take(index: number, namesChecked: boolean): Promise<void> {
     const { texts, counts } = this.#sent[index]!
     // Each ends in NUL. To append one to what is joined would copy it all.
-    texts.push('')
-    const bytes = Buffer.from(texts.join('\0'))
-    texts.pop()
+    const bytes = Buffer.from([...texts, ''].join('\0'))
     await this.#nft.run('masquerade: attachments', (socket, job) =>
       socket.takeSlice(job, this.slices, index, bytes, Uint32Array.from(counts), namesChecked),
     )

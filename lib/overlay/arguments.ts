@@ -9,7 +9,7 @@ import { LAST_VNI, VniSet } from './vni-set.js'
 
 /**
  * Arguments of calls. They are taken when the call is made, since its turn may come later, and what the caller does with
- * them meanwhile changes nothing; they are checked in their turn. A call is refused whole if any of it is wrong.
+ * them meanwhile changes nothing; all but VNIs are checked in their turn. A call is refused whole if any of it is wrong.
  */
 
 /** As deep as keys lie in an argument. */

@@ -326,7 +326,7 @@ export class Convergence {
 function failureOf(error: XfrmeshError): PlanFailure {
   const { code, message } = error
   const errno = error instanceof NetlinkError ? error.errno : 0
-  return { peer: NO_PEER, subject: 'SAs and policies', operation: 'look', errno, code, message }
+  return { peer: NO_PEER, subject: 'SAs and policies', operation: 'look or change', errno, code, message }
 }
 
 /** Of what failed, what has to do with the change: others' failures show in their state. */

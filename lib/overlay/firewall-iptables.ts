@@ -44,7 +44,7 @@ export class IptablesFirewall {
     const { add, keep, remove, removeEmpty } = filled(change)
     const found = await this.#found()
     const state = this.#stateOf(found)
-    const networks = state.networks.union(VniSet.of(keep())).union(add).minus(remove)
+    const networks = state.networks.union(keep()).union(add).minus(remove)
     const isLast = networks.size === 0 && (removeEmpty || !state.exists)
     if (!isLast && state.otherPort !== undefined && state.networks.size > 0) {
       throw otherPortError(`chain ${this.#prefix}in`, state.otherPort, this.#options.port)

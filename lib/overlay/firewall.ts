@@ -218,7 +218,7 @@ export class Firewall {
   #planned(now: Now, { add, keep, remove, removeEmpty }: Wanted, isRemembered: boolean): Planned {
     const { exists, intact, networks: before } = now
     // What is remembered has them all.
-    const wanted = isRemembered ? add : add.union(VniSet.of(keep()))
+    const wanted = isRemembered ? add : add.union(keep())
     const fresh = wanted.minus(before).minus(remove)
     const gone = remove.and(before)
     const networks = before.minus(gone).union(fresh)
@@ -276,14 +276,14 @@ interface Planned {
 
 interface Wanted {
   readonly add: VniSet
-  readonly keep: () => Iterable<number>
+  readonly keep: () => VniSet
   readonly remove: VniSet
   readonly removeEmpty: boolean
 }
 
 /** A change with its defaults. @throws RangeError for what is no VNI */
 export function filled({ add = [], keep = () => [], remove = [], removeEmpty = false }: FirewallChange): Wanted {
-  return { add: VniSet.of(add), keep, remove: VniSet.of(remove), removeEmpty }
+  return { add: VniSet.of(add), keep: () => VniSet.of(keep()), remove: VniSet.of(remove), removeEmpty }
 }
 
 /** All that was found of our table. */

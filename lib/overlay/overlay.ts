@@ -478,8 +478,8 @@ export class Overlay implements AsyncDisposable {
   }
 
   /**
-   * Puts a call in line. Its arguments are taken at once, and what can be many is checked in its turn. Whatever is wrong with it, it says
-   * through its promise.
+   * Puts a call in line. Its arguments are taken at once; VNIs are checked then, all else in its turn. Whatever is wrong
+   * with it, it says through its promise.
    */
   #call<A, T>(
     name: string,

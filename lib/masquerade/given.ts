@@ -4,6 +4,7 @@ import type { Nft } from '../kernel/nft.js'
 import { newSlices } from '../kernel/mappings.js'
 import { checkedInterface, checkedText } from './owner.js'
 import { checkedMapping, Subnets } from './subnet.js'
+import { Texts } from './texts.js'
 
 /** Attachments that are given to the addon at once, which works on them while the next are read. */
 const SLICE = 1024
@@ -12,9 +13,11 @@ interface Slice {
   /** How many are before it. */
   readonly first: number
   /** Of each its network, its interface, its container and its addresses. */
-  readonly texts: string[]
+  readonly texts: Texts
   /** How many addresses each has. */
-  readonly counts: number[]
+  readonly counts: Uint32Array
+  /** How many there are. */
+  size: number
 }
 
 /**
@@ -28,7 +31,7 @@ export class Given {
   readonly #nft: Pick<Nft, 'run'>
   readonly #argument: string
   readonly #sent: Slice[] = []
-  #slice: Slice = { first: 0, texts: [], counts: [] }
+  #slice = emptySlice()
 
   /** @param argument what the caller knows them as */
   constructor(nft: Pick<Nft, 'run'>, argument: string) {
@@ -55,37 +58,34 @@ export class Given {
       this.check()
       throw error instanceof InvalidArgument ? error.within(`${this.#argument}[${i}]`) : error
     }
-    if (this.#slice.counts.length > 0) this.#send()
+    if (this.#slice.size > 0) this.#send()
   }
 
   /** @throws InvalidArgument */
   add(network: unknown, interfaceName: unknown, containerId: unknown, addresses: unknown): void {
-    const { texts, counts } = this.#slice
-    const first = texts.length
-    if (typeof network !== 'string' || typeof interfaceName !== 'string' || typeof containerId !== 'string') {
+    const slice = this.#slice
+    const { texts } = slice
+    const from = texts.length
+    let count = -1
+    if (texts.add(network) && texts.add(interfaceName) && texts.add(containerId)) count = addAddresses(texts, addresses)
+    if (count < 0) {
       checkNames(network, interfaceName, containerId)
-      return
+      const checked = checkAttachment([network, interfaceName, containerId, ...array(addresses, '.addresses')])
+      texts.replace(from, checked)
+      count = checked.length - 3
     }
-    texts.push(network, interfaceName, containerId)
-    if (!Array.isArray(addresses)) {
-      checkNames(network, interfaceName, containerId)
-      array(addresses, '.addresses')
-      return
-    }
-    for (let i = 0; i < addresses.length; i++) {
-      const address: unknown = addresses[i]
-      if (typeof address !== 'string') {
-        checkAttachment([...texts.slice(first), address])
-        return
-      }
-      texts.push(address)
-    }
-    if (counts.push(texts.length - first - 3) === SLICE) this.#send()
+    slice.counts[slice.size++] = count
+    if (slice.size === SLICE) this.#send()
   }
 
   /** Checks all that was read. @throws InvalidArgument */
   check(): void {
     for (const slice of [...this.#sent, this.#slice]) this.#check(slice)
+  }
+
+  /** Gives back the memory that the texts are in: the addon needs them no more. */
+  release(): void {
+    for (const { texts } of this.#sent.splice(0)) texts.release()
   }
 
   /** Checks slices that the addon refused, and has it take those that are good all the same. @throws InvalidArgument */
@@ -98,30 +98,47 @@ export class Given {
 
   #send(): void {
     const slice = this.#slice
-    this.#slice = { first: slice.first + slice.counts.length, texts: [], counts: [] }
+    this.#slice = emptySlice(slice)
     // What was not taken is found when it is needed.
     this.#take(this.#sent.push(slice) - 1, false).catch(() => undefined)
   }
 
   async #take(index: number, namesChecked: boolean): Promise<void> {
-    const { texts, counts } = this.#sent[index]!
-    // Each ends in NUL. To append one to what is joined would copy it all.
-    const bytes = Buffer.from([...texts, ''].join('\0'))
+    const { texts, counts, size } = this.#sent[index]!
     await this.#nft.run('masquerade: attachments', (socket, job) =>
-      socket.takeSlice(job, this.slices, index, bytes, Uint32Array.from(counts), namesChecked),
+      socket.takeSlice(job, this.slices, index, texts.bytes, counts.subarray(0, size), namesChecked),
     )
   }
 
-  #check({ first, texts, counts }: Slice): void {
+  #check({ first, texts, counts, size }: Slice): void {
+    const all = texts.read()
     let at = 0
-    for (const [i, count] of counts.entries()) {
+    for (let i = 0; i < size; i++) {
       try {
-        checkAttachment(texts.slice(at, (at += 3 + count)))
+        checkAttachment(all.slice(at, (at += 3 + counts[i]!)))
       } catch (error) {
         throw error instanceof InvalidArgument ? error.within(`${this.#argument}[${first + i}]`) : error
       }
     }
   }
+}
+
+/** One for what comes after those of another. */
+function emptySlice(before?: Slice): Slice {
+  return {
+    first: before === undefined ? 0 : before.first + before.size,
+    texts: new Texts(before?.texts),
+    counts: new Uint32Array(SLICE),
+    size: 0,
+  }
+}
+
+/** How many addresses were added; -1 if that is no list of plain strings. */
+function addAddresses(texts: Texts, addresses: unknown): number {
+  if (!Array.isArray(addresses)) return -1
+  let i = 0
+  for (; i < addresses.length; i++) if (!texts.add(addresses[i])) return -1
+  return i
 }
 
 function checkNames(network: unknown, interfaceName: unknown, containerId: unknown): void {
@@ -130,8 +147,9 @@ function checkNames(network: unknown, interfaceName: unknown, containerId: unkno
   checkedText(containerId, '.containerId')
 }
 
-/** Names and addresses, as in {@link Slice}. @throws InvalidArgument */
-function checkAttachment([network, interfaceName, containerId, ...addresses]: readonly unknown[]): void {
+/** Checks names and addresses, as in {@link Slice}. @throws InvalidArgument */
+function checkAttachment(texts: readonly unknown[]): readonly string[] {
+  const [network, interfaceName, containerId, ...addresses] = texts
   checkNames(network, interfaceName, containerId)
   const subnets = new Subnets()
   const before = new Set<string>()
@@ -142,4 +160,5 @@ function checkAttachment([network, interfaceName, containerId, ...addresses]: re
     }
     before.add(text)
   }
+  return texts as readonly string[]
 }

@@ -171,6 +171,7 @@ export class Masquerade implements AsyncDisposable {
           const { added, removed } = await this.#table.change((ledger) =>
             plan(this.#nft, ledger, given, change, this.layout),
           )
+          given.release()
           return { added, removed, elapsedMs: performance.now() - began }
         } catch (error) {
           // Before it was looked at what was given, something else was in the way: what is wrong with that comes first.

@@ -85,9 +85,7 @@ export async function findRules(namespace: Namespace, prefix: string): Promise<L
 
 /** Throws unless `nft` lists these mappings and no other, as rules or as elements of a map, each with its comment. */
 export async function expectMappings(namespace: Namespace, expected: readonly Attachment[]): Promise<void> {
-  const listed = JSON.parse(await namespace.run('nft', ['-j', 'list', 'table', ...TABLE.split(' ')])) as {
-    nftables: { rule?: ListedRule; map?: ListedMap }[]
-  }
+  const listed = await list(namespace)
   const there = new Map<string, number>()
   const see = (mapping: string) => there.set(mapping, (there.get(mapping) ?? 0) + 1)
   for (const { rule, map } of listed.nftables) {
@@ -100,6 +98,17 @@ export async function expectMappings(namespace: Namespace, expected: readonly At
     if (there.get(mapping) !== 1) throw new Error(`${mapping} is there ${there.get(mapping) ?? 0} times`)
   }
   if (there.size !== expected.length) throw new Error(`${there.size} mappings are there, not ${expected.length}`)
+}
+
+/** As `nft` lists the table. While a map's hash table grows, the kernel tells some twice and leaves out others: until none is. */
+async function list(namespace: Namespace): Promise<{ nftables: { rule?: ListedRule; map?: ListedMap }[] }> {
+  for (;;) {
+    const said = await namespace.run('nft', ['-j', 'list', 'table', ...TABLE.split(' ')])
+    const listed = JSON.parse(said) as { nftables: { rule?: ListedRule; map?: ListedMap }[] }
+    const isWhole = ({ map }: { map?: ListedMap }) =>
+      new Set(map?.elem?.map(([{ elem }]) => elem.val)).size === (map?.elem?.length ?? 0)
+    if (listed.nftables.every(isWhole)) return listed
+  }
 }
 
 /** As the element for it would read; otherwise, what the rule says instead. */

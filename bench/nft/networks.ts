@@ -18,12 +18,19 @@ const networksOf = (size: number): number[] => Array.from({ length: size }, (_, 
 /** One more, and one of those that are there. */
 const single = (size: number) => ({ added: FIRST + size, removed: FIRST + Math.floor(size / 2) })
 
-/** The VNIs that `nft` lists; undefined if there is no such table. */
+/**
+ * The VNIs that `nft` lists; undefined if there is no such table. While the set's hash table grows, the kernel tells some
+ * twice and leaves out others: until none comes twice.
+ */
 async function listed(namespace: Namespace): Promise<Set<number> | undefined> {
-  const said = await namespace.run('nft', ['-j', 'list', 'ruleset'])
-  const { nftables } = JSON.parse(said) as { nftables: { set?: { table: string; name: string; elem?: number[] } }[] }
-  const set = nftables.find((one) => one.set?.table === TABLE && one.set.name === SET)?.set
-  return set && new Set(set.elem)
+  for (;;) {
+    const said = await namespace.run('nft', ['-j', 'list', 'ruleset'])
+    const { nftables } = JSON.parse(said) as { nftables: { set?: { table: string; name: string; elem?: number[] } }[] }
+    const set = nftables.find((one) => one.set?.table === TABLE && one.set.name === SET)?.set
+    if (set === undefined) return undefined
+    const vnis = new Set(set.elem)
+    if (vnis.size === (set.elem?.length ?? 0)) return vnis
+  }
 }
 
 const check =

@@ -1,6 +1,8 @@
+import { powerOfTwo } from '../base/packed-index.js'
 import { malformed } from './attributes.js'
 import { Attributes } from './netlink-attributes.js'
 import { Cursor } from './netlink-cursor.js'
+import { sameBytes } from './record-identity.js'
 import { readVerdict } from './nft-expression-codec.js'
 import type { Verdict } from './nft-expressions.js'
 import { DataAttribute, ElementAttribute, ElementsAttribute, INTERVAL_END } from './nft-names.js'
@@ -38,6 +40,50 @@ function eachElement(messages: Uint8Array, take: (element: Cursor) => void): voi
       while (element.next()) take(element)
     }
   }
+}
+
+/**
+ * Whether an element comes twice in a dump. Then others may be missing: for each part of a dump the kernel goes through the
+ * hash table from its begin, passing over as many as it has told (nft_rhash_walk of net/netfilter/nft_set_hash.c), and a
+ * table that grows meanwhile has them in another order. It tells no fewer than there are: if none comes twice, none is
+ * missing. In a set of intervals, which is no hash table, one may end where the next begins.
+ */
+export function comesTwice(messages: Uint8Array): boolean {
+  const starts: number[] = []
+  const ends: number[] = []
+  const field = new Cursor(messages)
+  let areIntervals = false
+  eachElement(messages, (element) => {
+    field.enter(element)
+    while (field.next()) {
+      if (field.type === ElementAttribute.flags) areIntervals ||= (field.u32() & INTERVAL_END) !== 0
+      if (field.type !== ElementAttribute.key) continue
+      starts.push(field.start)
+      ends.push(field.end)
+    }
+  })
+  if (areIntervals) return false
+  // Open addressing, linear probing: an element's number + 1, 0 for none. Never more than half full.
+  const table = new Uint32Array(powerOfTwo(2 * starts.length + 1))
+  const mask = table.length - 1
+  for (let i = 0; i < starts.length; i++) {
+    const [start, end] = [starts[i]!, ends[i]!]
+    let at = hashOf(messages, start, end) & mask
+    for (let other = table[at]!; other !== 0; other = table[at]!) {
+      const from = starts[other - 1]!
+      if (ends[other - 1]! - from === end - start && sameBytes(messages, from, messages, start, 0, end - start))
+        return true
+      at = (at + 1) & mask
+    }
+    table[at] = i + 1
+  }
+  return false
+}
+
+function hashOf(bytes: Uint8Array, start: number, end: number): number {
+  let hash = 0
+  for (let i = start; i < end; i++) hash = Math.imul(hash ^ bytes[i]!, 0x9e3779b1) ^ (hash >>> 15)
+  return hash ^ (hash >>> 16)
 }
 
 /** The keys alone, as parts of the messages. */

@@ -1,9 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { boolean, options } from '../base/check.js'
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import type { Channel } from './channel.js'
 import { checkEnding } from './netlink-errors.js'
 import { AttributeWriter } from './netlink-attributes.js'
-import { readElements, readKeys, type NftElement } from './nft-element-list.js'
+import { comesTwice, readElements, readKeys, type NftElement } from './nft-element-list.js'
 import { writeKey } from './nft-elements.js'
 import {
   readChains,
@@ -39,6 +40,9 @@ const NFNL_SUBSYS_NFTABLES = 10
 const NLM_F_DUMP = 0x300
 const ENOENT = 2
 const SNAPSHOT_TRIES = 16
+/** How often a set that grows is read, and the longest wait before it is read again: a table of 100,000 takes a second. */
+const ELEMENTS_TRIES = 64
+const LONGEST_WAIT_MS = 100
 
 /** What can be read of a namespace's ruleset. Each list is of one state: one that changed under way is read again. */
 export class NftReader {
@@ -114,7 +118,11 @@ export class NftReader {
     return readSets(await this.#dump(`sets of ${table}`, Message.getSet, family, attributes))
   }
 
-  /** The keys of a set's elements, each as long as the set says, in the kernel's own order; none if there is no such set. */
+  /**
+   * The keys of a set's elements, each as long as the set says, in the kernel's own order; none if there is no such set. A set
+   * whose table still grows, as it does for a while after many were added, is read until it was whole, here and below.
+   * @throws XfrmeshError ERR_XFRMESH_BUSY if it does not come to rest
+   */
   async keys(set: SetName): Promise<Uint8Array[]> {
     return readKeys(await this.#dumpElements(set))
   }
@@ -146,8 +154,15 @@ export class NftReader {
     return unlessAbsent(this.#request(what, type, family, NLM_F_DUMP, attributes))
   }
 
-  #dumpElements({ family, table, set }: SetName): Promise<Uint8Array> {
-    return this.#dump(`elements of ${set}`, Message.getElements, family, elementsOf(table, set))
+  /** All elements of a set, as the kernel tells them. */
+  async #dumpElements({ family, table, set }: SetName): Promise<Uint8Array> {
+    const what = `elements of ${set}`
+    for (let tries = 1; tries <= ELEMENTS_TRIES; tries++) {
+      const messages = await this.#dump(what, Message.getElements, family, elementsOf(table, set))
+      if (!comesTwice(messages)) return messages
+      await sleep(Math.min(2 ** tries, LONGEST_WAIT_MS))
+    }
+    throw busy(`${what}: its table grew during each of ${ELEMENTS_TRIES} readings`)
   }
 
   async #request(

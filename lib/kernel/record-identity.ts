@@ -24,7 +24,7 @@ export function startsOf(records: Uint8Array): number[] {
 export function sameRecord(a: Uint8Array, atA: number, b: Uint8Array, atB: number): boolean {
   const length = recordLength(a, atA)
   if (length !== recordLength(b, atB)) return false
-  return same(a, atA, b, atB, State.operation + 1, length)
+  return sameBytes(a, atA, b, atB, State.operation + 1, length)
 }
 
 /**
@@ -36,16 +36,16 @@ export function sameIdentity(a: Uint8Array, atA: number, b: Uint8Array, atB: num
   if (isPolicy !== isPolicyRecord(b, atB) || a[atA + State.family] !== b[atB + State.family]) return false
   if (!isPolicy) {
     return (
-      same(a, atA, b, atB, State.spi, State.spi + 4) &&
+      sameBytes(a, atA, b, atB, State.spi, State.spi + 4) &&
       a[atA + State.protocol] === b[atB + State.protocol] &&
-      same(a, atA, b, atB, State.destination, State.source) &&
+      sameBytes(a, atA, b, atB, State.destination, State.source) &&
       sameAttribute(a, atA, b, atB, XFRMA.MARK)
     )
   }
   return (
     a[atA + Policy.direction] === b[atB + Policy.direction] &&
-    same(a, atA, b, atB, Policy.destination, Policy.flags) &&
-    same(a, atA, b, atB, Policy.interfaceIndex, Policy.priority) &&
+    sameBytes(a, atA, b, atB, Policy.destination, Policy.flags) &&
+    sameBytes(a, atA, b, atB, Policy.interfaceIndex, Policy.priority) &&
     sameAttribute(a, atA, b, atB, XFRMA.MARK) &&
     sameAttribute(a, atA, b, atB, XFRMA.IF_ID)
   )
@@ -104,11 +104,11 @@ function sameAttribute(a: Uint8Array, atA: number, b: Uint8Array, atB: number, t
   const [inA, inB] = [attributeAt(a, atA, type), attributeAt(b, atB, type)]
   if (inA < 0 || inB < 0) return inA === inB
   const length = u16(a, inA - 4)
-  return length === u16(b, inB - 4) && same(a, inA, b, inB, 0, length - 4)
+  return length === u16(b, inB - 4) && sameBytes(a, inA, b, inB, 0, length - 4)
 }
 
-/** Whether the bytes from one offset to another are the same in both. */
-function same(a: Uint8Array, atA: number, b: Uint8Array, atB: number, from: number, to: number): boolean {
+/** Whether the bytes from one offset to another are the same in both, as seen from where each starts. */
+export function sameBytes(a: Uint8Array, atA: number, b: Uint8Array, atB: number, from: number, to: number): boolean {
   for (let i = from; i < to; i++) if (a[atA + i] !== b[atB + i]) return false
   return true
 }

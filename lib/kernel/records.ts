@@ -188,6 +188,29 @@ export class RecordWriter {
     if (this.#count > 0) this.#words[this.#start >> 2] = this.#end - this.#start
   }
 
+  /** Copies bytes of a record elsewhere, from one offset to another, to the same place. */
+  copy(records: Uint8Array, at: number, from: number, to: number): void {
+    for (let offset = from; offset < to; offset++) this.#buffer[this.#start + offset] = records[at + offset]!
+  }
+
+  /** Takes back what the record has from an offset on, a multiple of four. */
+  cut(offset: number): void {
+    this.#buffer.fill(0, this.#start + offset, this.#end)
+    this.#end = this.#start + offset
+    this.#words[this.#start >> 2] = offset
+  }
+
+  /** Completes the record begun last, to be read where it stands. @returns what {@link start} is an offset in */
+  complete(): Uint8Array {
+    this.#seal()
+    return this.#buffer
+  }
+
+  /** Where the record begun last starts. */
+  get start(): number {
+    return this.#start
+  }
+
   /** Takes back the record begun last. Nothing can be set until the next is begun. */
   discard(): void {
     this.#buffer.fill(0, this.#start, this.#end)

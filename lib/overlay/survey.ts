@@ -1,7 +1,7 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { ATTRIBUTE_HEAD } from '../kernel/record-parts.js'
-import { LITTLE_ENDIAN, Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
-import { attributeAt } from '../kernel/record-identity.js'
+import { Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { attributeAt, sameBytes, sameIdentity, sameRecord } from '../kernel/record-identity.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
 import { type Form, mayShare, SharedPolicy, sharedPolicies } from './form.js'
 import { POLICY_DIFFERS, PortSource } from './peers.js'
@@ -23,7 +23,10 @@ export class Survey {
   readonly #should: Should
   readonly #form: Form
   readonly #writer: OpWriter
+  /** Has what a record is compared with, one at a time. */
   readonly #scratch = new RecordWriter(1024)
+  /** The shared policies that are wanted, each as a bit and as its record. */
+  readonly #shared: readonly (readonly [which: number, record: Uint8Array])[]
   readonly #states: RecordReader
   readonly #policies: RecordReader
   /** Slots of all keys that live: wanted ones, then retired ones. */
@@ -53,6 +56,12 @@ export class Survey {
     this.#states = new RecordReader(states)
     this.#policies = new RecordReader(policies)
     this.#stale = { states: new List(states), policies: new List(policies) }
+    this.#shared = Object.values(SharedPolicy)
+      .filter((which) => (sharedPolicies(this.#form) & which) !== 0)
+      .map((which) => {
+        this.#writer.sharedPolicy(this.#scratch, Operation.addPolicy, which)
+        return [which, this.#scratch.take()]
+      })
     const { slots, retired } = should.keyring
     this.#keys = [
       ...slots,
@@ -104,41 +113,60 @@ export class Survey {
   #state(state: RecordReader): void {
     // An SA without an SPI is larval: it stands for a packet that found none, and goes by itself.
     if (state.u32(State.spi) === 0) return
-    const inbound = equal(state.address(State.destination), this.#form.local.bytes)
+    const { buffer, start } = state
+    const { bytes, family } = this.#form.local
+    const inbound = sameBytes(buffer, start + State.destination, bytes, 0, 0, ADDRESS_BYTES)
     const known =
-      state.u8(State.family) === this.#form.local.family &&
-      attribute(state.record(), XFRMA.MARK).length === 0 &&
+      state.u8(State.family) === family &&
+      attributeAt(buffer, start, XFRMA.MARK) < 0 &&
       (inbound ? this.#inbound(state) : this.#outbound(state))
     if (!known) this.#stale.states.at.push(state.start)
   }
 
   /** Whether this is an inbound SA of a peer's, as it should be or not: then that is noted. */
   #inbound(state: RecordReader): boolean {
-    const { peers, claims } = this.#is
     const spi = state.u32(State.spi)
-    const owners = this.#expected.claims(spi)
-    if (owners.length === 0) return false
+    const owner = this.#expected.first(spi)
+    if (owner < 0) return false
+    if (this.#expected.count(spi) > 1) return this.#inboundOfSeveral(state, this.#expected.claims(spi))
+    const isRight = this.#isRight(state, opHead(Op.addInbound, claimedKey(owner)), claimant(owner), false)
+    if (!isRight && this.#isWanted(owner)) this.#inboundDiffers(owner)
+    else this.#hasInbound(state, owner, isRight)
+    return true
+  }
+
+  #inboundOfSeveral(state: RecordReader, owners: readonly number[]): boolean {
     // An SA that several share bears the source of one, maybe of one that is gone: the kernel does not care. Of several that
     // may not share, it is that one's whose source it bears, or stale.
-    const shared = owners.length > 1 && mayShare(this.#form)
-    const holders = shared || owners.length === 1 ? owners : this.#borneBy(state, owners)
+    const shared = mayShare(this.#form)
+    const holders = shared ? owners : this.#borneBy(state, owners)
     const right = holders.filter((packed) =>
       this.#isRight(state, opHead(Op.addInbound, claimedKey(packed)), claimant(packed), shared),
     )
     const wanted = owners.filter((packed) => this.#isWanted(packed))
     // Where it is nobody's that wants it, it goes as if it were the others'. Whoever is planned for first replaces it.
     if (right.length === 0 && wanted.length > 0) {
-      for (const packed of wanted) this.#differs(claimant(packed)).inbound |= 1 << claimedKey(packed)
+      for (const packed of wanted) this.#inboundDiffers(packed)
       return true
     }
     for (const packed of right.length > 0 ? right : holders) {
-      peers.inbound[claimant(packed)]! |= 1 << claimedKey(packed)
-      claims.add(spi, claimant(packed), claimedKey(packed))
-      if (right.length === 0 || shared) continue
-      const port = this.#port(claimant(packed), state, Encap.sourcePort, Encap.destinationPort)
-      if (port !== 0) this.#learned.set(claimant(packed), port)
+      this.#hasInbound(state, packed, right.length > 0 && !shared)
     }
     return holders.length > 0
+  }
+
+  #inboundDiffers(packed: number): void {
+    this.#differs(claimant(packed)).inbound |= 1 << claimedKey(packed)
+  }
+
+  /** Notes that a peer has this inbound SA, and with `andPort` its port too. */
+  #hasInbound(state: RecordReader, packed: number, andPort: boolean): void {
+    const { peers, claims } = this.#is
+    const [slot, key] = [claimant(packed), claimedKey(packed)]
+    peers.inbound[slot]! |= 1 << key
+    claims.add(state.u32(State.spi), slot, key)
+    const port = andPort ? this.#port(slot, state, Encap.sourcePort, Encap.destinationPort) : 0
+    if (port !== 0) this.#learned.set(slot, port)
   }
 
   /** Claims of the peer whose address is the SA's source. */
@@ -153,10 +181,8 @@ export class Survey {
     const { keyring } = this.#should
     const slot = this.#peerAt(state, State.destination)
     if (slot < 0) return false
-    const spi = state.u32(State.spi)
-    const at = slot * ADDRESS_BYTES
-    const key = this.#keys.find((each) => this.#form.spis.forward(keyring.tag(each), peers.bytes, at) === spi)
-    if (key === undefined) return false
+    const key = this.#outboundKey(state.u32(State.spi), slot)
+    if (key < 0) return false
     const wanted = key === keyring.primary && peers.references[slot]! > 0
     if (wanted && !this.#isRight(state, opHead(Op.addOutbound, key), slot, false)) {
       this.#differs(slot).outbound |= 1 << key
@@ -166,6 +192,17 @@ export class Survey {
     const port = wanted ? this.#port(slot, state, Encap.destinationPort, Encap.sourcePort) : 0
     if (port !== 0) this.#learn(slot, port)
     return true
+  }
+
+  /** Slot of the key under which the SA to a peer has that SPI, or -1. */
+  #outboundKey(spi: number, peer: number): number {
+    for (const key of this.#keys) if (this.#forward(key, peer) === spi) return key
+    return -1
+  }
+
+  /** SPI of the SA to a peer. */
+  #forward(key: number, peer: number): number {
+    return this.#form.spis.forward(this.#should.keyring.tag(key), this.#is.peers.bytes, peer * ADDRESS_BYTES)
   }
 
   /**
@@ -194,18 +231,14 @@ export class Survey {
   }
 
   #policy(policy: RecordReader): void {
-    if (!this.#shared(policy) && !this.#own(policy)) this.#stale.policies.at.push(policy.start)
+    if (!this.#isShared(policy) && !this.#own(policy)) this.#stale.policies.at.push(policy.start)
   }
 
   /** Whether this is one of our shared policies, as it should be or not: then that is noted. */
-  #shared(policy: RecordReader): boolean {
-    for (const which of Object.values(SharedPolicy)) {
-      if ((sharedPolicies(this.#form) & which) === 0) continue
-      this.#writer.sharedPolicy(this.#scratch, Operation.addPolicy, which)
-      const wanted = this.#scratch.take()
-      const found = policy.record()
-      if (!samePolicyId(found, wanted)) continue
-      if (equal(found, wanted)) this.#is.sharedPolicies |= which
+  #isShared({ buffer, start }: RecordReader): boolean {
+    for (const [which, wanted] of this.#shared) {
+      if (!sameIdentity(buffer, start, wanted, 0)) continue
+      if (sameRecord(buffer, start, wanted, 0)) this.#is.sharedPolicies |= which
       else this.#differingShared |= which
       return true
     }
@@ -217,12 +250,22 @@ export class Survey {
     const { peers } = this.#is
     const slot = this.#form.policies === 'per-peer' ? this.#peerAt(policy, Policy.destination) : -1
     if (slot < 0) return false
+    const { buffer, start } = policy
     for (const key of this.#keys) {
-      const spi = this.#form.spis.forward(this.#should.keyring.tag(key), peers.bytes, slot * ADDRESS_BYTES)
-      this.#writer.write(this.#scratch, opHead(Op.addPolicy, key), slot, spi, this.#is, this.#should)
-      const wanted = this.#scratch.take()
-      if (!samePolicyId(policy.record(), wanted)) return false
-      if (equal(policy.record(), wanted)) {
+      this.#writer.write(
+        this.#scratch,
+        opHead(Op.addPolicy, key),
+        slot,
+        this.#forward(key, slot),
+        this.#is,
+        this.#should,
+      )
+      const wanted = this.#scratch.complete()
+      const isThis = sameIdentity(buffer, start, wanted, this.#scratch.start)
+      const isRight = isThis && sameRecord(buffer, start, wanted, this.#scratch.start)
+      this.#scratch.discard()
+      if (!isThis) return false
+      if (isRight) {
         peers.policy[slot] = key + 1
         return true
       }
@@ -255,28 +298,27 @@ export class Survey {
    * taken for right.
    */
   #isRight(state: RecordReader, head: number, subject: number, anySource: boolean): boolean {
-    this.#writer.write(this.#scratch, head, subject, state.u32(State.spi), this.#is, this.#should)
-    let wanted = this.#scratch.take()
-    let found = state.record()
-    const inUdp = this.#form.natPort !== 0
-    if (inUdp) {
-      wanted = withoutThreshold(wanted)
-      found = withoutThreshold(found)
-      // With nothing of UDP it differs, whatever stands there.
-      if (found.length !== wanted.length) return false
-    }
-    const withheld = state.u32(State.cipherKey) === WITHHELD_KEY
-    if (withheld || anySource || inUdp) {
-      found = found.slice()
-      const same = (from: number, to: number) => found.set(wanted.subarray(from, to), from)
-      if (anySource) same(State.source, State.spi)
-      if (inUdp) same(Encap.sourcePort, Encap.destinationPort + 2)
-      if (withheld) {
-        same(State.salted, State.cipher)
-        same(State.cipherKey, State.authAlgorithm)
+    const { buffer, start } = state
+    const wanted = this.#scratch
+    this.#writer.write(wanted, head, subject, state.u32(State.spi), this.#is, this.#should)
+    if (anySource) wanted.copy(buffer, start, State.source, State.spi)
+    if (this.#form.natPort !== 0) {
+      // With nothing of UDP it is of another length, whatever stands there.
+      wanted.copy(buffer, start, Encap.sourcePort, Encap.destinationPort + 2)
+      // The limit on what is told of mappings, its last attribute if it is inbound: kernels before 5.17 do not keep it.
+      const at = attributeAt(wanted.complete(), wanted.start, XFRMA.MTIMER_THRESH) - wanted.start
+      if (at >= 0) {
+        if (attributeAt(buffer, start, XFRMA.MTIMER_THRESH) < 0) wanted.cut(at - ATTRIBUTE_HEAD)
+        else wanted.copy(buffer, start, at, at + THRESHOLD_BYTES)
       }
     }
-    return equal(found, wanted)
+    if (state.u32(State.cipherKey) === WITHHELD_KEY) {
+      wanted.copy(buffer, start, State.salted, State.cipher)
+      wanted.copy(buffer, start, State.cipherKey, State.authAlgorithm)
+    }
+    const isRight = sameRecord(buffer, start, wanted.complete(), wanted.start)
+    wanted.discard()
+    return isRight
   }
 }
 
@@ -290,39 +332,4 @@ class List implements RecordList {
   constructor(records: Uint8Array) {
     this.records = records
   }
-}
-
-/** A state's record without the limit on what is told of mappings: kernels before 5.17 do not keep it. */
-function withoutThreshold(record: Uint8Array): Uint8Array {
-  const at = attributeAt(record, 0, XFRMA.MTIMER_THRESH)
-  if (at < 0) return record
-  // Eight bytes less, by which records are aligned.
-  const [start, end] = [at - ATTRIBUTE_HEAD, at + THRESHOLD_BYTES]
-  const less = new Uint8Array(record.length - (end - start))
-  less.set(record.subarray(0, start))
-  less.set(record.subarray(end), start)
-  new DataView(less.buffer).setUint32(State.length, less.length, LITTLE_ENDIAN)
-  return less
-}
-
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  if (a.length !== b.length) return false
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
-  return true
-}
-
-/** Whether two records name one policy, for the kernel: direction, selector, mark and interface id. */
-function samePolicyId(a: Uint8Array, b: Uint8Array): boolean {
-  if (a[Policy.direction] !== b[Policy.direction] || a[Policy.family] !== b[Policy.family]) return false
-  const same = (from: number, to: number) => equal(a.subarray(from, to), b.subarray(from, to))
-  if (!same(Policy.destination, Policy.flags) || !same(Policy.interfaceIndex, Policy.priority)) return false
-  const sameAttribute = (type: number) => equal(attribute(a, type), attribute(b, type))
-  return sameAttribute(XFRMA.MARK) && sameAttribute(XFRMA.IF_ID)
-}
-
-function attribute(record: Uint8Array, type: number): Uint8Array {
-  const reader = new RecordReader(record)
-  reader.next()
-  for (const [found, payload] of reader.attributes()) if (found === type) return payload
-  return new Uint8Array(0)
 }

@@ -1,7 +1,8 @@
 import { array } from '../base/check.js'
-import { InvalidArgument } from '../base/errors.js'
+import { InvalidArgument, XfrmeshError } from '../base/errors.js'
 import type { Nft } from '../kernel/nft.js'
 import { newSlices } from '../kernel/mappings.js'
+import { giveBack, takeBuffer } from '../kernel/record-buffers.js'
 import { checkedInterface, checkedText } from './owner.js'
 import { checkedMapping, Subnets } from './subnet.js'
 import { Texts } from './texts.js'
@@ -21,9 +22,9 @@ interface Slice {
 }
 
 /**
- * The attachments that a call is about, read at once. Here it is looked at that they are strings; the addon checks what
- * they say, and has them hashed and parsed by the time the last is read. What it refuses is checked again here, which tells
- * what is wrong with it, or that nothing is.
+ * The attachments that a call is about, read at once. Here it is looked at that they are texts; the addon checks what they
+ * say, and has them hashed and parsed by the time the last is read. What it refuses is checked again here, which tells what
+ * is wrong with it, or that nothing is.
  */
 export class Given {
   /** As the addon has them, once all are sent. */
@@ -31,7 +32,8 @@ export class Given {
   readonly #nft: Pick<Nft, 'run'>
   readonly #argument: string
   readonly #sent: Slice[] = []
-  #slice = emptySlice()
+  /** The one that is read, if there is one. */
+  #slice: Slice | undefined
 
   /** @param argument what the caller knows them as */
   constructor(nft: Pick<Nft, 'run'>, argument: string) {
@@ -58,34 +60,40 @@ export class Given {
       this.check()
       throw error instanceof InvalidArgument ? error.within(`${this.#argument}[${i}]`) : error
     }
-    if (this.#slice.size > 0) this.#send()
+    this.#send()
   }
 
   /** @throws InvalidArgument */
   add(network: unknown, interfaceName: unknown, containerId: unknown, addresses: unknown): void {
-    const slice = this.#slice
+    const slice = (this.#slice ??= nextSlice(this.#sent.at(-1)))
     const { texts } = slice
     const from = texts.length
-    let count = -1
-    if (texts.add(network) && texts.add(interfaceName) && texts.add(containerId)) count = addAddresses(texts, addresses)
-    if (count < 0) {
-      checkNames(network, interfaceName, containerId)
-      const checked = checkAttachment([network, interfaceName, containerId, ...array(addresses, '.addresses')])
-      texts.replace(from, checked)
-      count = checked.length - 3
+    addText(texts, network, from)
+    addText(texts, interfaceName, from)
+    addText(texts, containerId, from)
+    if (!Array.isArray(addresses)) {
+      checkAttachment(texts.read(from))
+      array(addresses, '.addresses')
+      return
     }
+    let count = 0
+    for (; count < addresses.length; count++) addText(texts, addresses[count], from)
     slice.counts[slice.size++] = count
     if (slice.size === SLICE) this.#send()
   }
 
   /** Checks all that was read. @throws InvalidArgument */
   check(): void {
-    for (const slice of [...this.#sent, this.#slice]) this.#check(slice)
+    for (const slice of this.#sent) this.#check(slice)
+    if (this.#slice !== undefined) this.#check(this.#slice)
   }
 
-  /** Gives back the memory that the texts are in: the addon needs them no more. */
+  /** Gives back the memory that the texts are in, once a change was planned: before, the addon may be at work on them. */
   release(): void {
-    for (const { texts } of this.#sent.splice(0)) texts.release()
+    for (const { texts, counts } of this.#sent.splice(0)) {
+      texts.release()
+      giveBack(new Uint8Array(counts.buffer))
+    }
   }
 
   /** Checks slices that the addon refused, and has it take those that are good all the same. @throws InvalidArgument */
@@ -97,10 +105,11 @@ export class Given {
   }
 
   #send(): void {
-    const slice = this.#slice
-    this.#slice = emptySlice(slice)
+    if (this.#slice === undefined) return
+    const index = this.#sent.push(this.#slice) - 1
+    this.#slice = undefined
     // What was not taken is found when it is needed.
-    this.#take(this.#sent.push(slice) - 1, false).catch(() => undefined)
+    this.#take(index, false).catch(() => undefined)
   }
 
   async #take(index: number, namesChecked: boolean): Promise<void> {
@@ -111,7 +120,7 @@ export class Given {
   }
 
   #check({ first, texts, counts, size }: Slice): void {
-    const all = texts.read()
+    const all = texts.read(0)
     let at = 0
     for (let i = 0; i < size; i++) {
       try {
@@ -124,33 +133,27 @@ export class Given {
 }
 
 /** One for what comes after those of another. */
-function emptySlice(before?: Slice): Slice {
+function nextSlice(before: Slice | undefined): Slice {
   return {
     first: before === undefined ? 0 : before.first + before.size,
     texts: new Texts(before?.texts),
-    counts: new Uint32Array(SLICE),
+    counts: new Uint32Array(takeBuffer(SLICE * Uint32Array.BYTES_PER_ELEMENT).buffer),
     size: 0,
   }
 }
 
-/** How many addresses were added; -1 if that is no list of plain strings. */
-function addAddresses(texts: Texts, addresses: unknown): number {
-  if (!Array.isArray(addresses)) return -1
-  let i = 0
-  for (; i < addresses.length; i++) if (!texts.add(addresses[i])) return -1
-  return i
+/** Adds one to those of the attachment that begins with a byte. @throws InvalidArgument */
+function addText(texts: Texts, text: unknown, from: number): void {
+  if (texts.add(text)) return
+  checkAttachment([...texts.read(from), text])
+  throw new XfrmeshError('ERR_XFRMESH_INTERNAL', 'masquerade: two checks disagree')
 }
 
-function checkNames(network: unknown, interfaceName: unknown, containerId: unknown): void {
+/** Names and addresses, as in {@link Slice}. @throws InvalidArgument */
+function checkAttachment([network, interfaceName, containerId, ...addresses]: readonly unknown[]): void {
   checkedText(network, '.network')
   checkedInterface(interfaceName, '.interfaceName')
   checkedText(containerId, '.containerId')
-}
-
-/** Checks names and addresses, as in {@link Slice}. @throws InvalidArgument */
-function checkAttachment(texts: readonly unknown[]): readonly string[] {
-  const [network, interfaceName, containerId, ...addresses] = texts
-  checkNames(network, interfaceName, containerId)
   const subnets = new Subnets()
   const before = new Set<string>()
   for (const [i, address] of addresses.entries()) {
@@ -160,5 +163,4 @@ function checkAttachment(texts: readonly unknown[]): readonly string[] {
     }
     before.add(text)
   }
-  return texts as readonly string[]
 }

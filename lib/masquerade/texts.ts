@@ -1,10 +1,10 @@
 import { giveBack, takeBuffer } from '../kernel/record-buffers.js'
 
-/** Bytes of a first buffer: an attachment is told in some hundred. */
+/** Bytes of a first buffer: an attachment takes some hundred. */
 const LEAST = 4096
-/** Longest text that is taken, in UTF-16 code units; no name and no address that is any good is longer. */
+/** Longest text that is taken, in UTF-16 code units: no name and no address that is any good is longer. */
 const LONGEST = 255
-/** The most that one of those takes, its NUL too. */
+/** The most bytes that one of those takes, its NUL too. */
 const ROOM = 3 * LONGEST + 1
 /** From here on a call of Node.js's takes less than a loop. */
 const SHORT = 32
@@ -23,11 +23,7 @@ export class Texts {
 
   /** @param like others, which are as long, most likely */
   constructor(like?: Texts) {
-    this.#least = like === undefined ? LEAST : like.#buffer.length
-  }
-
-  get bytes(): Uint8Array {
-    return this.#buffer.subarray(0, this.#length)
+    this.#least = Math.max(LEAST, like?.length ?? 0)
   }
 
   /** How many bytes there are. */
@@ -35,39 +31,27 @@ export class Texts {
     return this.#length
   }
 
-  /** Adds a string of ASCII without a NUL. False for anything else, which is not added. */
+  get bytes(): Uint8Array {
+    return this.#buffer.subarray(0, this.#length)
+  }
+
+  /** False if it is not added: what is no string, has a NUL or half a surrogate pair, or more than 255 UTF-16 code units. */
   add(text: unknown): boolean {
     if (typeof text !== 'string' || text.length > LONGEST) return false
     this.#reserve()
-    const { length } = text
-    const bytes = this.#buffer
-    const at = this.#length
-    if (length >= SHORT) {
-      if (text.includes('\0') || bytes.write(text, at) !== length) return false
-    } else {
-      for (let i = 0; i < length; i++) {
-        const unit = text.charCodeAt(i)
-        if (unit === 0 || unit > 0x7f) return false
-        bytes[at + i] = unit
-      }
+    const end = text.length < SHORT ? this.#writeShort(text) : this.#write(text)
+    if (end < 0) {
+      this.#buffer.fill(0, this.#length)
+      return false
     }
-    bytes[at + length] = 0
-    this.#length = at + length + 1
+    this.#buffer[end] = 0
+    this.#length = end + 1
     return true
   }
 
-  /** Puts others in the place of those from a byte on: no longer than 255 characters, and without a NUL. */
-  replace(from: number, texts: readonly string[]): void {
-    this.#length = from
-    for (const text of texts) {
-      this.#reserve()
-      this.#length += this.#buffer.write(text, this.#length)
-      this.#buffer[this.#length++] = 0
-    }
-  }
-
-  read(): string[] {
-    return this.#buffer.toString('utf8', 0, this.#length).split('\0')
+  /** The texts from a byte on. */
+  read(from: number): string[] {
+    return this.#buffer.toString('utf8', from, this.#length).split('\0').slice(0, -1)
   }
 
   /** Gives the memory back: nobody needs the texts any more. */
@@ -77,10 +61,27 @@ export class Texts {
     this.#length = 0
   }
 
+  /** Where it ends; -1 if it is not to be added. */
+  #writeShort(text: string): number {
+    const bytes = this.#buffer
+    let at = this.#length
+    for (let i = 0; i < text.length; i++) {
+      const unit = text.charCodeAt(i)
+      if (unit === 0 || unit > 0x7f) return this.#write(text)
+      bytes[at++] = unit
+    }
+    return at
+  }
+
+  #write(text: string): number {
+    if (text.includes('\0') || !text.isWellFormed()) return -1
+    return this.#length + this.#buffer.write(text, this.#length)
+  }
+
   #reserve(): void {
     if (this.#length + ROOM <= this.#buffer.length) return
     const before = this.bytes
-    this.#buffer = Buffer.from(takeBuffer(Math.max(this.#least, 2 * before.buffer.byteLength)).buffer)
+    this.#buffer = Buffer.from(takeBuffer(Math.max(this.#least, before.length + ROOM)).buffer)
     this.#buffer.set(before)
     giveBack(before)
   }

@@ -77,7 +77,7 @@ const character = fc.oneof(
 const name = fc.oneof(
   { weight: 12, arbitrary: fc.stringMatching(/^[a-z0-9]{1,12}$/) },
   { weight: 1, arbitrary: fc.string({ unit: character, maxLength: 20 }) },
-  { weight: 1, arbitrary: fc.constantFrom('ü', '日本', 'n'.repeat(15)) },
+  { weight: 1, arbitrary: fc.constantFrom('ü', '日本', 'n'.repeat(15), 'ü'.repeat(127), '日'.repeat(85)) },
   {
     weight: 1,
     arbitrary: fc.constantFrom('', '.', '..', 'a'.repeat(15), 'a'.repeat(16), 'n'.repeat(255), 'ü'.repeat(128)),
@@ -184,8 +184,17 @@ describe('attachments as they are given', () => {
           return Reflect.get(target, key, receiver) as unknown
         },
       })
-      const { mappings } = await taken(addon, [['net', 'eth0', 'c', addresses]])
+      const { mappings } = await taken(addon, [['nät', 'eth0', 'c', addresses]])
       expect([mappings.length, reads]).toEqual([2, 2])
+      await expect(taken(addon, [['net', 'e/0', 'c', addresses]])).rejects.toThrow(/interfaceName/)
+      expect(reads).toBe(4)
+    }))
+
+  test('what is said to have more addresses than fit into memory is refused by the first', () =>
+    withAddon(async (addon) => {
+      const addresses = ['10.0.0.1/8']
+      addresses.length = 2 ** 32 - 1
+      await expect(taken(addon, [['net', 'eth0', 'c', addresses]])).rejects.toThrow(/^x\[0\]\.addresses\[1\]/)
     }))
 
   test('that were not taken are never drafted without', () =>

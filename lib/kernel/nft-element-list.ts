@@ -52,17 +52,17 @@ export function comesTwice(messages: Uint8Array): boolean {
   const starts: number[] = []
   const ends: number[] = []
   const field = new Cursor(messages)
-  let areIntervals = false
+  let rangeEnds = 0
   eachElement(messages, (element) => {
     field.enter(element)
     while (field.next()) {
-      if (field.type === ElementAttribute.flags) areIntervals ||= (field.u32() & INTERVAL_END) !== 0
+      if (field.type === ElementAttribute.flags) rangeEnds += field.u32() & INTERVAL_END
       if (field.type !== ElementAttribute.key) continue
       starts.push(field.start)
       ends.push(field.end)
     }
   })
-  if (areIntervals) return false
+  if (rangeEnds > 0) return false
   // Open addressing, linear probing: an element's number + 1, 0 for none. Never more than half full.
   const table = new Uint32Array(powerOfTwo(2 * starts.length + 1))
   const mask = table.length - 1

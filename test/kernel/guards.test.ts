@@ -29,6 +29,8 @@ import { Probe } from './probe.js'
 import { joinByVpn, throughOtherVpn } from './vpn.js'
 
 const TABLE = ['inet', 'xfrmesh_58464d']
+/** Where chains that translate source addresses may stand: about ours, at the ends of what is allowed, and between. */
+const NAT_PRIORITIES = [-199, -1, 100, 101, 300, 301, 2 ** 31 - 1]
 
 const probe = new Probe()
 afterAll(() => probe.close())
@@ -40,6 +42,16 @@ async function arrivedInFragments(from: Host, to: Host): Promise<number> {
   const networks = Array.from({ length: COUNT }, () => [PORT, VNI] as const)
   await probe.fire(from.netns, ends, networks, 'tiny: cut at 8')
   return (await received(to)) - before
+}
+
+/** Replaces an administrator's table of a family by one of these chains. */
+async function administer(host: Host, family: 'inet' | 'ip' | 'ip6', ...chains: string[]): Promise<void> {
+  const table = `table ${family} admin`
+  await host.run('nft', ['-f', '-'], { input: `add ${table}\ndelete ${table}\n${table} {\n${chains.join('\n')}\n}\n` })
+}
+
+function chain(name: string, type: string, hook: string, priority: number, rule: string): string {
+  return `chain ${name} {\n  type ${type} hook ${hook} priority ${priority}\n  udp dport ${PORT} ${rule}\n}`
 }
 
 /** Selects all VXLAN of a family, for `ip xfrm policy`. */
@@ -114,23 +126,16 @@ describe.each([
       })
 
       // An administrator's mark, set after ours: it is no policy's.
-      await here.run('nft', ['-f', '-'], {
-        input: `table inet admin {
-          chain out { type route hook output priority 0; udp dport ${PORT} meta mark set 7
-          }
-        }`,
-      })
+      await administer(here, 'inet', chain('out', 'route', 'output', 0, 'meta mark set 7'))
       expect(await leaves()).toEqual(nothing)
       await here.run('nft', ['delete', 'table', 'inet', 'admin'])
 
       // It gives packets an address that no policy of ours selects, when they have been routed already.
-      const [nat, other] = family === 4 ? ['ip', '192.0.2.99'] : ['ip6', '2001:db8::99']
-      await here.run('nft', ['-f', '-'], {
-        input: `table ${nat} nat {
-          chain out { type nat hook postrouting priority srcnat; udp dport ${PORT} snat to ${other}; }
-        }`,
-      })
-      expect(await leaves()).toEqual(nothing)
+      const [nat, other] = family === 4 ? (['ip', '192.0.2.99'] as const) : (['ip6', '2001:db8::99'] as const)
+      for (const priority of [...NAT_PRIORITIES, 100]) {
+        await administer(here, nat, chain('out', 'nat', 'postrouting', priority, `snat to ${other}`))
+        expect({ priority, ...(await leaves()) }).toEqual({ priority, ...nothing })
+      }
       await flush(here, 'policy')
       expect(await leaves()).toEqual(nothing)
       await overlay.reconcile()
@@ -151,6 +156,34 @@ describe.each([
         expect(await ping(here.container, inner(fabric, there), few)).toEqual({ sent: COUNT, received: COUNT, lost: 0 })
       })
       expect(sent).toEqual(esp)
+
+      // Whatever the rules of others, it leaves encrypted, or not at all.
+      const ip = family === 4 ? 'ip' : 'ip6'
+      const marks = [-400, -149, 300].map((priority, i) =>
+        chain(`o${i}`, 'route', 'output', priority, 'meta mark set 7'),
+      )
+      const untracked = [-400, 0, 301].map((priority, i) =>
+        chain(`o${i}`, 'filter', 'output', priority, 'notrack accept'),
+      )
+      const rules: [what: string, ...chains: string[]][] = [
+        ['other marks', ...marks, chain('p', 'filter', 'postrouting', 301, 'meta mark set 0')],
+        ['accepted', ...untracked],
+        ...NAT_PRIORITIES.map((priority): [string, string] => [
+          `source NAT at ${priority}`,
+          chain('out', 'nat', 'postrouting', priority, `snat to ${family === 4 ? '192.0.2.99' : '2001:db8::99'}`),
+        ]),
+      ]
+      for (const [what, ...chains] of rules) {
+        await administer(here, ip, ...chains)
+        expect({ what, clear: (await left(taps, fabric, here, there)).clear }).toEqual({ what, clear: 0 })
+      }
+      // But not what a rule copies before it is encrypted, or turns to another port.
+      await administer(here, ip, chain('out', 'filter', 'output', 0, `dup to ${there.address} device ${here.device}`))
+      expect((await left(taps, fabric, here, there)).clear).toBe(COUNT)
+      const turned = family === 4 ? there.address : `[${there.address}]`
+      await administer(here, ip, chain('out', 'nat', 'output', -100, `dnat to ${turned}:5555`))
+      expect((await left(taps, fabric, here, there)).clear).toBe(COUNT)
+      await here.run('nft', ['delete', 'table', ip, 'admin'])
 
       await flush(here, 'state')
       expect(await left(taps, fabric, here, there)).toEqual(nothing)
@@ -194,10 +227,6 @@ describe.each([4, 6] as const)('between peers, over IPv%i', (family) => {
       await encrypt(fabric, there, far)
       const limit = family === 4 ? 'net.ipv4.icmp_ratelimit=0' : 'net.ipv6.icmp.ratelimit=0'
       await here.run('sysctl', ['-qw', limit])
-      const admin = (chain: string) =>
-        here.run('nft', ['-f', '-'], {
-          input: `add table inet admin\ndelete table inet admin\ntable inet admin {${chain}\n}\n`,
-        })
       const secret = { to: [inner(fabric, here)], port: 9, vnis: [VNI], times: COUNT, name: 'secret' }
       const send = () => probe.send(there.container.netns, secret)
       /** What can be read of it on the wire, in what this host sends. */
@@ -209,10 +238,7 @@ describe.each([4, 6] as const)('between peers, over IPv%i', (family) => {
       expect(packets).toHaveLength(COUNT)
       expect((await received(here)) - before).toBe(COUNT)
 
-      await admin(`chain in {
-        type filter hook input priority 0
-        udp dport ${PORT} reject
-      }`)
+      await administer(here, 'inet', chain('in', 'filter', 'input', 0, 'reject'))
       expect(await readable()).toBeUndefined()
       expect((await overlay.status()).drops).toMatchObject({ in: 0, quoted: COUNT })
       // Options are not under the SA's protection, and would put what is quoted in another place.
@@ -223,13 +249,10 @@ describe.each([4, 6] as const)('between peers, over IPv%i', (family) => {
       expect(await readable(() => probe.lengthen(there.netns, here.address, packets))).toEqual({ secret: COUNT })
       await overlay.reconcile()
 
-      await admin(`chain in {
-        type nat hook prerouting priority -100
-        udp dport ${PORT} redirect to :5555
-      }`)
+      await administer(here, 'inet', chain('in', 'nat', 'prerouting', -100, 'redirect to :5555'))
       expect(await probe.heardDuring(here.netns, [5555], send)).toEqual({})
       expect((await overlay.status()).drops).toMatchObject({ out: 0, forged: 0, diverted: COUNT })
-      await admin('')
+      await administer(here, 'inet')
       expect(await ping(there.container, inner(fabric, here), few)).toMatchObject({ lost: 0 })
 
       // A local process is no link.
@@ -243,26 +266,53 @@ describe.each([4, 6] as const)('between peers, over IPv%i', (family) => {
     }))
 })
 
-test("with `exclusive`, a stranger's packet with this node's address is not forwarded as this node's, with the ruleset flushed", () =>
-  withFabric({ hosts: 3, family: 6 }, async (fabric, open) => {
-    const [here, peer, stranger] = fabric.hosts as [Host, Host, Host]
-    for (const host of [here, peer]) await encrypt(fabric, host, await open(host, { exclusive: true }))
-    await here.run('sysctl', ['-qw', 'net.ipv6.conf.all.forwarding=1'])
-    await stranger.ip([['route', 'replace', `${peer.address}/128`, 'via', here.address]])
-    const ends = { source: here.address, spoofed: here.address, to: peer.address }
-    const fire = async () => {
-      const heard = await probe.heardDuring(peer.netns, [PORT], () =>
-        probe.fire(stranger.netns, ends, [[PORT, VNI]], 'whole'),
-      )
-      return heard[`${PORT} ${VNI}`]
-    }
-    expect(await fire()).toBeUndefined()
-    await here.run('nft', ['flush', 'ruleset'])
-    expect(await fire()).toBeUndefined()
-    await here.ip([`xfrm policy delete ${everything(6)} dir fwd`.split(' ')])
-    // The first may wait for a neighbour's answer for longer than anybody listens.
-    await expect.poll(fire, { timeout: 60_000 }).toEqual({ whole: 1 })
-  }))
+describe.each([4, 6] as const)('with `exclusive` and the ruleset flushed, over IPv%i', (family) => {
+  /** Of a stranger's volley, what is heard elsewhere. */
+  const heard = async (from: Host, spoofed: string, to: Host, only?: string) => {
+    const ends = { source: from.address, spoofed, to: to.address }
+    const all = await probe.heardDuring(to.netns, [PORT], () => probe.fire(from.netns, ends, [[PORT, VNI]], only))
+    return Object.keys(all[`${PORT} ${VNI}`] ?? {})
+  }
+
+  test('no shape of cleartext enters', () =>
+    withFabric({ hosts: 3, family }, async (fabric, open) => {
+      const [here, peer, stranger] = fabric.hosts as [Host, Host, Host]
+      await encrypt(fabric, here, await open(here, { exclusive: true }))
+      await here.run('nft', ['flush', 'ruleset'])
+      expect(await heard(stranger, peer.address, here)).toEqual([])
+      expect(await heard(peer, stranger.address, here)).toEqual([])
+      await flush(here, 'policy')
+      expect((await heard(stranger, peer.address, here)).length).toBeGreaterThan(20)
+    }))
+
+  test("nothing of a stranger's is forwarded, nor as this node's", () =>
+    withFabric({ hosts: 3, family }, async (fabric, open) => {
+      const [here, peer, stranger] = fabric.hosts as [Host, Host, Host]
+      await here.run('sysctl', ['-qw', family === 4 ? 'net.ipv4.ip_forward=1' : 'net.ipv6.conf.all.forwarding=1'])
+      await stranger.ip([['route', 'replace', `${peer.address}/${family === 4 ? 32 : 128}`, 'via', here.address]])
+      // IPv4 takes no packet from outside that has an address of its own.
+      const name = family === 4 ? 'whole' : 'from an address of somebody else'
+      const fire = () => heard(stranger, here.address, peer, name)
+      const guarded = await open(here)
+      await encrypt(fabric, here, guarded)
+      expect(await fire()).toEqual([])
+      expect((await guarded.status()).drops).toMatchObject({ in: 0, out: 0, forwarded: 1 })
+      await guarded.close({ flush: true })
+
+      for (const host of [here, peer]) await encrypt(fabric, host, await open(host, { exclusive: true }))
+      await here.run('nft', ['flush', 'ruleset'])
+      expect(await fire()).toEqual([])
+      await here.ip([`xfrm policy delete ${everything(family)} dir fwd`.split(' ')])
+      if (family === 4) {
+        // What is sent on has no SA either, and the peer takes nothing in the clear.
+        expect(await fire()).toEqual([])
+        await peer.run('nft', ['flush', 'ruleset'])
+        for (const host of [here, peer]) await flush(host, 'policy')
+      }
+      // The first may wait for a neighbour's answer for longer than anybody listens.
+      await expect.poll(fire, { timeout: 60_000 }).toEqual([name])
+    }))
+})
 
 test.each([false, true])(
   'over a VPN, what is encrypted passes, and what is not is dropped; exclusive: %o',

@@ -2,7 +2,7 @@ import { basename } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Masquerade, type Layout } from '../../../lib/masquerade/masquerade.js'
 import { feedNetns, inNetns, withLink, withNetns } from '../netns.js'
-import { TABLE } from '../plugins.js'
+import { plugins, TABLE } from '../plugins.js'
 import { Sender, Wire } from '../wire.js'
 
 /**
@@ -127,6 +127,14 @@ describe.each<[Layout]>([['rules'], ['set']])("packets, with the layout '%s'", (
       expect(await seen(container, mapped, within)).toBe(mapped)
       expect(await seen(router, local, outside)).toBe(near)
       expect(await seen(router, local, group)).toBe(local)
+
+      // The plugins flush `postrouting` each time.
+      await plugins.add(netns, { ...own, containerId: 'of the plugins' }, [`${unmapped}/${prefix}`])
+      expect(await seen(container, mapped, outside)).toBe(near)
+      expect(await seen(container, unmapped, outside)).toBe(near)
+      await masquerade.remove([{ ...own, containerId: 'of the plugins' }])
+      expect(await seen(container, mapped, outside)).toBe(near)
+      expect(await seen(container, unmapped, outside)).toBe(unmapped)
 
       // On a subnet of its own it is masqueraded there too.
       await masquerade.add([

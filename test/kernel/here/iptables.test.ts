@@ -1,9 +1,12 @@
 /** The guard by iptables and ip6tables, of either kind: what is in the kernel, by their own words, and what gets past it. */
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import type { IptablesFirewall } from '../../../lib/overlay/firewall-iptables.js'
 import type { GuardOptions } from '../../../lib/overlay/guard.js'
 import { VniSet } from '../../../lib/overlay/vni-set.js'
-import { FAMILIES, iptables, PREFIX, saved, VARIANTS, withIptables } from '../iptables.js'
+import { FAMILIES, iptables, PREFIX, program, saved, VARIANTS, withIptables, withPrograms } from '../iptables.js'
 import { withLink, withNetns } from '../netns.js'
 import { Probe } from '../probe.js'
 
@@ -217,6 +220,26 @@ describe.each(VARIANTS)('iptables-%s', (variant) => {
       expect(await firewall.read()).toMatchObject({ exists: false, networks: new VniSet() })
       expect((await all(netns)).flat().filter((line) => line.includes(PREFIX))).toEqual([])
     }))
+
+  test('one program for each family makes any number of changes', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'xfrmesh-runs-'))
+    const log = join(directory, 'log')
+    const names = FAMILIES.map((family) => program(family, variant, 'restore'))
+    const logged = (name: string) => `echo ${name} >>${log}\nexec /usr/sbin/${name} "$@"`
+    try {
+      await withPrograms(Object.fromEntries(names.map((name) => [name, logged(name)])), () =>
+        alone(async (firewall) => {
+          for (const vnis of [range(1, 4000, 4001), [5]]) {
+            await firewall.apply({ add: vnis })
+            expect((await readFile(log, 'utf8')).trim().split('\n').sort()).toEqual([...names].sort())
+            await rm(log)
+          }
+        }),
+      )
+    } finally {
+      await rm(directory, { recursive: true })
+    }
+  })
 
   test('each network is told from its neighbours, on the way in and out', () =>
     withLink(async (one, other) => {

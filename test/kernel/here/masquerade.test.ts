@@ -1,5 +1,5 @@
 import { describe, expect, test, vi } from 'vitest'
-import { InvalidArgument, InvalidState } from '../../../lib/base/errors.js'
+import { InvalidArgument, InvalidState, NetlinkError } from '../../../lib/base/errors.js'
 import { Nft, type ChainName } from '../../../lib/kernel/nft.js'
 import { Masquerade, type Attachment, type Layout } from '../../../lib/masquerade/masquerade.js'
 import { feedNetns, inNetns, withNetns } from '../netns.js'
@@ -13,8 +13,24 @@ const other: Container = { network: 'alternate', interfaceName: 'net1', containe
 const long: Container = { network: 'a-network-of-a-long-name', interfaceName: 'eth0', containerId: 'c'.repeat(64) }
 const quoted: Container = { network: 'a "quoted" one', interfaceName: 'eth0', containerId: 'with"quotes' }
 const many = [
-  ...['10.0.0.5/24', '10.0.0.6/24', '10.0.1.7/24', '10.128.1.7/9', '10.0.1.8/31', '10.0.1.9/32', '10.0.1.10/18'],
-  ...['2001:db8::5/64', '2001:db8::6/64', '2001:db8:1::7/62', '2001:db8:1::8/128', '2001:db8:1::9/48'],
+  ...[
+    '10.0.0.5/24',
+    '10.0.0.6/24',
+    '10.0.1.7/24',
+    '10.128.1.7/9',
+    '10.0.1.8/31',
+    '10.0.1.9/32',
+    '10.0.1.10/18',
+    '10.0.1.11/0',
+  ],
+  ...[
+    '2001:db8::5/64',
+    '2001:db8::6/64',
+    '2001:db8:1::7/62',
+    '2001:db8:1::8/128',
+    '2001:db8:1::9/48',
+    '2001:db8:1::10/0',
+  ],
 ]
 
 async function withMasquerade(
@@ -303,6 +319,65 @@ describe.each<[Layout]>([['rules'], ['set']])("with the layout '%s'", (layout) =
       expect(await masquerade.add([attachment(one, '10.0.0.1/24')])).toMatchObject({ added: 1 })
       expect(await masquerade.list()).toEqual([has(one, '10.0.0.1/24')])
       if (layout === 'set') expect(await listTable(netns)).toContain('vmap @masq_ipv4')
+    }))
+
+  test('what the kernel refuses changes nothing, is told, and can be done once it is no longer in the way', () =>
+    withMasquerade(layout, async (masquerade, netns) => {
+      await masquerade.add([attachment(one, '10.0.0.1/24', '2001:db8::1/64')])
+      await masquerade.remove([one])
+      // From a hook before the route is known nothing may be masqueraded.
+      const early = `add chain ${TABLE} early { type nat hook prerouting priority -100 ; }\n`
+      await feedNetns(netns, `${early}add rule ${TABLE} early jump masq_checks\n`, 'nft', '-f', '-')
+      const before = await listTable(netns)
+      const all = [attachment(two, '10.0.0.2/24'), attachment(three, '10.0.0.3/24', '2001:db8::3/64')]
+      for (let i = 0; i < 2; i++) {
+        await expect(masquerade.add(all)).rejects.toBeInstanceOf(NetlinkError)
+        expect(await listTable(netns)).toBe(before)
+        expect(await masquerade.list()).toEqual([])
+      }
+      await inNetns(netns, 'nft', 'delete', 'chain', ...TABLE.split(' '), 'early')
+      expect(await masquerade.add(all)).toMatchObject({ added: 3, removed: 0 })
+      expect(await masquerade.list()).toEqual(
+        listed(has(two, '10.0.0.2/24'), has(three, '10.0.0.3/24', '2001:db8::3/64')),
+      )
+    }))
+
+  test('what was put in the place of what is remembered is found when the kernel refuses, and nobody else loses', () =>
+    withMasquerade(layout, async (masquerade, netns) => {
+      await masquerade.add([attachment(one, '10.0.0.1/24'), attachment(two, '10.0.0.2/24')])
+      // By a person, who leaves `postrouting` as it is: nothing tells that it is another.
+      const text = await inNetns(netns, 'nft', '-a', 'list', 'table', ...TABLE.split(' '))
+      const [, handle] = / masquerade comment .* id: one" # handle (\d+)/.exec(text) ?? []
+      const swap =
+        layout === 'set'
+          ? `delete element ${TABLE} masq_ipv4 { 10.0.0.1 }\nadd element ${TABLE} masq_ipv4 { 10.0.0.9 : jump subnet_10.0.0.0/24 }\n`
+          : `delete rule ${TABLE} masq_checks handle ${handle}\nadd rule ${TABLE} masq_checks counter\n`
+      await feedNetns(netns, swap, 'nft', '-f', '-')
+      expect(await masquerade.remove([one])).toMatchObject({ removed: 0 })
+      expect(await masquerade.list()).toEqual([has(two, '10.0.0.2/24')])
+      expect(await masquerade.remove([two])).toMatchObject({ removed: 1 })
+    }))
+
+  test('who is overtaken each time says so, and has changed nothing', () =>
+    withMasquerade(layout, async (masquerade, netns) => {
+      await masquerade.add([attachment(one, '10.0.0.1/24')])
+      const before = await listTable(netns)
+      const { value: commit } = Object.getOwnPropertyDescriptor(Nft.prototype, 'commit') as { value: Nft['commit'] }
+      let turn = 0
+      const overtaken = vi.spyOn(Nft.prototype, 'commit').mockImplementation(async function (this: Nft, ...words) {
+        await inNetns(netns, 'nft', 'add', 'table', 'inet', `other${turn++}`)
+        return commit.apply(this, words)
+      })
+      try {
+        await expect(masquerade.add([attachment(two, '10.0.0.2/24')])).rejects.toMatchObject({
+          code: 'ERR_XFRMESH_BUSY',
+        })
+      } finally {
+        overtaken.mockRestore()
+      }
+      expect(turn).toBeGreaterThan(10)
+      expect(await listTable(netns)).toBe(before)
+      expect(await masquerade.add([attachment(two, '10.0.0.2/24')])).toMatchObject({ added: 1 })
     }))
 
   test('where there was no table when it was opened, the first change takes no look', () =>

@@ -5,7 +5,7 @@ import { type Anatomy, anatomyText, dissect } from './anatomy/anatomy.js'
 import { contend } from './harness/contend.js'
 import type { Contestant, Outcome, Scenario } from './harness/contest.js'
 import { inLab } from './harness/lab.js'
-import { describeMachine, type Machine } from './harness/machine.js'
+import { describeGuest, describeMachine, type Machine } from './harness/machine.js'
 import { table } from './harness/report.js'
 import { scenarios } from './scenarios.js'
 
@@ -29,6 +29,8 @@ interface Options {
 export interface Measured {
   outcomes: Outcome[]
   anatomies: Anatomy[]
+  /** The virtual machine that it is. */
+  guest?: string
 }
 
 /** What a run writes: all samples, so that any other figure can be had from it later. */
@@ -36,6 +38,8 @@ export interface Run extends Measured {
   /** What was typed after `npm run bench --`. */
   command: string
   machine: Machine
+  /** Those of the lab, by places. */
+  guests?: Partial<Record<Place, string>>
 }
 
 const words = (text: string) => text.split(',')
@@ -74,6 +78,7 @@ async function main(options: Options): Promise<void> {
   const measured: Measured = { outcomes: [], anatomies: [] }
   const writing = (run: Measured) => () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
   if (options.inside !== undefined) {
+    measured.guest = describeGuest()
     await measure(chosen, options, options.inside, measured, writing(measured))
     return
   }
@@ -85,7 +90,8 @@ async function main(options: Options): Promise<void> {
     if (able.length === 0) continue
     if (place === 'here') await measure(able, options, place, run, write)
     else {
-      const { outcomes, anatomies } = await inLab(place, able, passedOn(options), out)
+      const { outcomes, anatomies, guest } = await inLab(place, able, passedOn(options), out)
+      run.guests = { ...run.guests, ...(guest !== undefined && { [place]: guest }) }
       run.outcomes.push(...outcomes)
       run.anatomies.push(...anatomies)
     }

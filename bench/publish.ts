@@ -70,11 +70,12 @@ function earlier(
 }
 
 function section(run: Run, pictures: readonly string[]): string {
-  const { command, machine, outcomes, anatomies } = run
+  const { command, machine, outcomes, anatomies, guests = {} } = run
   return [
     `## \`npm run bench -- ${withoutPlaceOfResults(command)}\``,
     '',
     ...about(machine),
+    ...Object.entries(guests).map(([place, guest]) => `- ${place}: ${guest}`),
     '',
     ...outcomes.flatMap((outcome) => ['```text', table(outcome).trimEnd(), '```', '']),
     ...anatomies.flatMap((anatomy) => ['```text', anatomyText(anatomy).trimEnd(), '```', '']),
@@ -92,7 +93,7 @@ function about(machine: Machine): string[] {
   const tools = Object.entries(versions).map(([name, version]) => `${name} ${version}`)
   return [
     `- ${date.slice(0, 10)}, commit ${commit}, load ${load.toFixed(2)} when it began`,
-    `- ${processors}, ${memoryGiB} GiB; kernel ${kernel}${rcuExpedited ? ', RCU expedited always' : ''}`,
+    `- ${processors}, ${memoryGiB} GiB; kernel ${kernel}${rcuExpedited ? ', RCU expedited when it began' : ''}`,
     `- Node.js ${node}; ${tools.join('; ')}`,
   ]
 }

@@ -4,7 +4,7 @@ import { run } from '#dist/demo/processes.js'
 /** What the figures hold for. */
 export interface Machine {
   kernel: string
-  /** Whether RCU's grace periods are expedited whatever is done, so that `boost` has nothing to gain. */
+  /** Whether RCU's grace periods were expedited when it began: where they always are, `boost` has nothing to gain. */
   rcuExpedited: boolean
   processors: string
   memoryGiB: number
@@ -41,6 +41,11 @@ export async function describeMachine(): Promise<Machine> {
     load: loadavg()[0]!,
     date: new Date().toISOString(),
   }
+}
+
+/** The lab, from inside. */
+export function describeGuest(): string {
+  return `kernel ${release()} ${version()}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, ${(totalmem() / 2 ** 30).toFixed(1)} GiB`
 }
 
 async function says([command, ...args]: readonly [string, ...string[]]): Promise<string> {

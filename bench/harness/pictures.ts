@@ -49,7 +49,10 @@ export async function draw({ outcomes, anatomies }: Run, directory: string): Pro
       ),
     )
   }
-  if (anatomies.length > 0) files.push(await picture(directory, 'event-loop-delay', delays(anatomies)))
+  if (anatomies.length > 0) {
+    const calls = anatomies.map(({ what }) => what).join('-')
+    files.push(await picture(directory, `event-loop-delay-${calls}`, delays(anatomies)))
+  }
   return files
 }
 

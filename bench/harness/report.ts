@@ -85,7 +85,7 @@ export function table(outcome: Outcome): string {
   for (const step of outcome.steps) {
     const rows = lines
       .filter((line) => line.step === step.name)
-      .map((line) => [...row(line), ...shows.map((figure) => shown(line, figure))])
+      .map((line) => [...row(line, rounds), ...shows.map((figure) => shown(line, figure))])
     blocks.push(aligned([[step.name, ...head.slice(1)], ...rows]))
   }
   return `${blocks.join('\n')}\n`
@@ -96,11 +96,12 @@ function shown({ figures }: Line, figure: string): string {
   return value === undefined ? '' : digits(value)
 }
 
-function row(line: Line): string[] {
+function row(line: Line, rounds: number): string[] {
   const { part, name, medianMs, lowMs, highMs, microsecondsEach, toFloor, toOurs, figures } = line
   if ((figures['nothing'] ?? 0) > 0) return [`  ${name}`, 'nothing came through', '', '', '', '', '']
+  const fewer = line.rounds < rounds ? `, ${line.rounds} rounds` : ''
   return [
-    part === undefined ? `  ${name}` : `    of it ${part}`,
+    part === undefined ? `  ${name}${fewer}` : `    of it ${part}`,
     digits(medianMs),
     `${digits(lowMs)}–${digits(highMs)}`,
     digits(microsecondsEach),

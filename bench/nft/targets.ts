@@ -39,6 +39,12 @@ const targets: readonly Target[] = [
     ...{ scenario: 'masquerade-set', steps: ['add one', 'remove one'], name: PLUGINS, times: 100, to: 'ours' },
   },
   {
+    what: "the same in 'set', after others wrote",
+    scenario: 'masquerade-set',
+    steps: ['add one, others wrote', 'remove one, others wrote'],
+    ...{ name: PLUGINS, times: 5, to: 'ours' },
+  },
+  {
     what: "the same in 'rules'",
     ...{ scenario: 'masquerade-rules', steps: ['add one', 'remove one'], name: PLUGINS, times: 100, to: 'ours' },
   },

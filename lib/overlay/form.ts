@@ -36,8 +36,8 @@ export const SharedPolicy = {
   /** As `out`, but after the peers' own: what leaves for an address that is no peer. With `exclusive` and 'per-peer'. */
   rest: 4,
   /**
-   * From anywhere through here to anywhere; with `exclusive` alone. Else a stranger's packet with an address of this node's
-   * for its source, which IPv6 forwards, would leave encrypted as this node's.
+   * From anywhere through here to anywhere; with `exclusive` alone. Else a stranger's packet that is routed through here
+   * would leave encrypted, as this node's.
    */
   through: 8,
 } as const

@@ -43,7 +43,8 @@ export interface OverlayOptions {
   exclusive?: boolean
   /**
    * Who marks what is to be encrypted, and keeps cleartext out and in. 'iptables': on hosts without nf_tables, or where its
-   * rules are the administrator's; it holds a little less. 'none': somebody else does. Default: 'nftables'.
+   * rules are the administrator's, whose own come first if they are put before ours. 'none': somebody else does. Default:
+   * 'nftables'.
    */
   firewall?: FirewallKind
   /**

@@ -41,6 +41,11 @@ export function isTiny(name: string): boolean {
   return name.includes('tiny: ')
 }
 
+/** Whether a shape is of several fragments. */
+export function isCut(name: string): boolean {
+  return /cut|piece|lie/.test(name)
+}
+
 /** Whether a shape's first fragment lacks a part of the chain of headers: it must not be sent (RFC 8200, 4.5). */
 export function isIllegal(name: string): boolean {
   return name.startsWith('headers cut: ')

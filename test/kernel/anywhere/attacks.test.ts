@@ -5,7 +5,7 @@
 import { afterAll, describe, expect, test } from 'vitest'
 import { feedNetns, inNetns, withLink } from '../netns.js'
 import { type Path, type Stop, withPath } from '../path.js'
-import { countsFragments, guarding, isContradictory, isIllegal, isTiny } from '../attacks.js'
+import { countsFragments, guarding, isContradictory, isCut, isIllegal, isTiny } from '../attacks.js'
 import { Probe } from '../probe.js'
 
 /** Of another service, whose datagrams look like VXLAN of an encrypted network. */
@@ -62,6 +62,12 @@ describe.each([
     return { encrypted, plain, other }
   }
 
+  /** What of an encrypted network can be read on the last wire. */
+  async function readable(path: Path): Promise<string[]> {
+    const fire = () => probe.fire(path.near.netns, ends(path), [[port, ENCRYPTED]])
+    return Object.keys((await probe.sniffedDuring(path.far.netns, 'eth0', fire))[ENCRYPTED] ?? {})
+  }
+
   test('is dropped on the way in, through and out; nothing else is, but what is illegal or too short to tell', () =>
     withPath(async (path) => {
       const all = (await probe.names(path.near.netns, ends(path))).sort()
@@ -81,9 +87,12 @@ describe.each([
           expect(drops[where === 'far' ? 'in' : where === 'near' ? 'out' : 'forwarded']).toBeGreaterThan(all.length / 2)
           if (family === 6 && countsFragments()) expect(drops.fragments).toBeGreaterThan(0)
 
+          // Of what others have cut, later fragments pass through and out, where nobody can put them together.
+          expect(where === 'far' ? [] : (await readable(path)).filter((name) => !isCut(name))).toEqual([])
           // With connections tracked all is put together before the guard sees it.
           await feedNetns(netns, ACCEPTING, 'nft', '-f', '-')
           expect({ where, ...(await volleys(path)) }).toMatchObject({ where, encrypted: [] })
+          if (where !== 'far') expect(await readable(path)).toEqual([])
           await inNetns(netns, 'nft', 'delete', 'table', 'inet', 'admin')
         })
       }

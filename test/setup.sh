@@ -7,8 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 declare -A packages=(
   [build]='g++ cmake make pkg-config libmnl-dev'
   [lab]='nftables iproute2 tcpdump iputils-ping iperf3 qemu-system-x86 busybox-static cpio kmod xz-utils zstd'
-  [test]='iptables python3 golang-go golang-github-vishvananda-netlink-dev strace valgrind clang-14 libclang-rt-14-dev'
-  [bench]='golang-github-google-nftables-dev python3-pyroute2'
+  [test]='iptables python3 golang-go golang-github-vishvananda-netlink-dev golang-github-google-nftables-dev strace valgrind clang-14 libclang-rt-14-dev'
+  [bench]='python3-pyroute2'
   [lint]='clang-tidy-14 clang-format-14 shellcheck'
 )
 

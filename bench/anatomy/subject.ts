@@ -2,7 +2,7 @@
  * What one large call does to the process that makes it: run by anatomy.ts, which reads the one line of JSON that it
  * prints, and what strace saw between the two marks on its standard error.
  *
- * usage: subject.js policies|peers NETNS SIZE
+ * usage: subject.js policies|peers|networks|rules|elements NETNS SIZE
  */
 import { writeSync } from 'node:fs'
 import { monitorEventLoopDelay, PerformanceObserver } from 'node:perf_hooks'
@@ -10,11 +10,15 @@ import { setTimeout } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Overlay } from 'xfrmesh'
+import { type Attachment, Masquerade } from 'xfrmesh/masquerade'
 import { Xfrm, XfrmBatch } from 'xfrmesh/xfrm'
 import { threadMs } from '../harness/sessions.js'
+import { attachment } from '../masquerade/mappings.js'
 import { KEYS, LOCAL, MARK, peerAddress, peerAddresses, PORT } from '../xfrm/common.js'
 
-const [what, netns, size] = [process.argv[2]!, process.argv[3]!, Number(process.argv[4])]
+import type { Call } from './anatomy.js'
+
+const [what, netns, size] = [process.argv[2] as Call, process.argv[3]!, Number(process.argv[4])]
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
@@ -45,7 +49,10 @@ async function policies(): Promise<Subject> {
         })
       }
     },
-    work: () => xfrm.commit(batch),
+    work: async () => {
+      const { failures } = await xfrm.commit(batch)
+      if (failures.length > 0) throw new Error(`${failures.length} refused: ${failures[0]!.message}`)
+    },
     close: () => xfrm.close(),
   }
 }
@@ -61,7 +68,35 @@ async function peers(): Promise<Subject> {
   }
 }
 
-const subject = await (what === 'peers' ? peers() : policies())
+async function networks(): Promise<Subject> {
+  const overlay = await Overlay.open({ local: LOCAL, mark: MARK, netns, timeoutMs: 600_000 })
+  let list: number[] = []
+  return {
+    prepare: () => (list = Array.from({ length: size }, (_, i) => 4096 + i)),
+    work: () => overlay.addNetworks(list),
+    close: () => overlay.close(),
+  }
+}
+
+async function mappings(layout: 'rules' | 'set'): Promise<Subject> {
+  const masquerade = await Masquerade.open({ netns, layout, timeoutMs: 600_000 })
+  let list: Attachment[] = []
+  return {
+    prepare: () => (list = Array.from({ length: size }, (_, i) => attachment(i))),
+    work: () => masquerade.add(list),
+    close: () => masquerade.close(),
+  }
+}
+
+const subjects: Record<Call, () => Promise<Subject>> = {
+  policies,
+  peers,
+  networks,
+  rules: () => mappings('rules'),
+  elements: () => mappings('set'),
+}
+
+const subject = await subjects[what]()
 subject.prepare()
 const delay = monitorEventLoopDelay({ resolution: 1 })
 delay.enable()
@@ -91,7 +126,7 @@ const busy = { p50: delay.percentile(50), p99: delay.percentile(99), max: delay.
 delay.disable()
 const count = collections.length
 const gcMs = collections.reduce((sum, duration) => sum + duration, 0)
-const residentKiB = process.resourceUsage().maxRSS - residentBefore
+const peakKiB = process.resourceUsage().maxRSS
 for (let i = 0; i < 4; i++) collect()
 const after = process.memoryUsage()
 process.stdout.write(
@@ -102,7 +137,8 @@ process.stdout.write(
     busy,
     collections: count,
     gcMs,
-    residentKiB,
+    peakKiB,
+    residentKiB: peakKiB - residentBefore,
     heapBytesEach: (after.heapUsed - before.heapUsed) / size,
     bufferBytesEach: (after.arrayBuffers - before.arrayBuffers) / size,
   }),

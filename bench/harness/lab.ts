@@ -3,7 +3,6 @@ import { once } from 'node:events'
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Measured, Place } from '../main.js'
-import type { Scenario } from './contest.js'
 
 const root = join(import.meta.dirname, '../../..')
 /** Seconds: for what hangs. */
@@ -12,15 +11,24 @@ const LIMIT = 3 * 3600
 /** Runs scenarios in the lab, which is this program there, and returns what it wrote. */
 export async function inLab(
   place: Exclude<Place, 'here'>,
-  scenarios: readonly Scenario[],
+  scenarios: readonly string[],
   options: readonly string[],
   directory: string,
 ): Promise<Measured> {
   const out = join(directory, place)
   await mkdir(out, { recursive: true })
   const lab = ['--limit', String(LIMIT), '--writable', out, ...(place === 'counted' ? ['--icount'] : [])]
-  const names = scenarios.map(({ name }) => name).join()
-  const command = ['node', 'build/bench/main.js', '--inside', place, '--scenario', names, '--out', out, ...options]
+  const command = [
+    'node',
+    'build/bench/main.js',
+    '--inside',
+    place,
+    '--scenario',
+    scenarios.join(),
+    '--out',
+    out,
+    ...options,
+  ]
   const running = spawn(join(root, 'test/lab/lab'), [...lab, '--', ...command], {
     stdio: ['ignore', 'inherit', 'inherit'],
   })

@@ -15,6 +15,7 @@ import {
   type OpCode,
   OP_WORDS,
   type Phase,
+  releaseOps,
 } from './ops.js'
 import type { Plan, PlanFailure } from './plan.js'
 import type { XfrmPort } from './ports.js'
@@ -59,7 +60,7 @@ export function nothingDone(): Execution {
 
 /**
  * Carries out the SAs and policies of a plan: phase after phase, each in slices, the next one encoded while the kernel
- * works on the one before. `is` follows what the kernel took.
+ * works on the one before. `is` follows what the kernel took. The plan's operations are gone after it.
  *
  * @throws XfrmeshError if it could not be carried to its end, other than by the signal; what the kernel then has is not known
  */
@@ -74,6 +75,7 @@ export async function carryOut(
   const executor = new Executor(xfrm, plan, is, should, damage, options)
   const work = async () => {
     for (const phase of plan.phases) if (!(await executor.phase(phase))) break
+    for (const { ops } of plan.phases) releaseOps(ops)
     return executor.result
   }
   return xfrm.boosted === undefined ? work() : xfrm.boosted(plan.operations, work)

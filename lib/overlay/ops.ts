@@ -1,3 +1,5 @@
+import { giveBack, takeBuffer } from '../kernel/record-buffers.js'
+
 /** What a plan is made of: operations, each three words, and the phases that they come in. */
 
 export const phaseNames = [
@@ -122,17 +124,18 @@ export function concernsPeer(code: OpCode): boolean {
   return code <= Op.deletePolicy
 }
 
-/** Operations, as many as come. */
+/** Bytes of a first buffer: 85 operations. */
+const FIRST = 1024
+
+const none = new Uint32Array()
+
+/** Operations, as many as come, in memory that was written in before: {@link releaseOps} gives it back. */
 export class Ops {
-  #words = new Uint32Array(64 * OP_WORDS)
+  #words: Uint32Array = none
   #length = 0
 
   push(head: number, subject: number, spi: number): void {
-    if (this.#length === this.#words.length) {
-      const words = new Uint32Array(this.#length * 2)
-      words.set(this.#words)
-      this.#words = words
-    }
+    if (this.#length + OP_WORDS > this.#words.length) this.#grow()
     this.#words[this.#length++] = head
     this.#words[this.#length++] = subject
     this.#words[this.#length++] = spi
@@ -141,4 +144,16 @@ export class Ops {
   ops(): Uint32Array {
     return this.#words.subarray(0, this.#length)
   }
+
+  #grow(): void {
+    const before = this.ops()
+    this.#words = new Uint32Array(takeBuffer(Math.max(FIRST, 2 * before.byteLength)).buffer)
+    this.#words.set(before)
+    releaseOps(before)
+  }
+}
+
+/** Nobody reads these any more. */
+export function releaseOps(ops: Uint32Array): void {
+  giveBack(new Uint8Array(ops.buffer, 0, ops.byteLength))
 }

@@ -1,8 +1,8 @@
 /** With the firewall of iptables, of either kind: see guards.test.ts. */
-import { expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import type { Host } from '../../lib/demo/hosts.js'
 import { ping } from '../../lib/demo/ping.js'
-import { iptables, PREFIX, withSystemIptables } from './iptables.js'
+import { iptables, PREFIX, VARIANTS, withSystemIptables } from './iptables.js'
 import {
   arrived,
   besidePlain,
@@ -18,11 +18,16 @@ import {
   nothing,
   PLAIN,
   PORT,
+  received,
   Taps,
   VNI,
   withFabric,
 } from './mesh.js'
+import { Probe } from './probe.js'
 import { joinByVpn, throughOtherVpn } from './vpn.js'
+
+const probe = new Probe()
+afterAll(() => probe.close())
 
 test.each([
   ['IPv4', 4, 'shared', 'legacy'],
@@ -111,3 +116,28 @@ test('over a VPN, what is encrypted passes, and what is not is dropped', () =>
       expect((await overlay.status()).drops).toMatchObject({ in: COUNT, out: 0 })
     }),
   ))
+
+test.each(VARIANTS)(
+  'what links send that live elsewhere passes, what a local process sends is dropped: %s',
+  (variant) =>
+    withSystemIptables(variant, () =>
+      withFabric({ hosts: 2, family: variant === 'legacy' ? 6 : 4 }, async (fabric, open) => {
+        const [here, there] = fabric.hosts as [Host, Host]
+        await linkAll(fabric, [VNI, PLAIN])
+        const options = { firewall: 'iptables', linksElsewhere: true } as const
+        const [overlay, far] = [await open(here, options), await open(there, options)]
+        await encrypt(fabric, here, overlay)
+        await encrypt(fabric, there, far)
+        await besidePlain(fabric, async () => {
+          expect(await ping(there.container, inner(fabric, here), few)).toMatchObject({ lost: 0 })
+          const send = (vni: number) =>
+            probe.send(there.netns, { to: [here.address], port: PORT, vnis: [vni], times: COUNT })
+          const before = await received(here)
+          expect([await send(VNI), await send(PLAIN)]).toEqual([0, COUNT])
+          expect((await received(here)) - before).toBe(0)
+        })
+        expect((await far.status()).drops).toMatchObject({ in: 0, out: 0, forged: COUNT })
+        expect((await overlay.status()).drops).toMatchObject({ in: 0, out: 0, forged: 0, diverted: 0 })
+      }),
+    ),
+)

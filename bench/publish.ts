@@ -12,13 +12,16 @@ import { judge } from './targets.js'
  * scenarios that were not run again stays.
  */
 export async function publish(files: readonly string[], directory: string): Promise<void> {
-  const runs = await Promise.all(files.map(async (file) => JSON.parse(await readFile(file, 'utf8')) as Run))
-  const inside = files.find((_, i) => (runs[i] as Partial<Run>).machine === undefined)
+  const read = await Promise.all(files.map(async (file) => JSON.parse(await readFile(file, 'utf8')) as Run))
+  const inside = files.find((_, i) => (read[i] as Partial<Run>).machine === undefined)
   if (inside !== undefined) throw new Error(`${inside} is what the lab wrote: publish the results.json above it`)
+  const runs = lastOf(read)
   const pictures = join(directory, 'pictures')
   await mkdir(pictures, { recursive: true })
-  const sections: string[] = []
-  for (const run of runs) sections.push(section(run, await draw(run, pictures)))
+  const drawn = await draw(
+    { outcomes: runs.flatMap(({ outcomes }) => outcomes), anatomies: runs.flatMap(({ anatomies }) => anatomies) },
+    pictures,
+  )
   const judged = judge(runs).map(
     ({ what, wanted, seen, holds }) => `| ${what} | ${wanted} | ${seen} | ${holds ? 'yes' : '**no**'} |`,
   )
@@ -27,8 +30,8 @@ export async function publish(files: readonly string[], directory: string): Prom
   const text = [
     '# Results',
     '',
-    'Made by `npm run bench -- --publish`: what stands here is what those runs wrote, and nothing was left out of them. Each',
-    'says of which commit and machine it is: what was not run again stays.',
+    'Made by `npm run bench -- --publish`: what stands here is what those runs wrote. Each says of which commit and machine it',
+    'is: what was not run again stays, and of what was, the latest is shown.',
     'Each line is a median of its rounds; ratios are taken pair by pair within a round, and the floor again beside the floor',
     'shows what chance alone does. Ours is a process that has been up for a while; the floor and the peers are started for',
     'each round, before their clock. `here` is the kernel of the machine, `lab` the virtual machine (emulated: slow, the same',
@@ -43,10 +46,24 @@ export async function publish(files: readonly string[], directory: string): Prom
     ...judged,
     ...before.targets,
     '',
-    ...sections,
+    ...drawn.flatMap((picture) => [`![${picture.replace('.svg', '')}](pictures/${picture})`, '']),
+    ...runs.map(section),
     ...before.sections,
   ]
   await writeFile(path, text.join('\n'))
+}
+
+/** The latest run first; of what was measured more than once, at one size in one place, what came of it last. */
+function lastOf(runs: readonly Run[]): Run[] {
+  const seen = new Set<string>()
+  const isNew = (what: string) => !seen.has(what) && seen.add(what)
+  return runs
+    .toSorted((a, b) => b.machine.date.localeCompare(a.machine.date))
+    .map((run) => ({
+      ...run,
+      outcomes: run.outcomes.filter(({ scenario, place, size }) => isNew(`${scenario}, ${place}, ${size}`)),
+      anatomies: run.anatomies.filter(({ what }) => isNew(what)),
+    }))
 }
 
 /** What RESULTS.md has of targets that were not judged anew, and of scenarios, each in a place, that were not run again. */
@@ -69,7 +86,7 @@ function earlier(
   return { targets: targets.filter((row) => !fresh.has(what(row))), sections: sections.filter(isLeft) }
 }
 
-function section(run: Run, pictures: readonly string[]): string {
+function section(run: Run): string {
   const { command, machine, outcomes, anatomies, guests = {} } = run
   return [
     `## \`npm run bench -- ${withoutPlaceOfResults(command)}\``,
@@ -79,7 +96,6 @@ function section(run: Run, pictures: readonly string[]): string {
     '',
     ...outcomes.flatMap((outcome) => ['```text', table(outcome).trimEnd(), '```', '']),
     ...anatomies.flatMap((anatomy) => ['```text', anatomyText(anatomy).trimEnd(), '```', '']),
-    ...pictures.flatMap((picture) => [`![${picture.replace('.svg', '')}](pictures/${picture})`, '']),
   ].join('\n')
 }
 

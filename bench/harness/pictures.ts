@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import * as vega from 'vega'
 import { compile, type TopLevelSpec } from 'vega-lite'
 import type { Anatomy } from '../anatomy/anatomy.js'
-import type { Run } from '../main.js'
+import type { Measured } from '../main.js'
 import { AGAIN } from './contend.js'
 import { type Line, linesOf } from './report.js'
 
@@ -21,7 +21,7 @@ interface Point {
  * that is what is asked; and the event loop's delay.
  * Returns the files' names.
  */
-export async function draw({ outcomes, anatomies }: Run, directory: string): Promise<string[]> {
+export async function draw({ outcomes, anatomies }: Measured, directory: string): Promise<string[]> {
   const files: string[] = []
   const lines = outcomes.flatMap(linesOf)
   for (const about of new Set(lines.map(({ scenario, place }) => `${scenario}, ${place}`))) {

@@ -78,7 +78,8 @@ async function checkMade(namespace: Namespace, what: Call, size: number): Promis
   const made = {
     policies: () => namespace.policies(),
     peers: async () => (await namespace.states()) / (KEYS.length + 1),
-    networks: () => ruleset(/0x[0-9a-f]+(?=[, ])/g),
+    // Marks and offsets stand in rules, outside of braces.
+    networks: async () => /elements = \{([^}]*)\}/.exec(await namespace.ruleset())?.[1]!.split(',').length ?? 0,
     rules: () => ruleset(/ masquerade comment /g),
     elements: () => ruleset(/ : jump subnet_/g),
   }

@@ -15,7 +15,6 @@ import { Xfrm, XfrmBatch } from 'xfrmesh/xfrm'
 import { threadMs } from '../harness/sessions.js'
 import { attachment } from '../masquerade/mappings.js'
 import { KEYS, LOCAL, MARK, peerAddress, peerAddresses, PORT } from '../xfrm/common.js'
-
 import type { Call } from './anatomy.js'
 
 const [what, netns, size] = [process.argv[2] as Call, process.argv[3]!, Number(process.argv[4])]

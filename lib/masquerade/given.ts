@@ -146,7 +146,12 @@ function nextSlice(before: Slice | undefined): Slice {
 function addText(texts: Texts, text: unknown, from: number): void {
   if (texts.add(text)) return
   checkAttachment([...texts.read(from), text])
-  throw new XfrmeshError('ERR_XFRMESH_INTERNAL', 'masquerade: two checks disagree')
+  throw checksDisagree()
+}
+
+/** One refuses what the other finds nothing wrong with. */
+export function checksDisagree(): XfrmeshError {
+  return new XfrmeshError('ERR_XFRMESH_INTERNAL', 'masquerade: two checks disagree')
 }
 
 /** Names and addresses, as in {@link Slice}. @throws InvalidArgument */

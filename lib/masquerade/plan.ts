@@ -1,8 +1,7 @@
 import { AF_INET, AF_INET6, type Family } from '../base/address.js'
-import { XfrmeshError } from '../base/errors.js'
 import type { Nft } from '../kernel/nft.js'
 import { DraftChange, DraftKind, type NativeDraft, type NativeDrafted, type NativeGroups } from '../kernel/mappings.js'
-import type { Given } from './given.js'
+import { checksDisagree, type Given } from './given.js'
 import type { Ledger } from './ledger.js'
 import { networkBytes } from './owner.js'
 import { families, Families } from './rules.js'
@@ -74,7 +73,7 @@ export async function plan(
   if (drafted.refused.length > 0) {
     await given.mend(drafted.refused)
     drafted = await draft()
-    if (drafted.refused.length > 0) throw new XfrmeshError('ERR_XFRMESH_INTERNAL', 'masquerade: two checks disagree')
+    if (drafted.refused.length > 0) throw checksDisagree()
   }
   return planOf(drafted, ledger)
 }

@@ -38,7 +38,8 @@ export interface OverlayOptions {
   policies?: 'shared' | 'per-peer'
   /**
    * All networks on this port are encrypted: the SPD alone enforces it, out and in, forwarded packets too, with nftables
-   * flushed as well. For the transport's family; VXLAN of the other one is the firewall's alone. Default: false.
+   * flushed as well, but for cleartext that comes behind IPv6 extension headers. For the transport's family; VXLAN of the
+   * other one is the firewall's alone. Default: false.
    */
   exclusive?: boolean
   /**

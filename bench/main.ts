@@ -2,7 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Command } from 'commander'
 import { type Anatomy, anatomyText, type Call, dissect } from './anatomy/anatomy.js'
-import { contend } from './harness/contend.js'
+import { contend, WARM_UPS } from './harness/contend.js'
 import type { Contestant, Outcome, Scenario } from './harness/contest.js'
 import { inLab } from './harness/lab.js'
 import { describeGuest, describeMachine, type Machine } from './harness/machine.js'
@@ -126,7 +126,8 @@ async function measure(
   for (const scenario of chosen) {
     for (const size of sizesOf(scenario, options)) {
       const rounds = options.rounds ?? roundsOf(scenario, size, place, options.quick === true)
-      const outcome = await contend(only(scenario, options), size, rounds, place)
+      const warmUps = options.quick === true ? 2 : WARM_UPS
+      const outcome = await contend(only(scenario, options), size, { rounds, warmUps }, place)
       run.outcomes.push(outcome)
       console.log(table(outcome))
       await write()

@@ -7,24 +7,37 @@ import type { Contestant, Outcome, Results, Sample, Scenario } from './contest.j
 
 export const AGAIN = 'floor again'
 
-/** Rounds that ours has gone through when the measuring begins, at most, and milliseconds after which no other is begun. */
-const WARM_UPS = 20
+/**
+ * Rounds that ours has gone through when the measuring begins, however few are measured; and milliseconds after which no
+ * other is begun.
+ */
+export const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
 /** Milliseconds after a round, for 10,000 objects and more. */
 const LONGEST_SETTLING_MS = 100
 
+export interface Rounds {
+  rounds: number
+  warmUps: number
+}
+
 /**
- * Runs a scenario at one size: a warm-up round in which the kernel is looked at thoroughly, then `rounds` rounds of all
- * contestants, one after the other, each in a fresh namespace. Every other round goes the other way round, so that what
+ * Runs a scenario at one size: `warmUps` rounds of ours, in the first of which, as in one of each of the others, the kernel
+ * is looked at thoroughly; then `rounds` rounds of all contestants, one after the other, each in a fresh namespace. Every other round goes the other way round, so that what
  * comes of the order falls on all alike.
  */
-export async function contend(scenario: Scenario, size: number, rounds: number, place: string): Promise<Outcome> {
+export async function contend(
+  scenario: Scenario,
+  size: number,
+  { rounds, warmUps }: Rounds,
+  place: string,
+): Promise<Outcome> {
   const takesPart = ({ most }: Contestant) => most === undefined || size <= most
   const others = (await scenario.others(size)).filter(takesPart)
   const ours = scenario.ours.filter(takesPart).map((each) => alone(scenario.name, each, size))
   const end = () => Promise.all(ours.map((each) => each.end()))
   try {
-    const outcome = await contest(scenario, [...ours.map((each) => each.contestant), ...others], size, rounds, place)
+    const outcome = await contest(scenario, [...ours.map((each) => each.contestant), ...others], size, { rounds, warmUps }, place)
     await end()
     return outcome
   } catch (error) {
@@ -37,7 +50,7 @@ async function contest(
   scenario: Scenario,
   chosen: readonly Contestant[],
   size: number,
-  rounds: number,
+  { rounds, warmUps }: Rounds,
   place: string,
 ): Promise<Outcome> {
   const entries = chosen.flatMap((contestant) =>
@@ -49,7 +62,7 @@ async function contest(
     await round(scenario, contestant, size, true)
     if (contestant.role !== 'ours' || scenario.warmsOnce) continue
     // JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while.
-    for (let i = 1; i < Math.min(WARM_UPS, rounds); i++) {
+    for (let i = 1; i < warmUps; i++) {
       if (performance.now() - began > LONGEST_WARM_UP_MS) break
       await round(scenario, contestant, size, false)
     }

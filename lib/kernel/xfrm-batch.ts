@@ -51,6 +51,8 @@ let takeBatch: (batch: XfrmBatch) => BatchContent
 export interface BatchContent {
   readonly records: Uint8Array
   readonly tables: TableBuilder
+  /** Operations that add an object, or may: what the kernel's tables grow by. */
+  readonly additions: number
 }
 
 /**
@@ -62,6 +64,7 @@ export interface BatchContent {
 export class XfrmBatch {
   readonly #writer = new RecordWriter()
   readonly #tables = new TableBuilder()
+  #additions = 0
   #spent = false
 
   static {
@@ -75,7 +78,7 @@ export class XfrmBatch {
 
   /** Adds an SA (XFRM_MSG_NEWSA). EEXIST if there is one of this mark, destination, SPI and protocol. */
   addState(state: StateOptions): number {
-    return this.#append(Operation.addState, state, this.#state)
+    return this.#add(Operation.addState, state, this.#state)
   }
 
   /** Changes what can be changed of an SA (XFRM_MSG_UPDSA). ESRCH if there is none. */
@@ -93,17 +96,23 @@ export class XfrmBatch {
 
   /** Adds an SP (XFRM_MSG_NEWPOLICY). EEXIST if there is one of this direction, selector, mark and interface id. */
   addPolicy(policy: PolicyOptions): number {
-    return this.#append(Operation.addPolicy, policy, putPolicy)
+    return this.#add(Operation.addPolicy, policy, putPolicy)
   }
 
   /** Puts an SP in the place of the one of the same identity, or adds it where there is none (XFRM_MSG_UPDPOLICY). */
   updatePolicy(policy: PolicyOptions): number {
-    return this.#append(Operation.updatePolicy, policy, putPolicy)
+    return this.#add(Operation.updatePolicy, policy, putPolicy)
   }
 
   /** Deletes an SP (XFRM_MSG_DELPOLICY). ENOENT if there is none. */
   deletePolicy(policy: PolicyId): number {
     return this.#append(Operation.deletePolicy, policy, putPolicyId)
+  }
+
+  #add(operation: number, value: unknown, put: (into: RecordWriter, value: unknown) => void): number {
+    const index = this.#append(operation, value, put)
+    this.#additions++
+    return index
   }
 
   #append(operation: number, value: unknown, put: (into: RecordWriter, value: unknown) => void): number {
@@ -230,7 +239,7 @@ export class XfrmBatch {
   #take(): BatchContent {
     if (this.#spent) throw new InvalidState('batch: it was committed before; make another')
     this.#spent = true
-    return { records: this.#writer.take(), tables: this.#tables }
+    return { records: this.#writer.take(), tables: this.#tables, additions: this.#additions }
   }
 }
 

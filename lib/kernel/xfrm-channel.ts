@@ -58,12 +58,13 @@ export class XfrmChannel {
   }
 
   /**
-   * Does `work` with the host's RCU grace periods expedited, if this was opened so and the work is large: tables that grow
-   * wait for those. What is found is put back when the last of all processes that want it so is done.
+   * Does `work` with the host's RCU grace periods expedited, if this was opened so and the work adds many objects: tables
+   * that grow wait for those. What is found is put back when the last of all processes that want it so is done.
    */
-  async boosted<T>(operations: number, work: () => Promise<T>): Promise<T> {
-    if (!this.#boost || operations < BOOST_FROM) return work()
-    if (this.#boosting++ === 0) await this.#expedite(Expedite.on)
+  async boosted<T>(additions: number, work: () => Promise<T>): Promise<T> {
+    if (!this.#boost || additions < BOOST_FROM) return work()
+    // Not awaited: the next call's work would overtake this one's.
+    if (this.#boosting++ === 0) this.#expedite(Expedite.on).catch(() => undefined)
     try {
       return await work()
     } finally {
@@ -157,8 +158,8 @@ export class XfrmChannel {
   }
 }
 
-/** Operations from which on tables grow enough for a boost to be felt. */
-const BOOST_FROM = 1000
+/** Additions from which on tables grow enough for a boost to be felt. */
+const BOOST_FROM = 2000
 
 /** What the addon's `expedite` takes. */
 const Expedite = { off: 0, on: 1, mend: 2 } as const

@@ -26,10 +26,10 @@ export interface XfrmOptions {
    */
   timeoutMs?: number
   /**
-   * Expedite RCU grace periods on this host (/sys/kernel/rcu_expedited) while a batch of a thousand operations or more is
-   * at work, and put back what was found, also after a crash, at the next start: a first load takes about half the time.
-   * It interrupts all processors of the host, containers' neighbours too, and takes root on it. Processes that share /run
-   * count together. Default: false.
+   * Expedite RCU grace periods on this host (/sys/kernel/rcu_expedited) while a batch that adds two thousand objects or
+   * more is at work (or updates policies, which adds what is not there), and put back what was found, also after a crash,
+   * at the next start: a first load takes about half the time. It interrupts all processors of the host, containers'
+   * neighbours too, and takes root on it. Processes that share /run count together. Default: false.
    */
   boost?: boolean
 }
@@ -136,10 +136,10 @@ export class Xfrm {
     }
     const began = performance.now()
     const { size } = batch
-    const { records, tables } = take(batch)
+    const { records, tables, additions } = take(batch)
     try {
       const send = () => this.#channel.commit(records, tables, signal)
-      const outcome = signal?.aborted === true ? neverSent : await this.#channel.boosted(size, send)
+      const outcome = signal?.aborted === true ? neverSent : await this.#channel.boosted(additions, send)
       const failures = [...refusals(outcome)]
       const result = { applied: outcome.sent - failures.length, failures, elapsedMs: performance.now() - began }
       if (outcome.ending !== Ending.complete) throw stopped(outcome, result, size, records, signal)

@@ -6,6 +6,7 @@ import { RecordWriter } from '../kernel/records.js'
 import { Ending, type NativeOutcome, refusals, type SideTables } from '../kernel/xfrm-channel.js'
 import { describeOp } from './describe.js'
 import {
+  additionsOf,
   codeOf,
   concernsPeer,
   hasMessage,
@@ -73,12 +74,14 @@ export async function carryOut(
   options: ExecutionOptions = {},
 ): Promise<Execution> {
   const executor = new Executor(xfrm, plan, is, should, damage, options)
-  const work = async () => {
-    for (const phase of plan.phases) if (!(await executor.phase(phase))) break
-    for (const { ops } of plan.phases) releaseOps(ops)
-    return executor.result
+  const additions = plan.phases.reduce((sum, { ops }) => sum + additionsOf(ops), 0)
+  for (const phase of plan.phases) {
+    const work = () => executor.phase(phase)
+    const boosted = additionsOf(phase.ops) > 0 ? xfrm.boosted?.(additions, work) : undefined
+    if (!(await (boosted ?? work()))) break
   }
-  return xfrm.boosted === undefined ? work() : xfrm.boosted(plan.operations, work)
+  for (const { ops } of plan.phases) releaseOps(ops)
+  return executor.result
 }
 
 class Executor {

@@ -114,6 +114,16 @@ export function isUpdate(code: OpCode): boolean {
   return code === Op.updateInbound || code === Op.updateOutbound || code === Op.updatePolicy || code === Op.updateShared
 }
 
+/** How many of these operations make an object of the kernel's. */
+export function additionsOf(ops: Uint32Array): number {
+  let additions = 0
+  for (let i = 0; i < ops.length; i += OP_WORDS) {
+    const code = codeOf(ops[i]!)
+    if (hasMessage(code) && !isDeletion(code) && !isUpdate(code)) additions++
+  }
+  return additions
+}
+
 /** What the operation does, as reports name it: `add inbound SA`. */
 export function opName(code: OpCode): string {
   return opNames[code]

@@ -61,8 +61,8 @@ export interface OverlayOptions {
    */
   nat?: false | NatOptions
   /**
-   * Expedite RCU grace periods on this host (/sys/kernel/rcu_expedited) while a change of a thousand SAs and policies or
-   * more is at work, and put back what was found, also after a crash, at the next start: for first loads. It interrupts all
+   * Expedite RCU grace periods on this host (/sys/kernel/rcu_expedited) while two thousand SAs and policies or more are
+   * added, and put back what was found, also after a crash, at the next start: for first loads. It interrupts all
    * processors of the host and takes root on it. Processes that share /run count together. Default: false.
    */
   boost?: boolean

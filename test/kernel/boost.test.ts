@@ -1,9 +1,10 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { InvalidArgument } from '../../lib/base/errors.js'
 import { type PolicyOptions, Xfrm, XfrmBatch } from '../../lib/kernel/xfrm.js'
+import { Overlay } from '../../lib/overlay/overlay.js'
 import { withNetns } from './netns.js'
 
 const program = new URL('boosted.mjs', import.meta.url).pathname
@@ -12,8 +13,6 @@ const program = new URL('boosted.mjs', import.meta.url).pathname
 function isExpedited(): boolean {
   return readFileSync('/sys/kernel/rcu_expedited', 'utf8').trim() !== '0'
 }
-
-const policies = (count: number) => batchOf(count, (batch, policy) => batch.addPolicy(policy))
 
 function batchOf(count: number, put: (batch: XfrmBatch, policy: PolicyOptions) => unknown): XfrmBatch {
   const batch = new XfrmBatch()
@@ -24,45 +23,120 @@ function batchOf(count: number, put: (batch: XfrmBatch, policy: PolicyOptions) =
   return batch
 }
 
-/** Commits, and says whether the host was ever boosted meanwhile. */
-async function sawBoost(xfrm: Xfrm, batch: XfrmBatch): Promise<boolean> {
-  const work = { done: false }
-  const committed = xfrm.commit(batch).finally(() => (work.done = true))
+const policies = (count: number) => batchOf(count, (batch, policy) => batch.addPolicy(policy))
+const deleted = (batch: XfrmBatch, { direction, selector }: PolicyOptions) =>
+  batch.deletePolicy({ direction, selector })
+
+/** Awaits some work, and says whether the host was ever boosted meanwhile. */
+async function sawBoost(work: Promise<{ readonly failures: readonly unknown[] }>): Promise<boolean> {
+  const at = { work: true }
+  const done = work.finally(() => (at.work = false))
   let seen = false
-  while (!work.done) {
+  while (at.work) {
     seen ||= isExpedited()
     await new Promise(setImmediate)
   }
-  expect((await committed).failures).toEqual([])
+  expect((await done).failures).toEqual([])
   return seen
+}
+
+/** Runs boosted.mjs in a namespace until it is at work with the host boosted. */
+async function boostedChild(netns: string, policies: number): Promise<{ child: ChildProcess; gone: Promise<unknown> }> {
+  const child = spawn(process.execPath, [program, netns, String(policies)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const gone = once(child, 'exit')
+  await once(child.stdout, 'data')
+  while (!isExpedited()) await new Promise(setImmediate)
+  return { child, gone }
 }
 
 /** In the lab alone: the switch is the whole machine's, and there that is nobody else's. */
 
-test('the host is boosted while a large batch is at work, and only if that was asked for', () =>
+test('the host is boosted while many objects are added, and only if that was asked for', () =>
   withNetns(async (netns) => {
     expect(isExpedited()).toBe(false)
     {
       await using plain = await Xfrm.open({ netns })
-      expect(await sawBoost(plain, policies(20_000))).toBe(false)
+      expect(await sawBoost(plain.commit(policies(20_000)))).toBe(false)
     }
     await withNetns(async (other) => {
       await using boosted = await Xfrm.open({ netns: other, boost: true })
       expect(isExpedited()).toBe(false)
-      expect(await sawBoost(boosted, policies(100))).toBe(false)
-      await using again = await Xfrm.open({ netns, boost: true })
-      const batch = batchOf(20_000, (into, { direction, selector }) => into.deletePolicy({ direction, selector }))
-      expect(await sawBoost(again, batch)).toBe(true)
+      expect(await sawBoost(boosted.commit(policies(100)))).toBe(false)
+      expect(await sawBoost(boosted.commit(batchOf(100, deleted)))).toBe(false)
+      expect(await sawBoost(boosted.commit(policies(20_000)))).toBe(true)
       expect(isExpedited()).toBe(false)
+      // Nothing grows by what is taken away.
+      expect(await sawBoost(boosted.commit(batchOf(20_000, deleted)))).toBe(false)
     })
   }))
 
+test('the boost stays until the last of all batches that want it is done', () =>
+  withNetns(async (netns) => {
+    await using xfrm = await Xfrm.open({ netns, boost: true })
+    const others = new XfrmBatch()
+    for (let i = 0; i < 20_000; i++) {
+      const destination = `10.2.${i >> 8}.${i & 255}/32`
+      others.addPolicy({
+        direction: 'out',
+        selector: { source: '10.0.0.1/32', destination },
+        templates: [{ reqid: 7 }],
+      })
+    }
+    const done: string[] = []
+    const first = xfrm.commit(policies(5_000)).finally(() => done.push('first'))
+    const last = xfrm.commit(others).finally(() => done.push('last'))
+    await first
+    // Nor does one overtake the other.
+    expect(done).toEqual(['first'])
+    expect(isExpedited()).toBe(true)
+    await last
+    expect(isExpedited()).toBe(false)
+  }))
+
+test('the boost stays until the last of all processes that want it is done', () =>
+  withNetns(async (netns) => {
+    const { child, gone } = await boostedChild(netns, 50_000)
+    await withNetns(async (other) => {
+      await using xfrm = await Xfrm.open({ netns: other, boost: true })
+      await xfrm.commit(policies(2_000))
+    })
+    // It is still at work.
+    expect(child.exitCode).toBe(null)
+    expect(isExpedited()).toBe(true)
+    await gone
+    expect(child.exitCode).toBe(0)
+    expect(isExpedited()).toBe(false)
+  }))
+
+test('an Overlay boosts what adds many SAs', () =>
+  withNetns(async (netns) => {
+    await using overlay = await Overlay.open({ local: '10.0.0.1', netns, boost: true, firewall: 'none' })
+    await overlay.setKeys([{ tag: 1, value: new Uint8Array(16).fill(1) }])
+    const peers = Array.from({ length: 2000 }, (_, i) => `10.1.${i >> 8}.${i & 255}`)
+    expect(await sawBoost(overlay.addPeers(peers.slice(0, 100)))).toBe(false)
+    expect(await sawBoost(overlay.addPeers(peers))).toBe(true)
+    expect(isExpedited()).toBe(false)
+    expect(await sawBoost(overlay.removePeers(peers))).toBe(false)
+  }))
+
+test('where the switch can not be had, opening says so and leaves it alone', () => {
+  const open =
+    'import("./dist/kernel/xfrm.js").then(({ Xfrm }) => Xfrm.open({ boost: true })).catch((e) => console.log(String(e)))'
+  // A /run that nothing can be noted in, as a container's may be.
+  const said = execFileSync(
+    'unshare',
+    ['--mount', 'sh', '-c', `mount -t tmpfs -o ro none /run && exec "$0" -e '${open}'`, process.execPath],
+    { encoding: 'utf8' },
+  )
+  expect(said).toMatch(
+    /Unsupported.*boost: \/sys\/kernel\/rcu_expedited can't be set here, or not be noted in \/run \(EROFS/,
+  )
+  expect(isExpedited()).toBe(false)
+})
+
 test('what a killed process left of its boost is put back when the next one opens', () =>
   withNetns(async (netns) => {
-    const child = spawn(process.execPath, [program, netns], { stdio: ['ignore', 'pipe', 'inherit'] })
-    await once(child.stdout, 'data')
-    while (!isExpedited()) await new Promise(setImmediate)
-    const gone = once(child, 'exit')
+    const { child, gone } = await boostedChild(netns, 100_000)
     child.kill('SIGKILL')
     await gone
     expect(isExpedited()).toBe(true)

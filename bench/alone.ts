@@ -1,10 +1,11 @@
 /**
- * The process that one of ours is at work in: run by harness/alone.ts.
+ * The process that one of ours is at work in: run by harness/alone.ts, which says what it reads.
  *
  * usage: alone.js SCENARIO CONTESTANT SIZE
  */
 import { createInterface } from 'node:readline'
 import { Namespace } from '#dist/demo/namespace.js'
+import { watched } from './anatomy/watch.js'
 import type { AloneCommand } from './harness/alone.js'
 import type { Sample, Session } from './harness/contest.js'
 import { scenarios } from './scenarios.js'
@@ -21,6 +22,7 @@ async function carryOut(command: AloneCommand): Promise<Sample> {
     return nothing
   }
   if ('step' in command) return session!.step(command.step)
+  if ('watch' in command) return watched(() => session!.step(command.watch))
   session = await ours.open(new Namespace(command.open), size)
   return nothing
 }

@@ -1,7 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Command } from 'commander'
-import { type Anatomy, anatomyText, type Call, dissect } from './anatomy/anatomy.js'
 import { contend, WARM_UPS } from './harness/contend.js'
 import type { Contestant, Outcome, Scenario } from './harness/contest.js'
 import { inLab } from './harness/lab.js'
@@ -28,7 +27,6 @@ interface Options {
 /** What was measured in one place: what the lab writes. */
 export interface Measured {
   outcomes: Outcome[]
-  anatomies: Anatomy[]
   /** The virtual machine that it is. */
   guest?: string
 }
@@ -42,9 +40,6 @@ export interface Run extends Measured {
   guests?: Partial<Record<Place, string>>
 }
 
-/** What stands beside the scenarios' names: single large calls. */
-const CALLS = 'calls'
-
 const words = (text: string) => text.split(',')
 const numbers = (text: string) => words(text).map(Number)
 
@@ -54,7 +49,7 @@ const program = new Command('npm run bench --')
     '--quick',
     'one small size, two rounds, and of what takes ESP one round of peers, to see that it works: two minutes',
   )
-  .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}, ${CALLS}`, words)
+  .option('--scenario <name,name…>', `only these of ${scenarios.map(({ name }) => name).join(', ')}`, words)
   .option('--contestant <name...>', 'only these of each scenario, by the names in its table')
   .option(
     '--place <place,place…>',
@@ -75,16 +70,14 @@ async function main(options: Options): Promise<void> {
     return
   }
   const chosen = scenarios.filter(({ name }) => options.scenario?.includes(name) ?? true)
-  if (chosen.length === 0 && options.scenario?.includes(CALLS) !== true)
-    throw new Error(`no such scenario: ${String(options.scenario)}`)
+  if (chosen.length === 0) throw new Error(`no such scenario: ${String(options.scenario)}`)
   const out = resolve(options.out)
   await mkdir(out, { recursive: true })
-  const measured: Measured = { outcomes: [], anatomies: [] }
+  const measured: Measured = { outcomes: [] }
   const writing = (run: Measured) => () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
   if (options.inside !== undefined) {
     measured.guest = describeGuest()
     await measure(chosen, options, options.inside, measured, writing(measured))
-    await measureCalls(callsAt(options.inside, options), measured, writing(measured))
     return
   }
   const run: Run = { command: process.argv.slice(2).join(' '), machine: await describeMachine(), ...measured }
@@ -92,21 +85,14 @@ async function main(options: Options): Promise<void> {
   const isLeftOut = ({ long }: Scenario) => long === true && options.quick === true && options.scenario === undefined
   for (const place of options.place ?? (options.quick ? ['here', 'lab'] : places)) {
     const able = chosen.filter((scenario) => scenario.needsEsp === (place !== 'here') && !isLeftOut(scenario))
-    const calls = callsAt(place, options)
-    if (able.length + calls.length === 0) continue
+    if (able.length === 0) continue
     if (place === 'here') {
       await measure(able, options, place, run, write)
-      await measureCalls(calls, run, write)
     } else {
-      const { outcomes, anatomies, guest } = await inLab(
-        place,
-        [...able.map(({ name }) => name), ...(calls.length > 0 ? [CALLS] : [])],
-        passedOn(options),
-        out,
-      )
+      const names = able.map(({ name }) => name)
+      const { outcomes, guest } = await inLab(place, names, passedOn(options), out)
       run.guests = { ...run.guests, ...(guest !== undefined && { [place]: guest }) }
       run.outcomes.push(...outcomes)
-      run.anatomies.push(...anatomies)
     }
     await write()
   }
@@ -133,33 +119,6 @@ async function measure(
       await write()
     }
   }
-}
-
-/** What single large calls do to the process that makes them. */
-async function measureCalls(
-  calls: readonly (readonly [Call, number])[],
-  run: Measured,
-  write: () => Promise<void>,
-): Promise<void> {
-  for (const [what, size] of calls) {
-    const anatomy = await dissect(what, size)
-    run.anatomies.push(anatomy)
-    console.log(anatomyText(anatomy))
-    await write()
-  }
-}
-
-function callsAt(place: Place, { quick, scenario }: Options): readonly (readonly [Call, number])[] {
-  // An event loop's delay counted in instructions is none.
-  if (!(scenario?.includes(CALLS) ?? true) || place === 'counted') return []
-  if (quick) return place === 'here' ? [['policies', 10_000]] : []
-  if (place === 'lab') return [['peers', 10_000]]
-  return [
-    ['policies', 50_000],
-    ['networks', 10_000],
-    ['rules', 10_000],
-    ['elements', 10_000],
-  ]
 }
 
 function only(scenario: Scenario, { contestant: names }: Options): Scenario {

@@ -1,6 +1,5 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { anatomyText } from './anatomy/anatomy.js'
 import type { Machine } from './harness/machine.js'
 import { draw } from './harness/pictures.js'
 import { table } from './harness/report.js'
@@ -18,10 +17,7 @@ export async function publish(files: readonly string[], directory: string): Prom
   const runs = lastOf(read)
   const pictures = join(directory, 'pictures')
   await mkdir(pictures, { recursive: true })
-  const drawn = await draw(
-    { outcomes: runs.flatMap(({ outcomes }) => outcomes), anatomies: runs.flatMap(({ anatomies }) => anatomies) },
-    pictures,
-  )
+  const drawn = await draw({ outcomes: runs.flatMap(({ outcomes }) => outcomes) }, pictures)
   const judged = judge(runs).map(
     ({ what, wanted, seen, holds }) => `| ${what} | ${wanted} | ${seen} | ${holds ? 'yes' : '**no**'} |`,
   )
@@ -62,7 +58,6 @@ function lastOf(runs: readonly Run[]): Run[] {
     .map((run) => ({
       ...run,
       outcomes: run.outcomes.filter(({ scenario, place, size }) => isNew(`${scenario}, ${place}, ${size}`)),
-      anatomies: run.anatomies.filter(({ what }) => isNew(what)),
     }))
 }
 
@@ -87,7 +82,7 @@ function earlier(
 }
 
 function section(run: Run): string {
-  const { command, machine, outcomes, anatomies, guests = {} } = run
+  const { command, machine, outcomes, guests = {} } = run
   return [
     `## \`npm run bench -- ${withoutPlaceOfResults(command)}\``,
     '',
@@ -95,7 +90,6 @@ function section(run: Run): string {
     ...Object.entries(guests).map(([place, guest]) => `- ${place}: ${guest}`),
     '',
     ...outcomes.flatMap((outcome) => ['```text', table(outcome).trimEnd(), '```', '']),
-    ...anatomies.flatMap((anatomy) => ['```text', anatomyText(anatomy).trimEnd(), '```', '']),
   ].join('\n')
 }
 

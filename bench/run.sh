@@ -7,5 +7,6 @@ test/setup.sh build test bench
 bench/floor/build.sh build/floor
 bench/peers/build.sh build/peers
 bench/packets/build.sh build/packets
+bench/anatomy/build.sh build/anatomy
 npx tsc -p bench/tsconfig.json
 exec node build/bench/main.js "$@"

@@ -10,7 +10,8 @@
 //
 // xfrm, route: B messages a send, the last of which asks for an ack, since the kernel answers a failed message whether
 // asked or not. Between sends the CPU is given up (unless --no-yield), so that the kernel's work items can grow the
-// hash tables. nft: a send is a transaction, from NFNL_MSG_BATCH_BEGIN to NFNL_MSG_BATCH_END.
+// hash tables. A request for a dump (NLM_F_DUMP) is a send of its own, and its answer is read to the end. nft: a send
+// is a transaction, from NFNL_MSG_BATCH_BEGIN to NFNL_MSG_BATCH_END.
 // --find-chunk tries chunks of 16 to 1024 messages, each in network namespaces of its own, and takes the fastest. What
 // the messages are about and do not make themselves, a link, is made there before by the shell command C.
 //
@@ -20,6 +21,7 @@
 #include <getopt.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
+#include <linux/xfrm.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -44,7 +46,8 @@ typedef struct {
 
 typedef struct {
   size_t begin, end;
-  uint32_t acked;  // number of the message that asks for the ack
+  uint32_t acked;  // number of the message that asks for the ack, or for the dump
+  bool dumps;
 } Send;
 
 typedef struct {
@@ -101,7 +104,16 @@ static Work load(const char* path) {
 }
 
 static bool begins(const struct nlmsghdr* header) { return header->nlmsg_type == NFNL_MSG_BATCH_BEGIN; }
+static bool dumps(const struct nlmsghdr* header) {
+  const bool gets = header->nlmsg_type == XFRM_MSG_GETSA || header->nlmsg_type == XFRM_MSG_GETPOLICY;
+  return gets && (header->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+}
 static bool ends(const struct nlmsghdr* header) { return header->nlmsg_type == NFNL_MSG_BATCH_END; }
+
+// Of a send, by its last message; a dump says itself when it ends.
+static void ask_ack(const Send* send, struct nlmsghdr* last) {
+  if (send && last && !send->dumps) last->nlmsg_flags |= NLM_F_ACK;
+}
 
 // Numbers the messages and cuts them into sends.
 static void cut(Work* w, const Options* o) {
@@ -113,10 +125,13 @@ static void cut(Work* w, const Options* o) {
   uint32_t number = 0, in_send = 0;
   for (size_t at = 0; at < w->length;) {
     struct nlmsghdr* header = message_at(w, at);
-    const bool fresh = transactions ? begins(header) : in_send == (uint32_t)o->chunk;
+    const bool dump = o->protocol == NETLINK_XFRM && dumps(header);
+    const bool fresh = transactions ? begins(header) : in_send == (uint32_t)o->chunk || dump || (send && send->dumps);
     if (!send || fresh) {
+      ask_ack(send, last);
       send = &w->sends[w->send_count++];
       send->begin = at;
+      send->dumps = dump;
       in_send = 0;
     }
     header->nlmsg_seq = number;
@@ -130,9 +145,8 @@ static void cut(Work* w, const Options* o) {
     number++;
     at += NLMSG_ALIGN(header->nlmsg_len);
     send->end = at < w->length ? at : w->length;
-    const bool whole = at >= w->length || (transactions ? ends(header) : in_send == (uint32_t)o->chunk);
-    if (whole && last) last->nlmsg_flags |= NLM_F_ACK;
   }
+  ask_ack(send, last);
 }
 
 static size_t largest_send(const Work* w) {
@@ -163,13 +177,14 @@ static int open_socket(int protocol) {
 
 static char reply[kReplyBytes] __attribute__((aligned(NLMSG_ALIGNTO)));
 
-// Reads up to the ack of message `last`.
+// Reads up to the ack of message `last`, or to the end of the dump that it asked for.
 static void await_ack(int fd, uint32_t last) {
   for (;;) {
     const ssize_t bytes = recv(fd, reply, sizeof reply, 0);
     if (bytes < 0) die("recv: %s", strerror(errno));
     int left = (int)bytes;
     for (struct nlmsghdr* h = (struct nlmsghdr*)reply; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+      if (h->nlmsg_type == NLMSG_DONE && h->nlmsg_seq == last) return;
       if (h->nlmsg_type != NLMSG_ERROR) continue;
       const int error = -((const struct nlmsgerr*)NLMSG_DATA(h))->error;
       if (error) die("message %u was refused: %s", h->nlmsg_seq, strerror(error));

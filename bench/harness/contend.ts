@@ -1,9 +1,7 @@
-import { randomUUID } from 'node:crypto'
-import { setTimeout } from 'node:timers/promises'
-import { Namespace } from '#dist/demo/namespace.js'
-import { run } from '#dist/demo/processes.js'
-import { alone } from './alone.js'
-import type { Contestant, Outcome, Results, Sample, Scenario } from './contest.js'
+import { dissect } from '../anatomy/anatomy.js'
+import { Alone, during } from './alone.js'
+import type { Anatomy, Contestant, Outcome, Results, Scenario } from './contest.js'
+import { round } from './round.js'
 
 export const AGAIN = 'floor again'
 
@@ -13,8 +11,8 @@ export const AGAIN = 'floor again'
  */
 export const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
-/** Milliseconds after a round, for 10,000 objects and more. */
-const LONGEST_SETTLING_MS = 100
+/** Rounds beside the measured ones, in which is looked at what ours does to its process. */
+const WATCHED = 5
 
 export interface Rounds {
   rounds: number
@@ -22,28 +20,23 @@ export interface Rounds {
 }
 
 /**
- * Runs a scenario at one size: `warmUps` rounds of ours, in the first of which, as in one of each of the others, the kernel
- * is looked at thoroughly; then `rounds` rounds of all contestants, one after the other, each in a fresh namespace. Every other round goes the other way round, so that what
- * comes of the order falls on all alike.
+ * Runs a scenario at one size: `warmUps` rounds of ours and one of each of the others, in the first of which the kernel is
+ * looked at thoroughly; then `rounds` rounds of all contestants, one after the other, each in a fresh namespace. Every other
+ * round goes the other way round, so that what comes of the order falls on all alike. At the end it is looked at what ours
+ * does to its process.
  */
-export async function contend(
-  scenario: Scenario,
-  size: number,
-  { rounds, warmUps }: Rounds,
-  place: string,
-): Promise<Outcome> {
+export async function contend(scenario: Scenario, size: number, given: Rounds, place: string): Promise<Outcome> {
   const takesPart = ({ most }: Contestant) => most === undefined || size <= most
   const others = (await scenario.others(size)).filter(takesPart)
-  const ours = scenario.ours.filter(takesPart).map((each) => alone(scenario.name, each, size))
-  const end = () => Promise.all(ours.map((each) => each.end()))
-  try {
-    const outcome = await contest(scenario, [...ours.map((each) => each.contestant), ...others], size, { rounds, warmUps }, place)
-    await end()
-    return outcome
-  } catch (error) {
-    await end().catch(() => undefined)
-    throw error
-  }
+  const ours = scenario.ours.filter(takesPart).map((each) => Alone.start(scenario.name, each, size))
+  return during(ours, async () => {
+    const all = [...ours.map((each) => each.contestant), ...others]
+    const outcome = await contest(scenario, all, size, given, place)
+    if (scenario.warmsOnce) return outcome
+    const anatomies: Anatomy[] = []
+    for (const each of ours) anatomies.push(await dissect(scenario, each, size, Math.min(WATCHED, given.rounds)))
+    return { ...outcome, anatomies }
+  })
 }
 
 async function contest(
@@ -79,55 +72,4 @@ async function contest(
   const steps = scenario.steps.map((step) => ({ name: step.name, operations: step.operations(size) }))
   const about = { scenario: name, title, unit, size, place, rounds, ...(rate && { rate }), ...(shows && { shows }) }
   return { ...about, steps, contestants: results }
-}
-
-async function round(
-  scenario: Scenario,
-  contestant: Contestant,
-  size: number,
-  thorough: boolean,
-): Promise<Map<string, Sample>> {
-  const samples = await inNamespace(async (namespace) => {
-    const samples = new Map<string, Sample>()
-    await scenario.prepare?.(namespace)
-    const session = await contestant.open(namespace, size)
-    try {
-      for (const step of scenario.steps) {
-        if (contestant.without?.includes(step.name) === true) continue
-        try {
-          await step.before?.(namespace, size)
-          samples.set(step.name, await session.step(step.name))
-          await step.check(namespace, size, thorough)
-        } catch (error) {
-          throw new Error(`${scenario.name}, ${size}: ${contestant.name}, ${step.name}: ${String(error)}`, {
-            cause: error,
-          })
-        }
-      }
-    } catch (error) {
-      // What came first is what is told.
-      await session.close().catch(() => undefined)
-      throw error
-    }
-    await session.close()
-    return samples
-  })
-  // No clock is to run while the kernel takes the namespace apart.
-  await setTimeout(Math.min(LONGEST_SETTLING_MS, size / 100))
-  return samples
-}
-
-/**
- * Gives `work` a network namespace of its own and removes it, whatever came of it. The kernel takes it apart once the
- * command has ended.
- */
-export async function inNamespace<T>(work: (namespace: Namespace) => Promise<T>): Promise<T> {
-  const namespace = new Namespace(`xfrmesh-bench-${randomUUID().slice(0, 8)}`)
-  await run('ip', ['netns', 'add', namespace.name])
-  try {
-    await run('ip', ['-n', namespace.name, 'link', 'set', 'lo', 'up'])
-    return await work(namespace)
-  } finally {
-    await run('ip', ['netns', 'delete', namespace.name])
-  }
 }

@@ -86,6 +86,39 @@ export interface Outcome {
   readonly shows?: readonly string[]
   readonly steps: readonly { readonly name: string; readonly operations: number }[]
   readonly contestants: readonly Results[]
+  readonly anatomies?: readonly Anatomy[]
+}
+
+/** What the steps of one of ours do to its process, each by its name. */
+export interface Anatomy {
+  readonly name: string
+  readonly steps: Readonly<Record<string, Effects>>
+}
+
+export interface Effects {
+  /** On a processor, of the JavaScript thread alone. */
+  threadMs: number
+  /** The event loop's delay while it lasted, measured by a timer of 1 ms, which is part of it. */
+  loopP50Ms: number
+  loopP99Ms: number
+  loopMostMs: number
+  /** The same of half a second in which nothing was done. */
+  idleP99Ms: number
+  /** Garbage collections. */
+  collections: number
+  collectionMs: number
+  /** In V8's heap, what was collected since included. */
+  allocatedBytes: number
+  /** That stay when all is collected: in V8's heap, and in array buffers beside it. */
+  heapBytes: number
+  bufferBytes: number
+  /** The largest resident set of the process meanwhile. */
+  peakKiB: number
+  /** Of all threads: allocations outside V8's heap, system calls by name, bytes to netlink and from it. */
+  mallocs: number
+  systemCalls: Record<string, number>
+  bytesSent: number
+  bytesReceived: number
 }
 
 export interface Results {

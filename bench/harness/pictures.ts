@@ -2,9 +2,9 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as vega from 'vega'
 import { compile, type TopLevelSpec } from 'vega-lite'
-import type { Anatomy } from '../anatomy/anatomy.js'
 import type { Measured } from '../main.js'
 import { AGAIN } from './contend.js'
+import type { Outcome } from './contest.js'
 import { type Line, linesOf } from './report.js'
 
 interface Point {
@@ -21,7 +21,7 @@ interface Point {
  * that is what is asked; and the event loop's delay.
  * Returns the files' names.
  */
-export async function draw({ outcomes, anatomies }: Measured, directory: string): Promise<string[]> {
+export async function draw({ outcomes }: Measured, directory: string): Promise<string[]> {
   const files: string[] = []
   const lines = outcomes.flatMap(linesOf)
   for (const about of new Set(lines.map(({ scenario, place }) => `${scenario}, ${place}`))) {
@@ -49,40 +49,47 @@ export async function draw({ outcomes, anatomies }: Measured, directory: string)
       ),
     )
   }
-  if (anatomies.length > 0) {
-    const calls = anatomies.map(({ what }) => what).join('-')
-    files.push(await picture(directory, `event-loop-delay-${calls}`, delays(anatomies)))
-  }
+  const delayed = outcomes.flatMap(delaysOf)
+  if (delayed.length > 0) files.push(await picture(directory, 'event-loop-delay', delays(delayed)))
   return files
 }
 
-/** A panel for each large call: the event loop's delay while it lasts, beside that of an idle process. */
-function delays(anatomies: readonly Anatomy[]): TopLevelSpec {
-  const values = anatomies.flatMap((anatomy) =>
-    (['idle', 'busy'] as const).flatMap((when) =>
-      (['p50', 'p99', 'max'] as const).map((rank) => ({
-        call: `${anatomy.size.toLocaleString('en')} ${anatomy.what}`,
-        when,
-        rank,
-        delay: anatomy[when][rank] / 1e6,
-      })),
-    ),
+interface Delayed {
+  scenario: string
+  step: string
+  size: number
+  delay: number
+}
+
+/** By how much the event loop was later, at the 99th percentile, while ours did a step than while it did nothing. */
+function delaysOf({ scenario, place, unit, size, anatomies = [] }: Outcome): Delayed[] {
+  // Counted in instructions there is no such thing.
+  if (place === 'counted') return []
+  return anatomies.slice(0, 1).flatMap(({ steps }) =>
+    Object.entries(steps).map(([step, { loopP99Ms, idleP99Ms }]) => {
+      const delay = Math.max(0, loopP99Ms - idleP99Ms)
+      return { scenario: `${scenario}, ${place}: ${unit}`, step, size, delay }
+    }),
   )
+}
+
+function delays(values: readonly Delayed[]): TopLevelSpec {
   return {
-    title: "the event loop's delay during one large call",
-    data: { values },
-    facet: { field: 'call', type: 'nominal', title: null, sort: null },
+    title: "the event loop's delay at the 99th percentile, over that of an idle process",
+    data: { values: [...values] },
+    facet: { field: 'scenario', type: 'nominal', title: null, sort: null },
+    columns: 3,
     spec: {
-      width: 220,
+      width: 260,
       height: 220,
-      mark: 'bar',
+      mark: { type: 'line', point: true },
       encoding: {
-        x: { field: 'rank', type: 'nominal', title: null, sort: null, axis: { labelAngle: 0 } },
-        xOffset: { field: 'when', sort: null },
+        x: { field: 'size', type: 'quantitative', scale: { type: 'log' }, title: null },
         y: { field: 'delay', type: 'quantitative', title: 'milliseconds' },
-        color: { field: 'when', type: 'nominal', title: null, sort: null },
+        color: { field: 'step', type: 'nominal', title: null, sort: null },
       },
     },
+    resolve: { scale: { color: 'independent', x: 'independent' } },
     config: { background: 'white', font: 'sans-serif' },
   }
 }

@@ -1,5 +1,5 @@
 import { AGAIN } from './contend.js'
-import type { Outcome, Results, Sample } from './contest.js'
+import type { Anatomy, Outcome, Results, Sample } from './contest.js'
 import { median, ratios, spread } from './statistics.js'
 
 /** One line of the table: how a contestant did one step at one size. */
@@ -88,7 +88,43 @@ export function table(outcome: Outcome): string {
       .map((line) => [...row(line, rounds), ...shows.map((figure) => shown(line, figure))])
     blocks.push(aligned([[step.name, ...head.slice(1)], ...rows]))
   }
+  if (outcome.anatomies !== undefined) blocks.push(effects(outcome.anatomies, size))
   return `${blocks.join('\n')}\n`
+}
+
+/** What each step did to the process that it was called in. */
+function effects(anatomies: readonly Anatomy[], size: number): string {
+  const columns = [
+    'thread ms',
+    'loop p50',
+    'p99',
+    'most ms',
+    'idle p99',
+    'collected',
+    'heap KiB',
+    'mallocs',
+    'kept each',
+  ]
+  const rest = ['peak MiB', 'KiB sent', 'received', 'system calls']
+  const rows = anatomies.flatMap(({ name, steps }) =>
+    Object.entries(steps).map(([step, e]) => {
+      const calls = Object.entries(e.systemCalls)
+      const total = calls.reduce((sum, [, count]) => sum + count, 0)
+      const first = calls.slice(0, 3).map(([call, count]) => `${count} ${call}`)
+      return [
+        `  ${step}, ${name}`,
+        ...[e.threadMs, e.loopP50Ms, e.loopP99Ms, e.loopMostMs, e.idleP99Ms].map(digits),
+        `${e.collections}, ${digits(e.collectionMs)} ms`,
+        digits(e.allocatedBytes / 1024),
+        String(e.mallocs),
+        `${digits(e.heapBytes / size)} + ${digits(e.bufferBytes / size)} B`,
+        digits(e.peakKiB / 1024),
+        ...[e.bytesSent / 1024, e.bytesReceived / 1024].map(digits),
+        `${total}: ${first.join(', ')}`,
+      ]
+    }),
+  )
+  return aligned([["its process's", ...columns, ...rest], ...rows])
 }
 
 function shown({ figures }: Line, figure: string): string {

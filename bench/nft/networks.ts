@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import type { Namespace } from '#dist/demo/namespace.js'
 import { Overlay } from 'xfrmesh'
-import { inNamespace } from '../harness/contend.js'
+import { inNamespace } from '../harness/round.js'
 import type { Contestant, Scenario, Step } from '../harness/contest.js'
 import { keepFile } from '../harness/files.js'
 import { nftFloor } from '../harness/recording.js'

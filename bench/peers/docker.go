@@ -12,6 +12,7 @@
 //	{"op":"updateKeys","add":{"tag":2,"value":"…"},"primary":2,"prune":1}         any combination, for every peer
 //	{"op":"removePeers","peers":["10.0.0.2"]}                                     or a range
 //	{"op":"clean"}                                                                deletes all of the mark, forgets all peers
+//	{"op":"compare"}                                                              lists all, and fails unless each peer has what it should
 //
 // With --without-states it leaves the SAs out, and their look-ups: for kernels that have no ESP.
 //
@@ -342,6 +343,59 @@ func (d *driver) clean() error {
 	return nil
 }
 
+// compare lists all SAs and policies, and looks for those that each peer should have, keys included. It is none of
+// Docker's: what one who wrote a reconciliation on the same library would do.
+func (d *driver) compare() error {
+	policies, err := d.kernel.XfrmPolicyList(netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list policies: %w", err)
+	}
+	states, err := d.kernel.XfrmStateList(netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list states: %w", err)
+	}
+	d.lookups += 2
+	type name struct {
+		dst netip.Addr
+		spi int
+	}
+	there := make(map[name]*netlink.XfrmState, len(states))
+	for i := range states {
+		if sa := &states[i]; uint32(sa.Reqid) == d.mark {
+			dst, _ := netip.AddrFromSlice(sa.Dst)
+			there[name{dst.Unmap(), sa.Spi}] = sa
+		}
+	}
+	points := make(map[netip.Addr]int, len(policies))
+	for i := range policies {
+		if sp := &policies[i]; sp.Mark != nil && sp.Mark.Value == d.mark && len(sp.Tmpls) == 1 {
+			dst, _ := netip.AddrFromSlice(sp.Dst.IP)
+			points[dst.Unmap()] = sp.Tmpls[0].Spi
+		}
+	}
+	check := func(dst netip.Addr, spi int, k key) error {
+		sa := there[name{dst, spi}]
+		if sa == nil || sa.Aead == nil || !bytes.HasPrefix(sa.Aead.Key, k.value) {
+			return fmt.Errorf("the SA to %s of SPI 0x%08x is not as it should be", dst, spi)
+		}
+		return nil
+	}
+	for remote, p := range d.peers {
+		for i, s := range p.spis {
+			if err := check(d.local, s.reverse, d.keys[i]); err != nil {
+				return err
+			}
+		}
+		if err := check(remote, p.spis[0].forward, d.keys[0]); err != nil {
+			return err
+		}
+		if points[remote] != p.spis[0].forward {
+			return fmt.Errorf("the policy to %s is not as it should be", remote)
+		}
+	}
+	return nil
+}
+
 type keyArgument struct {
 	Tag   uint32 `json:"tag"`
 	Value string `json:"value"`
@@ -414,6 +468,8 @@ func (d *driver) prepare(c *command) (func() error, error) {
 		return each(d.removePeer), nil
 	case "clean":
 		return d.clean, nil
+	case "compare":
+		return d.compare, nil
 	}
 	return nil, fmt.Errorf("unknown op %q", c.Op)
 }

@@ -45,6 +45,11 @@ export class DockerNode {
     return this.#tell({ op: 'clean' })
   }
 
+  /** Lists all, and looks for what each peer should have. */
+  compare(): Promise<Sample> {
+    return this.#tell({ op: 'compare' })
+  }
+
   end(): Promise<void> {
     return this.#program.end()
   }

@@ -1,6 +1,7 @@
 import type { Namespace } from '#dist/demo/namespace.js'
 import { Overlay, type OverlayOptions } from 'xfrmesh'
 import type { Contestant, Sample, Scenario } from '../harness/contest.js'
+import { keepFile } from '../harness/files.js'
 import { floorOf } from '../harness/floor.js'
 import { YesKernel } from '../harness/recording.js'
 import { session, timedThread } from '../harness/sessions.js'
@@ -147,9 +148,23 @@ function ours(name: string, kind: PoliciesKind, boost: boolean): Contestant {
   }
 }
 
-/** What it need not ask the kernel for, the floor need not do. */
+/** What it need not ask the kernel for, the floor need not do. Of comparing it does the reading. */
 async function floor(kind: PoliciesKind, size: number): Promise<Contestant> {
-  return { ...floorOf(await messages(kind, size), 'xfrm'), without: ['again', 'compare'] }
+  const compare = keepFile(dumpRequest(XFRM_MSG_GETSA), dumpRequest(XFRM_MSG_GETPOLICY))
+  return { ...floorOf({ ...(await messages(kind, size)), compare }, 'xfrm'), without: ['again'] }
+}
+
+// linux/netlink.h, linux/xfrm.h
+const NLM_F_REQUEST_DUMP = 0x301
+const XFRM_MSG_GETSA = 0x12
+const XFRM_MSG_GETPOLICY = 0x15
+
+/** A struct nlmsghdr, in the byte order of the machine: of all that there is. */
+function dumpRequest(type: number): Uint8Array {
+  const header = new Uint32Array(4)
+  header[0] = header.byteLength
+  new Uint16Array(header.buffer).set([type, NLM_F_REQUEST_DUMP], 2)
+  return new Uint8Array(header.buffer)
 }
 
 /** The messages of ours, a file for each step. */
@@ -172,7 +187,6 @@ export async function messages(kind: PoliciesKind, size: number): Promise<Record
 const docker: Contestant = {
   name: 'Go (Docker)',
   role: 'peer',
-  without: ['compare'],
   open: async (namespace, size) => {
     const node = await DockerNode.start(namespace, size, KEYS)
     const again = async () => {
@@ -181,7 +195,13 @@ const docker: Contestant = {
       return sample
     }
     return session(
-      { add: () => node.addPeers(), again, rotate: () => node.updateKeys(rotation), remove: () => node.removePeers() },
+      {
+        add: () => node.addPeers(),
+        again,
+        compare: () => node.compare(),
+        rotate: () => node.updateKeys(rotation),
+        remove: () => node.removePeers(),
+      },
       () => node.end(),
     )
   },

@@ -1,6 +1,7 @@
 import { native } from '#dist/native.js'
 import { take } from '#dist/kernel/xfrm-batch.js'
 import { type PolicyOptions, Xfrm, XfrmBatch } from 'xfrmesh/xfrm'
+import { watchFromHere } from '../anatomy/watch.js'
 import type { Contestant, Sample, Scenario, Session } from '../harness/contest.js'
 import { keepFile } from '../harness/files.js'
 import { allAtOnce, floorOf } from '../harness/floor.js'
@@ -99,6 +100,7 @@ async function openOurs(netns: string, size: number, boost: boolean): Promise<Se
     const began = performance.now()
     const batch = fill(step, given[step])
     const buildMs = performance.now() - began
+    await watchFromHere()
     const { failures } = await xfrm.commit(batch)
     const ms = performance.now() - began
     if (failures.length > 0) throw new Error(`${failures.length} refused: ${failures[0]!.message}`)

@@ -90,11 +90,12 @@ async function main(options: Options): Promise<void> {
       await measure(able, options, place, run, write)
     } else {
       const names = able.map(({ name }) => name)
-      const { outcomes, guest } = await inLab(place, names, passedOn(options), out)
-      run.guests = { ...run.guests, ...(guest !== undefined && { [place]: guest }) }
-      run.outcomes.push(...outcomes)
+      await inLab(place, names, passedOn(options), out, async ({ outcomes, guest }) => {
+        run.guests = { ...run.guests, ...(guest !== undefined && { [place]: guest }) }
+        run.outcomes.push(...outcomes)
+        await write()
+      })
     }
-    await write()
   }
   // Under emulation it takes seconds to load, and what runs there draws nothing.
   const { draw } = await import('./harness/pictures.js')

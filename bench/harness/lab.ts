@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Measured, Place } from '../main.js'
 
@@ -8,15 +8,21 @@ const root = join(import.meta.dirname, '../../..')
 /** Seconds: for what hangs. */
 const LIMIT = 3 * 3600
 
-/** Runs scenarios in the lab, which is this program there, and returns what it wrote. */
+/**
+ * Runs scenarios in the lab, which is this program there, and hands over what it wrote: also what it had measured when it
+ * failed, or when its time was up.
+ */
 export async function inLab(
   place: Exclude<Place, 'here'>,
   scenarios: readonly string[],
   options: readonly string[],
   directory: string,
-): Promise<Measured> {
+  take: (measured: Measured) => Promise<void>,
+): Promise<void> {
   const out = join(directory, place)
   await mkdir(out, { recursive: true })
+  const written = join(out, 'results.json')
+  await rm(written, { force: true })
   const lab = ['--limit', String(LIMIT), '--writable', out, ...(place === 'counted' ? ['--icount'] : [])]
   const command = [
     'node',
@@ -33,6 +39,7 @@ export async function inLab(
     stdio: ['ignore', 'inherit', 'inherit'],
   })
   const [status] = (await once(running, 'close')) as [number | null]
+  const text = await readFile(written, 'utf8').catch(() => undefined)
+  if (text !== undefined) await take(JSON.parse(text) as Measured)
   if (status !== 0) throw new Error(`the lab (${place}) ended with status ${status}`)
-  return JSON.parse(await readFile(join(out, 'results.json'), 'utf8')) as Measured
 }

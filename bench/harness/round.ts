@@ -7,6 +7,11 @@ import type { Contestant, Sample, Scenario } from './contest.js'
 /** Milliseconds after a round, for 10,000 objects and more. */
 const LONGEST_SETTLING_MS = 100
 
+/** Rounds of who takes seconds for one. */
+export function few(size: number): number {
+  return size > 10_000 ? 5 : 21
+}
+
 /** Has a contestant go through all steps in a fresh namespace. */
 export async function round(
   scenario: Scenario,

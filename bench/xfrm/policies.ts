@@ -5,6 +5,7 @@ import { watchFromHere } from '../anatomy/watch.js'
 import type { Contestant, Sample, Scenario, Session } from '../harness/contest.js'
 import { keepFile } from '../harness/files.js'
 import { allAtOnce, floorOf } from '../harness/floor.js'
+import { few } from '../harness/round.js'
 import { kept, session } from '../harness/sessions.js'
 import { expectPolicies, forwardSpi, KEYS, LOCAL, MARK, peerAddress, PORT } from './common.js'
 import { DockerNode } from './docker.js'
@@ -117,11 +118,6 @@ function messages(size: number): Record<StepName, string> {
     return [step, keepFile(native.encode(records, tables.keys, tables.algorithms))]
   })
   return Object.fromEntries(files) as Record<StepName, string>
-}
-
-/** Rounds of who takes seconds for one. */
-function few(size: number): number {
-  return size > 10_000 ? 5 : 21
 }
 
 const docker: Contestant = {

@@ -8,10 +8,13 @@ import { Namespace } from '#dist/demo/namespace.js'
 import { watched } from './anatomy/watch.js'
 import type { AloneCommand } from './harness/alone.js'
 import type { Sample, Session } from './harness/contest.js'
+import { threadMs } from './harness/sessions.js'
 import { scenarios } from './scenarios.js'
 
-const [scenario, contestant, size] = [process.argv[2]!, process.argv[3]!, Number(process.argv[4])]
-const ours = scenarios.find(({ name }) => name === scenario)!.ours.find(({ name }) => name === contestant)!
+const [, , scenarioName, contestant] = process.argv
+const size = Number(process.argv[4])
+const scenario = scenarios.find(({ name }) => name === scenarioName)!
+const ours = scenario.ours.find(({ name }) => name === contestant)!
 
 const nothing: Sample = { ms: 0 }
 let session: Session | undefined
@@ -21,7 +24,11 @@ async function carryOut(command: AloneCommand): Promise<Sample> {
     await session!.close()
     return nothing
   }
-  if ('step' in command) return session!.step(command.step)
+  if ('step' in command) {
+    const before = threadMs()
+    const sample = await session!.step(command.step)
+    return scenario.warmsOnce ? sample : { javascriptMs: threadMs() - before, ...sample }
+  }
   if ('watch' in command) return watched(() => session!.step(command.watch))
   session = await ours.open(new Namespace(command.open), size)
   return nothing

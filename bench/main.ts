@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { Command } from 'commander'
 import { contend, WARM_UPS } from './harness/contend.js'
@@ -74,7 +74,11 @@ async function main(options: Options): Promise<void> {
   const out = resolve(options.out)
   await mkdir(out, { recursive: true })
   const measured: Measured = { outcomes: [] }
-  const writing = (run: Measured) => () => writeFile(join(out, 'results.json'), `${JSON.stringify(run)}\n`)
+  const file = join(out, 'results.json')
+  const writing = (run: Measured) => async () => {
+    await writeFile(`${file}.new`, `${JSON.stringify(run)}\n`)
+    await rename(`${file}.new`, file)
+  }
   if (options.inside !== undefined) {
     measured.guest = describeGuest()
     await measure(chosen, options, options.inside, measured, writing(measured))

@@ -6,7 +6,7 @@ import { keepFile } from '../harness/files.js'
 import { round } from '../harness/round.js'
 import { median } from '../harness/statistics.js'
 import { type Calls, callsIn } from './trace.js'
-import { COUNTED, LOOKED_AT, type Looked } from './watch.js'
+import { COUNTED, type Listed, LOOKED_AT, type Looked } from './watch.js'
 
 const mallocs = join(import.meta.dirname, '../../anatomy/mallocs.so')
 
@@ -30,7 +30,7 @@ async function trace(
   scenario: Scenario,
   contestant: Contestant,
   size: number,
-): Promise<Map<string, Calls & Pick<Effects, 'mallocs'>>> {
+): Promise<Map<string, Calls & Pick<Effects, Listed>>> {
   const [seen, count] = [keepFile(), keepFile(new Uint8Array(8))]
   const strace = ['-f', '-qq', '-s', '0', '-e', 'signal=none', '-o', seen]
   const running = Alone.start(scenario.name, contestant, size, [
@@ -46,5 +46,10 @@ async function trace(
   })
   const calls = callsIn(await readFile(seen, 'utf8'))
   if (calls.length !== samples.size) throw new Error(`strace shows ${calls.length} steps of ${samples.size}`)
-  return new Map([...samples].map(([step, sample], i) => [step, { mallocs: sample['mallocs']!, ...calls[i]! }]))
+  const listed = ({ mallocs, heapBytes, bufferBytes }: Sample) => ({
+    mallocs: mallocs!,
+    heapBytes: heapBytes!,
+    bufferBytes: bufferBytes!,
+  })
+  return new Map([...samples].map(([step, sample], i) => [step, { ...listed(sample), ...calls[i]! }]))
 }

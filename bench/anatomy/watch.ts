@@ -4,7 +4,6 @@ import { setTimeout } from 'node:timers/promises'
 import { GCProfiler, getHeapStatistics, setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import type { Effects, Sample } from '../harness/contest.js'
-import { threadMs } from '../harness/sessions.js'
 
 /** What one step does to the process that it is called in: in that process, beside the rounds that are measured. */
 
@@ -19,7 +18,6 @@ const TURN_MS = 10
 
 const counted = process.env[COUNTED]
 
-let collect: (() => void) | undefined
 let idleP99Ms: number | undefined
 let begun: (() => Promise<void>) | undefined
 
@@ -31,31 +29,41 @@ export function watchFromHere(): Promise<void> | undefined {
   return begun?.()
 }
 
-/** Does a step, and returns what it did to this process. */
-export async function watched(step: () => Promise<unknown>): Promise<Sample> {
-  if (collect === undefined) {
-    setFlagsFromString('--expose-gc')
-    collect = runInNewContext('gc') as () => void
-  }
-  return counted === undefined ? looked(step, collect) : listed(step, counted, collect)
+/** Does a step, and returns what it did to this process: what is told where strace looks on, or else {@link looked}. */
+export function watched(step: () => Promise<unknown>): Promise<Sample> {
+  return counted === undefined ? looked(step) : listed(step, counted)
 }
 
-/** How often it allocated; strace sees the rest. */
-async function listed(step: () => Promise<unknown>, file: string, collect: () => void): Promise<Sample> {
-  let before = 0
-  begun = () => {
+/** How often it allocated, and what stays when all is collected: which has code compiled anew, so that no times are told. */
+async function listed(step: () => Promise<unknown>, file: string): Promise<Sample & Pick<Effects, Listed>> {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  let before = { ...memory(), mallocs: 0 }
+  begun = async () => {
     collect()
-    before = mallocs(file)
+    await setTimeout(TURN_MS)
+    before = { ...memory(), mallocs: mallocs(file) }
     writeSync(2, MARKS.begin)
-    return Promise.resolve()
   }
   await begun()
   await step()
   writeSync(2, MARKS.end)
   const after = mallocs(file)
   begun = undefined
-  return { ms: 0, mallocs: after - before }
+  if (before.mallocs === 0) throw new Error(`nothing counts allocations in ${file}`)
+  collect()
+  // Buffers that nobody holds are freed beside the collection.
+  await setTimeout(TURN_MS)
+  const { heap, buffers } = memory()
+  return {
+    ms: 0,
+    mallocs: after - before.mallocs,
+    heapBytes: heap - before.heap,
+    bufferBytes: buffers - before.buffers,
+  }
 }
+
+export type Listed = 'mallocs' | 'heapBytes' | 'bufferBytes'
 
 function mallocs(file: string): number {
   const bytes = new BigUint64Array(1)
@@ -67,7 +75,6 @@ function mallocs(file: string): number {
 
 /** What is known of a step without strace. */
 export const LOOKED_AT = [
-  'threadMs',
   'loopP50Ms',
   'loopP99Ms',
   'loopMostMs',
@@ -75,20 +82,17 @@ export const LOOKED_AT = [
   'collections',
   'collectionMs',
   'allocatedBytes',
-  'heapBytes',
-  'bufferBytes',
   'peakKiB',
 ] as const satisfies readonly (keyof Effects)[]
 export type Looked = (typeof LOOKED_AT)[number]
 
-async function looked(step: () => Promise<unknown>, collect: () => void): Promise<Sample & Pick<Effects, Looked>> {
+async function looked(step: () => Promise<unknown>): Promise<Sample & Pick<Effects, Looked>> {
   const delay = monitorEventLoopDelay({ resolution: 1 })
   delay.enable()
   idleP99Ms ??= await idle(delay)
-  let before = { heap: 0, buffers: 0, thread: 0 }
+  let before = 0
   let profiler = new GCProfiler()
   begun = async () => {
-    collect()
     // What this has kept the loop from is told at its next turn.
     await setTimeout(TURN_MS)
     profiler.stop()
@@ -97,41 +101,36 @@ async function looked(step: () => Promise<unknown>, collect: () => void): Promis
     // The largest resident set begins anew with it (proc(5), clear_refs).
     writeFileSync('/proc/self/clear_refs', '5')
     delay.reset()
-    before = memory()
+    before = memory().heap
   }
   await begun()
   await step()
-  const after = memory()
+  const after = memory().heap
+  const collections = profiler.stop().statistics.filter(({ gcType }) => /Scavenge|Compact/.test(gcType))
   const peakKiB = Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))![1])
   await setTimeout(TURN_MS)
   const [p50, p99, most] = [delay.percentile(50), delay.percentile(99), delay.max]
   delay.disable()
-  const { statistics } = profiler.stop()
   begun = undefined
-  const freed = statistics.reduce(
+  const freed = collections.reduce(
     (sum, { beforeGC, afterGC }) => sum + beforeGC.heapStatistics.usedHeapSize - afterGC.heapStatistics.usedHeapSize,
     0,
   )
-  collect()
-  const left = memory()
   return {
     ms: 0,
-    threadMs: after.thread - before.thread,
     loopP50Ms: p50 / 1e6,
     loopP99Ms: p99 / 1e6,
     loopMostMs: most / 1e6,
     idleP99Ms,
-    collections: statistics.length,
-    collectionMs: statistics.reduce((sum, { cost }) => sum + cost, 0) / 1000,
-    allocatedBytes: after.heap - before.heap + freed,
-    heapBytes: left.heap - before.heap,
-    bufferBytes: left.buffers - before.buffers,
+    collections: collections.length,
+    collectionMs: collections.reduce((sum, { cost }) => sum + cost, 0) / 1000,
+    allocatedBytes: after - before + freed,
     peakKiB,
   }
 }
 
-function memory(): { heap: number; buffers: number; thread: number } {
-  return { heap: getHeapStatistics().used_heap_size, buffers: process.memoryUsage().arrayBuffers, thread: threadMs() }
+function memory(): { heap: number; buffers: number } {
+  return { heap: getHeapStatistics().used_heap_size, buffers: process.memoryUsage().arrayBuffers }
 }
 
 async function idle(delay: IntervalHistogram): Promise<number> {

@@ -184,7 +184,11 @@ static void await_ack(int fd, uint32_t last) {
     if (bytes < 0) die("recv: %s", strerror(errno));
     int left = (int)bytes;
     for (struct nlmsghdr* h = (struct nlmsghdr*)reply; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
-      if (h->nlmsg_type == NLMSG_DONE && h->nlmsg_seq == last) return;
+      if (h->nlmsg_type == NLMSG_DONE && h->nlmsg_seq == last) {
+        const int error = -*(const int*)NLMSG_DATA(h);
+        if (error) die("the dump ended early: %s", strerror(error));
+        return;
+      }
       if (h->nlmsg_type != NLMSG_ERROR) continue;
       const int error = -((const struct nlmsgerr*)NLMSG_DATA(h))->error;
       if (error) die("message %u was refused: %s", h->nlmsg_seq, strerror(error));

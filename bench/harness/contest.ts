@@ -96,8 +96,6 @@ export interface Anatomy {
 }
 
 export interface Effects {
-  /** On a processor, of the JavaScript thread alone. */
-  threadMs: number
   /** The event loop's delay while it lasted, measured by a timer of 1 ms, which is part of it. */
   loopP50Ms: number
   loopP99Ms: number

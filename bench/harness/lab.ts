@@ -41,5 +41,5 @@ export async function inLab(
   const [status] = (await once(running, 'close')) as [number | null]
   const text = await readFile(written, 'utf8').catch(() => undefined)
   if (text !== undefined) await take(JSON.parse(text) as Measured)
-  if (status !== 0) throw new Error(`the lab (${place}) ended with status ${status}`)
+  if (status !== 0 || text === undefined) throw new Error(`the lab (${place}) ended with status ${status}`)
 }

@@ -88,23 +88,13 @@ export function table(outcome: Outcome): string {
       .map((line) => [...row(line, rounds), ...shows.map((figure) => shown(line, figure))])
     blocks.push(aligned([[step.name, ...head.slice(1)], ...rows]))
   }
-  if (outcome.anatomies !== undefined) blocks.push(effects(outcome.anatomies, size))
+  if (outcome.anatomies?.[0] !== undefined) blocks.push(effects(outcome.anatomies, size))
   return `${blocks.join('\n')}\n`
 }
 
 /** What each step did to the process that it was called in. */
 function effects(anatomies: readonly Anatomy[], size: number): string {
-  const columns = [
-    'thread ms',
-    'loop p50',
-    'p99',
-    'most ms',
-    'idle p99',
-    'collected',
-    'heap KiB',
-    'mallocs',
-    'kept each',
-  ]
+  const columns = ['loop p50', 'p99', 'most ms', 'idle p99', 'collected', 'heap KiB', 'mallocs', 'kept each']
   const rest = ['peak MiB', 'KiB sent', 'received', 'system calls']
   const rows = anatomies.flatMap(({ name, steps }) =>
     Object.entries(steps).map(([step, e]) => {
@@ -113,7 +103,7 @@ function effects(anatomies: readonly Anatomy[], size: number): string {
       const first = calls.slice(0, 3).map(([call, count]) => `${count} ${call}`)
       return [
         `  ${step}, ${name}`,
-        ...[e.threadMs, e.loopP50Ms, e.loopP99Ms, e.loopMostMs, e.idleP99Ms].map(digits),
+        ...[e.loopP50Ms, e.loopP99Ms, e.loopMostMs, e.idleP99Ms].map(digits),
         `${e.collections}, ${digits(e.collectionMs)} ms`,
         digits(e.allocatedBytes / 1024),
         String(e.mallocs),
@@ -150,7 +140,8 @@ function row(line: Line, rounds: number): string[] {
 /** Three digits that count. */
 export function digits(value: number): string {
   if (!Number.isFinite(value)) return '–'
-  return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)
+  const size = Math.abs(value)
+  return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(2)
 }
 
 function aligned(rows: readonly string[][]): string {

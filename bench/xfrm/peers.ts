@@ -1,5 +1,6 @@
 import type { Namespace } from '#dist/demo/namespace.js'
 import { Overlay, type OverlayOptions } from 'xfrmesh'
+import { watchFromHere } from '../anatomy/watch.js'
 import type { Contestant, Sample, Scenario } from '../harness/contest.js'
 import { keepFile } from '../harness/files.js'
 import { floorOf } from '../harness/floor.js'
@@ -110,11 +111,7 @@ export function doings(overlay: Overlay, size: number): Record<string, () => Pro
   }
   return {
     add: () => reported(() => overlay.addPeers(all)),
-    again: async () => {
-      const sample = await reported(() => overlay.addPeers(all))
-      await overlay.removePeers(all)
-      return sample
-    },
+    again: () => reported(() => overlay.addPeers(all)),
     compare: async () => {
       const sample = await timedThread(async () => {
         const { added, updated, removed } = await overlay.reconcile()
@@ -123,7 +120,12 @@ export function doings(overlay: Overlay, size: number): Record<string, () => Pro
       return sample
     },
     rotate: () => reported(() => overlay.updateKeys(rotation)),
-    remove: () => reported(() => overlay.removePeers(all)),
+    remove: async () => {
+      // They were added again.
+      await overlay.removePeers(all)
+      await watchFromHere()
+      return reported(() => overlay.removePeers(all))
+    },
   }
 }
 

@@ -100,7 +100,7 @@ export class Channel {
     signal?: AbortSignal,
   ): Promise<T> {
     this.#check(what)
-    const job = (this.#job = (this.#job % 0x7fffffff) + 1)
+    const job = this.#nextJob()
     if (signal === undefined) return work(this.#socket, job)
     const cancel = () => this.#socket.cancel(job)
     signal.addEventListener('abort', cancel, { once: true })
@@ -111,6 +111,12 @@ export class Channel {
     } finally {
       signal.removeEventListener('abort', cancel)
     }
+  }
+
+  /** Runs one job that is about the host: also when the namespace's name is gone. @throws InvalidState if closed */
+  async runOnHost<T>(what: string, work: (socket: NativeSocket, job: number) => Promise<T>): Promise<T> {
+    if (this.#closed) throw closedError(what)
+    return work(this.#socket, this.#nextJob())
   }
 
   /** The text of a file as this namespace shows it; undefined where there is none. */
@@ -143,6 +149,10 @@ export class Channel {
   /** Ends what is at work at its next chunk; resolves when the socket and its thread are gone. */
   close(): Promise<void> {
     return (this.#closed ??= this.#socket.close())
+  }
+
+  #nextJob(): number {
+    return (this.#job = (this.#job % 0x7fffffff) + 1)
   }
 
   #check(what: string): void {

@@ -25,7 +25,7 @@ export interface Query extends SideTables {
 }
 
 export interface XfrmChannelOptions extends ChannelOptions {
-  /** Expedite RCU grace periods on this host while a large batch is at work. */
+  /** Expedite RCU grace periods on this host while many objects are added. */
   boost?: boolean | undefined
 }
 
@@ -68,13 +68,14 @@ export class XfrmChannel {
     try {
       return await work()
     } finally {
-      if (--this.#boosting === 0) await this.#expedite(Expedite.off)
+      // Where this is closed meanwhile, the socket's thread puts it back as it ends; what `work` came to is what is told.
+      if (--this.#boosting === 0) await this.#expedite(Expedite.off).catch(() => undefined)
     }
   }
 
   /** Jobs are done in the order made, so that it needs no waiting before the next. Returns 0 or an errno. */
   async #expedite(what: number): Promise<number> {
-    return (await this.#channel.run('boost', (socket, job) => socket.expedite(job, what))).errno
+    return (await this.#channel.runOnHost('boost', (socket, job) => socket.expedite(job, what))).errno
   }
 
   /** @see Channel.namespaceInode */

@@ -74,10 +74,11 @@ export async function carryOut(
   options: ExecutionOptions = {},
 ): Promise<Execution> {
   const executor = new Executor(xfrm, plan, is, should, damage, options)
-  const additions = plan.phases.reduce((sum, { ops }) => sum + additionsOf(ops), 0)
-  for (const phase of plan.phases) {
+  const additions = plan.phases.map(({ ops }) => (xfrm.boosted === undefined ? 0 : additionsOf(ops)))
+  const all = additions.reduce((sum, each) => sum + each, 0)
+  for (const [i, phase] of plan.phases.entries()) {
     const work = () => executor.phase(phase)
-    const boosted = additionsOf(phase.ops) > 0 ? xfrm.boosted?.(additions, work) : undefined
+    const boosted = additions[i]! > 0 ? xfrm.boosted?.(all, work) : undefined
     if (!(await (boosted ?? work()))) break
   }
   for (const { ops } of plan.phases) releaseOps(ops)

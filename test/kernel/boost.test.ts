@@ -2,7 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { InvalidArgument } from '../../lib/base/errors.js'
+import { Aborted, InvalidArgument } from '../../lib/base/errors.js'
 import { type PolicyOptions, Xfrm, XfrmBatch } from '../../lib/kernel/xfrm.js'
 import { Overlay } from '../../lib/overlay/overlay.js'
 import { withNetns } from './netns.js'
@@ -40,12 +40,12 @@ async function sawBoost(work: Promise<{ readonly failures: readonly unknown[] }>
   return seen
 }
 
-/** Runs boosted.mjs in a namespace until it is at work with the host boosted. */
-async function boostedChild(netns: string, policies: number): Promise<{ child: ChildProcess; gone: Promise<unknown> }> {
-  const child = spawn(process.execPath, [program, netns, String(policies)], { stdio: ['ignore', 'pipe', 'inherit'] })
+/** boosted.mjs at work in a namespace, with the host boosted. */
+async function boostedChild(netns: string): Promise<{ child: ChildProcess; gone: Promise<unknown> }> {
+  const child = spawn(process.execPath, [program, netns], { stdio: ['ignore', 'pipe', 'inherit'] })
   const gone = once(child, 'exit')
   await once(child.stdout, 'data')
-  while (!isExpedited()) await new Promise(setImmediate)
+  while (!isExpedited() && child.exitCode === null) await new Promise(setImmediate)
   return { child, gone }
 }
 
@@ -95,18 +95,48 @@ test('the boost stays until the last of all batches that want it is done', () =>
 
 test('the boost stays until the last of all processes that want it is done', () =>
   withNetns(async (netns) => {
-    const { child, gone } = await boostedChild(netns, 50_000)
+    const { child, gone } = await boostedChild(netns)
+    child.kill('SIGSTOP')
     await withNetns(async (other) => {
       await using xfrm = await Xfrm.open({ netns: other, boost: true })
       await xfrm.commit(policies(2_000))
     })
-    // It is still at work.
-    expect(child.exitCode).toBe(null)
     expect(isExpedited()).toBe(true)
+    child.kill('SIGCONT')
     await gone
     expect(child.exitCode).toBe(0)
     expect(isExpedited()).toBe(false)
   }))
+
+test('the boost ends with what wanted it, whatever that comes to', () =>
+  withNetns(async (netns) => {
+    const closed = await Xfrm.open({ netns, boost: true })
+    const working = closed.commit(policies(20_000))
+    while (!isExpedited()) await new Promise(setImmediate)
+    const [told] = await Promise.allSettled([working, closed.close()])
+    expect(told).toMatchObject({ status: 'rejected', reason: { code: 'ERR_XFRMESH_CLOSED' } })
+    expect(String((told as PromiseRejectedResult).reason)).toMatch(/commit: .*operations/)
+    expect(isExpedited()).toBe(false)
+
+    await using xfrm = await Xfrm.open({ netns, boost: true })
+    const aborted = new AbortController()
+    const stopped = xfrm.commit(policies(20_000), { signal: aborted.signal })
+    while (!isExpedited()) await new Promise(setImmediate)
+    aborted.abort()
+    await expect(stopped).rejects.toThrow(Aborted)
+    expect(isExpedited()).toBe(false)
+  }))
+
+test('the boost ends though the name of the namespace is gone meanwhile', async () => {
+  const name = `xfrmesh-boost-${process.pid}`
+  execFileSync('ip', ['netns', 'add', name])
+  await using xfrm = await Xfrm.open({ netns: `/run/netns/${name}`, boost: true })
+  const working = xfrm.commit(policies(20_000))
+  while (!isExpedited()) await new Promise(setImmediate)
+  execFileSync('ip', ['netns', 'delete', name])
+  expect((await working).failures).toEqual([])
+  expect(isExpedited()).toBe(false)
+})
 
 test('an Overlay boosts what adds many SAs', () =>
   withNetns(async (netns) => {
@@ -126,7 +156,7 @@ test('where the switch can not be had, opening says so and leaves it alone', () 
   const said = execFileSync(
     'unshare',
     ['--mount', 'sh', '-c', `mount -t tmpfs -o ro none /run && exec "$0" -e '${open}'`, process.execPath],
-    { encoding: 'utf8' },
+    { encoding: 'utf8', timeout: 60_000 },
   )
   expect(said).toMatch(
     /Unsupported.*boost: \/sys\/kernel\/rcu_expedited can't be set here, or not be noted in \/run \(EROFS/,
@@ -136,7 +166,7 @@ test('where the switch can not be had, opening says so and leaves it alone', () 
 
 test('what a killed process left of its boost is put back when the next one opens', () =>
   withNetns(async (netns) => {
-    const { child, gone } = await boostedChild(netns, 100_000)
+    const { child, gone } = await boostedChild(netns)
     child.kill('SIGKILL')
     await gone
     expect(isExpedited()).toBe(true)

@@ -69,11 +69,15 @@ export function judgeNft(lines: readonly Line[]): Judgement[] {
     )
     if (found.length === 0) return []
     const ratio = (line: Line) => (to === 'floor' ? line.toFloor!.median : line.toOurs!)
+    const said = (line: Line) =>
+      to === 'floor'
+        ? `${line.step}: ${ratio(line).toFixed(2)}`
+        : `${line.step}: ${ratio(line).toFixed(1)} (the floor of it ${line.toFloor!.median.toFixed(1)})`
     return [
       {
         what,
         wanted: to === 'floor' ? `at most ${times} times` : `at least ${times} times as fast`,
-        seen: found.map((line) => `${line.step}: ${ratio(line).toFixed(to === 'floor' ? 2 : 1)}`).join('<br>'),
+        seen: found.map(said).join('<br>'),
         holds: found.every((line) => (to === 'floor' ? ratio(line) <= times : ratio(line) >= times)),
       },
     ]

@@ -11,12 +11,11 @@ export const AGAIN = 'floor again'
  */
 export const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
-/** Rounds beside the measured ones, in which is looked at what ours does to its process. */
-const WATCHED = 5
-
 export interface Rounds {
   rounds: number
   warmUps: number
+  /** Rounds beside the measured ones, in which is looked at what ours does to its process; 0: it is not looked at. */
+  watched: number
 }
 
 /**
@@ -32,9 +31,9 @@ export async function contend(scenario: Scenario, size: number, given: Rounds, p
   return during(ours, async () => {
     const all = [...ours.map((each) => each.contestant), ...others]
     const outcome = await contest(scenario, all, size, given, place)
-    if (scenario.warmsOnce) return outcome
+    if (scenario.warmsOnce || given.watched === 0) return outcome
     const anatomies: Anatomy[] = []
-    for (const each of ours) anatomies.push(await dissect(scenario, each, size, Math.min(WATCHED, given.rounds)))
+    for (const each of ours) anatomies.push(await dissect(scenario, each, size, given.watched))
     return { ...outcome, anatomies }
   })
 }

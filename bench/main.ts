@@ -158,6 +158,7 @@ function roundsOf(scenario: Scenario, size: number, place: Place, quick: boolean
   return Math.min(rounds, scenario.mostRounds?.(size) ?? rounds)
 }
 
+/** What there is of rounds beside those that are measured. */
 function besides(place: Place, rounds: number, { quick }: Options): { warmUps: number; watched: number } {
   // Under emulation a process that strace looks on at takes half a minute.
   if (quick) return { warmUps: 1, watched: place === 'here' ? 1 : 0 }

@@ -1,7 +1,7 @@
 import type { Effects, Outcome } from './harness/contest.js'
 import { digits, type Line, linesOf } from './harness/report.js'
-import type { Run } from './main.js'
 import { median, ratios } from './harness/statistics.js'
+import type { Run } from './main.js'
 import { judgeNft } from './nft/targets.js'
 
 /** What a target came to in the runs at hand. */

@@ -2,6 +2,7 @@
 // the first eight bytes of the file that XFRMESH_BENCH_MALLOCS names, which is there and as long: whoever reads it at
 // two moments knows how many came between. Without the variable it counts nothing.
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -54,5 +55,5 @@ void* aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, 
 
 int posix_memalign(void** memory, size_t alignment, size_t size) {
   *memory = memalign(alignment, size);
-  return *memory ? 0 : 12;  // ENOMEM
+  return *memory ? 0 : ENOMEM;
 }

@@ -11,6 +11,7 @@ export const AGAIN = 'floor again'
  */
 export const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
+
 export interface Rounds {
   rounds: number
   warmUps: number

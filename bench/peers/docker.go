@@ -314,17 +314,26 @@ func settle[T any](list []T, r rotation) []T {
 	return settled
 }
 
-// clean deletes every policy whose mark and every SA whose reqid is ours, as Docker does when it starts.
-func (d *driver) clean() error {
+// list reads all policies and states.
+func (d *driver) list() ([]netlink.XfrmPolicy, []netlink.XfrmState, error) {
 	policies, err := d.kernel.XfrmPolicyList(netlink.FAMILY_ALL)
 	if err != nil {
-		return fmt.Errorf("list policies: %w", err)
+		return nil, nil, fmt.Errorf("list policies: %w", err)
 	}
 	states, err := d.kernel.XfrmStateList(netlink.FAMILY_ALL)
 	if err != nil {
-		return fmt.Errorf("list states: %w", err)
+		return nil, nil, fmt.Errorf("list states: %w", err)
 	}
 	d.lookups += 2
+	return policies, states, nil
+}
+
+// clean deletes every policy whose mark and every SA whose reqid is ours, as Docker does when it starts.
+func (d *driver) clean() error {
+	policies, states, err := d.list()
+	if err != nil {
+		return err
+	}
 	for i := range policies {
 		if sp := &policies[i]; sp.Mark != nil && sp.Mark.Value == d.mark {
 			if err := d.took(d.kernel.XfrmPolicyDel(sp), "delete policy", sp); err != nil {
@@ -346,15 +355,10 @@ func (d *driver) clean() error {
 // compare lists all SAs and policies, and looks for those that each peer should have, keys included. It is none of
 // Docker's: what one who wrote a reconciliation on the same library would do.
 func (d *driver) compare() error {
-	policies, err := d.kernel.XfrmPolicyList(netlink.FAMILY_ALL)
+	policies, states, err := d.list()
 	if err != nil {
-		return fmt.Errorf("list policies: %w", err)
+		return err
 	}
-	states, err := d.kernel.XfrmStateList(netlink.FAMILY_ALL)
-	if err != nil {
-		return fmt.Errorf("list states: %w", err)
-	}
-	d.lookups += 2
 	type name struct {
 		dst netip.Addr
 		spi int

@@ -14,16 +14,17 @@ function isExpedited(): boolean {
   return readFileSync('/sys/kernel/rcu_expedited', 'utf8').trim() !== '0'
 }
 
-function batchOf(count: number, put: (batch: XfrmBatch, policy: PolicyOptions) => unknown): XfrmBatch {
+/** Of policies whose destinations begin with 10 and `second`. */
+function batchOf(count: number, put: (batch: XfrmBatch, policy: PolicyOptions) => unknown, second = 1): XfrmBatch {
   const batch = new XfrmBatch()
   for (let i = 0; i < count; i++) {
-    const destination = `10.1.${i >> 8}.${i & 255}/32`
+    const destination = `10.${second}.${i >> 8}.${i & 255}/32`
     put(batch, { direction: 'out', selector: { source: '10.0.0.1/32', destination }, templates: [{ reqid: 7 }] })
   }
   return batch
 }
 
-const policies = (count: number) => batchOf(count, (batch, policy) => batch.addPolicy(policy))
+const policies = (count: number, second?: number) => batchOf(count, (batch, policy) => batch.addPolicy(policy), second)
 const deleted = (batch: XfrmBatch, { direction, selector }: PolicyOptions) =>
   batch.deletePolicy({ direction, selector })
 
@@ -73,15 +74,7 @@ test('the host is boosted while many objects are added, and only if that was ask
 test('the boost stays until the last of all batches that want it is done', () =>
   withNetns(async (netns) => {
     await using xfrm = await Xfrm.open({ netns, boost: true })
-    const others = new XfrmBatch()
-    for (let i = 0; i < 20_000; i++) {
-      const destination = `10.2.${i >> 8}.${i & 255}/32`
-      others.addPolicy({
-        direction: 'out',
-        selector: { source: '10.0.0.1/32', destination },
-        templates: [{ reqid: 7 }],
-      })
-    }
+    const others = policies(20_000, 2)
     const done: string[] = []
     const first = xfrm.commit(policies(5_000)).finally(() => done.push('first'))
     const last = xfrm.commit(others).finally(() => done.push('last'))

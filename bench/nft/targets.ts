@@ -69,10 +69,11 @@ export function judgeNft(lines: readonly Line[]): Judgement[] {
     )
     if (found.length === 0) return []
     const ratio = (line: Line) => (to === 'floor' ? line.toFloor!.median : line.toOurs!)
-    const said = (line: Line) =>
-      to === 'floor'
-        ? `${line.step}: ${ratio(line).toFixed(2)}`
-        : `${line.step}: ${ratio(line).toFixed(1)} (the floor of it ${line.toFloor!.median.toFixed(1)})`
+    const said = (line: Line) => {
+      if (to === 'floor') return `${line.step}: ${ratio(line).toFixed(2)}`
+      const floors = line.toFloor === undefined ? '' : ` (the floor of it ${line.toFloor.median.toFixed(1)})`
+      return `${line.step}: ${ratio(line).toFixed(1)}${floors}`
+    }
     return [
       {
         what,

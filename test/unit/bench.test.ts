@@ -110,17 +110,22 @@ describe('the targets of nftables in bulk', () => {
     })
     expect(judged('masquerade-rules', 'load', rules(125, 300))).toEqual([
       ['load: 1.25', true],
-      ['load: 2.4', true],
+      ['load: 2.4 (the floor of it 3.0)', true],
     ])
     expect(judged('masquerade-rules', 'load', rules(140, 270))).toEqual([
       ['load: 1.40', false],
-      ['load: 1.9', false],
+      ['load: 1.9 (the floor of it 2.7)', false],
     ])
   })
 
   test('are not judged where nothing was measured', () => {
     expect(judged('policies', 'load', { xfrmesh: 1, 'floor (C)': 1 })).toEqual([])
     expect(judgeNft(linesOf({ ...contest('networks', 'add', { xfrmesh: 1, 'nft -f': 9 }), size: 100 }))).toEqual([])
+  })
+
+  test('say what is gained where no floor was measured', () => {
+    const set = { "xfrmesh, 'set'": 1, 'CNI plugins (nft)': 12 }
+    expect(judged('masquerade-set', 'load', set)).toEqual([['load: 12.0', true]])
   })
 
   test('ask more of one among many where its handle is known', () => {

@@ -1,7 +1,7 @@
 /**
  * The process that one of ours is at work in: run by harness/alone.ts, which says what it reads.
  *
- * usage: alone.js SCENARIO CONTESTANT SIZE
+ * usage: alone.js SCENARIO CONTESTANT
  */
 import { createInterface } from 'node:readline'
 import { Namespace } from '#dist/demo/namespace.js'
@@ -12,7 +12,6 @@ import { threadMs } from './harness/sessions.js'
 import { scenarios } from './scenarios.js'
 
 const [, , scenarioName, contestant] = process.argv
-const size = Number(process.argv[4])
 const scenario = scenarios.find(({ name }) => name === scenarioName)!
 const ours = scenario.ours.find(({ name }) => name === contestant)!
 
@@ -30,7 +29,7 @@ async function carryOut(command: AloneCommand): Promise<Sample> {
     return scenario.warmsOnce ? sample : { javascriptMs: threadMs() - before, ...sample }
   }
   if ('watch' in command) return watched(() => session!.step(command.watch))
-  session = await ours.open(new Namespace(command.open), size)
+  session = await ours.open(new Namespace(command.open), command.size)
   return nothing
 }
 

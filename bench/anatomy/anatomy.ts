@@ -33,7 +33,7 @@ async function trace(
 ): Promise<Map<string, Calls & Pick<Effects, Listed>>> {
   const [seen, count] = [keepFile(), keepFile(new Uint8Array(8))]
   const strace = ['-f', '-qq', '-s', '0', '-e', 'signal=none', '-o', seen]
-  const running = Alone.start(scenario.name, contestant, size, [
+  const running = Alone.start(scenario.name, contestant, [
     'strace',
     ...strace,
     ...['-E', `LD_PRELOAD=${mallocs}`, '-E', `${COUNTED}=${count}`],

@@ -5,7 +5,8 @@ import { LineProgram } from './sessions.js'
 const program = join(import.meta.dirname, '../alone.js')
 
 /** A line that bench/alone.ts reads. `watch` is a step that says what it does to its process, in place of its time. */
-export type AloneCommand = { readonly open: string } | { readonly step: string } | { readonly watch: string } | 'close'
+export type AloneCommand =
+  { readonly open: string; readonly size: number } | { readonly step: string } | { readonly watch: string } | 'close'
 
 /**
  * One of ours at work in a process of its own. The harness starts programs all the time, and after a fork each page that a
@@ -21,8 +22,8 @@ export class Alone {
     const tell = (command: AloneCommand) => running.tell(JSON.stringify(command))
     const opening =
       (command: (step: string) => AloneCommand): Contestant['open'] =>
-      async ({ name }) => {
-        await tell({ open: name })
+      async ({ name }, size) => {
+        await tell({ open: name, size })
         return {
           step: (step) => tell(command(step)),
           close: async () => {
@@ -36,13 +37,8 @@ export class Alone {
   }
 
   /** @param node how Node.js is called */
-  static start(
-    scenario: string,
-    contestant: Contestant,
-    size: number,
-    node: readonly string[] = [process.execPath],
-  ): Alone {
-    const words = [...node.slice(1), program, scenario, contestant.name, String(size)]
+  static start(scenario: string, contestant: Contestant, node: readonly string[] = [process.execPath]): Alone {
+    const words = [...node.slice(1), program, scenario, contestant.name]
     return new Alone(LineProgram.start(undefined, node[0]!, words), contestant)
   }
 

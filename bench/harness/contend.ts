@@ -6,11 +6,12 @@ import { round } from './round.js'
 export const AGAIN = 'floor again'
 
 /**
- * Rounds that ours has gone through when the measuring begins, however few are measured; and milliseconds after which no
- * other is begun.
+ * Rounds that ours has gone through when the measuring begins, however few are measured; milliseconds after which no other is
+ * begun; and the size at which it begins, where more would take long: the code to be compiled is the same.
  */
 export const WARM_UPS = 20
 const LONGEST_WARM_UP_MS = 20_000
+const WARM_UP_SIZE = 1000
 
 export interface Rounds {
   rounds: number
@@ -20,15 +21,15 @@ export interface Rounds {
 }
 
 /**
- * Runs a scenario at one size: `warmUps` rounds of ours and one of each of the others, in the first of which the kernel is
- * looked at thoroughly; then `rounds` rounds of all contestants, one after the other, each in a fresh namespace. Every other
+ * Runs a scenario at one size: a warm-up of ours and a round of each of the others, in which the kernel is looked at
+ * thoroughly; then `rounds` rounds of all contestants, one after the other, each in a fresh namespace. Every other
  * round goes the other way round, so that what comes of the order falls on all alike. At the end it is looked at what ours
  * does to its process.
  */
 export async function contend(scenario: Scenario, size: number, given: Rounds, place: string): Promise<Outcome> {
   const takesPart = ({ most }: Contestant) => most === undefined || size <= most
   const others = (await scenario.others(size)).filter(takesPart)
-  const ours = scenario.ours.filter(takesPart).map((each) => Alone.start(scenario.name, each, size))
+  const ours = scenario.ours.filter(takesPart).map((each) => Alone.start(scenario.name, each))
   return during(ours, async () => {
     const all = [...ours.map((each) => each.contestant), ...others]
     const outcome = await contest(scenario, all, size, given, place)
@@ -51,14 +52,8 @@ async function contest(
   )
   const results: Results[] = entries.map(({ name, role }) => ({ name, role, samples: {} }))
   for (const contestant of scenario.warmsOnce ? chosen.slice(0, 1) : chosen) {
-    const began = performance.now()
-    await round(scenario, contestant, size, true)
-    if (contestant.role !== 'ours' || scenario.warmsOnce) continue
-    // JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while.
-    for (let i = 1; i < warmUps; i++) {
-      if (performance.now() - began > LONGEST_WARM_UP_MS) break
-      await round(scenario, contestant, size, false)
-    }
+    if (contestant.role === 'ours' && !scenario.warmsOnce) await warmUp(scenario, contestant, size, warmUps)
+    else await round(scenario, contestant, size, true)
   }
   for (let i = 0; i < rounds; i++) {
     const order = [...entries.keys()]
@@ -72,4 +67,15 @@ async function contest(
   const steps = scenario.steps.map((step) => ({ name: step.name, operations: step.operations(size) }))
   const about = { scenario: name, title, unit, size, place, rounds, ...(rate && { rate }), ...(shows && { shows }) }
   return { ...about, steps, contestants: results }
+}
+
+/** JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while. */
+async function warmUp(scenario: Scenario, ours: Contestant, size: number, rounds: number): Promise<void> {
+  const until = performance.now() + LONGEST_WARM_UP_MS
+  const several = async (size: number) => {
+    for (let i = 1; i < rounds && performance.now() < until; i++) await round(scenario, ours, size, false)
+  }
+  if (size > WARM_UP_SIZE) await several(WARM_UP_SIZE)
+  await round(scenario, ours, size, true)
+  await several(size)
 }

@@ -13,6 +13,11 @@ export function recordLength(records: Uint8Array, at: number): number {
   return u32(records, at + State.length)
 }
 
+/** The record that starts there, where it stands. */
+export function recordAt(records: Uint8Array, at: number): Uint8Array {
+  return records.subarray(at, at + recordLength(records, at))
+}
+
 /** Where each record starts. */
 export function startsOf(records: Uint8Array): number[] {
   const at: number[] = []
@@ -113,11 +118,13 @@ export function sameBytes(a: Uint8Array, atA: number, b: Uint8Array, atB: number
   return true
 }
 
-function u16(bytes: Uint8Array, at: number): number {
+/** What a record has at a place, in host byte order, read without a view of it. */
+export function u16(bytes: Uint8Array, at: number): number {
   return LITTLE_ENDIAN ? bytes[at]! | (bytes[at + 1]! << 8) : (bytes[at]! << 8) | bytes[at + 1]!
 }
 
-function u32(bytes: Uint8Array, at: number): number {
-  const [one, other] = [u16(bytes, at), u16(bytes, at + 2)]
+export function u32(bytes: Uint8Array, at: number): number {
+  const one = u16(bytes, at)
+  const other = u16(bytes, at + 2)
   return (LITTLE_ENDIAN ? one | (other << 16) : (one << 16) | other) >>> 0
 }

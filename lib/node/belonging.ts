@@ -2,9 +2,9 @@ import { ADDRESS_BYTES, type Family } from '../base/address.js'
 import { U16 } from '../base/check.js'
 import { type Prefix, widthOf } from '../base/prefix.js'
 import { viewOf } from '../kernel/attributes.js'
-import { attributeAt, attributeTypes } from '../kernel/record-identity.js'
+import { attributeAt, attributeTypes, u16, u32 } from '../kernel/record-identity.js'
 import { ATTRIBUTE_HEAD } from '../kernel/record-parts.js'
-import { Cipher, LITTLE_ENDIAN, NO_ALGORITHM, Policy, State, Tail } from '../kernel/records.js'
+import { Cipher, NO_ALGORITHM, Policy, State, Tail } from '../kernel/records.js'
 import {
   DIRECTION_FWD,
   DIRECTION_IN,
@@ -83,8 +83,7 @@ export class Belonging {
 
   /** The other end of a state of ours, as {@link remoteKey} has it; undefined: it is not ours. */
   ofState(records: Uint8Array, at: number): string | undefined {
-    const view = viewOf(records)
-    const purpose = this.#purpose(view.getUint32(at + State.reqid, LITTLE_ENDIAN))
+    const purpose = this.#purpose(u32(records, at + State.reqid))
     const isTunnel = records[at + State.protocol] === IPPROTO_ESP && records[at + State.mode] === MODE_TUNNEL
     if (purpose === undefined || !isTunnel || foreign.some((type) => attributeAt(records, at, type) >= 0)) {
       return undefined
@@ -94,7 +93,7 @@ export class Belonging {
     if (way === undefined) return undefined
     const inbound = way === 'in'
     if (isLarval(records, at) ? inbound : !isOurKind(records, at)) return undefined
-    const spi = view.getUint32(at + State.spi, LITTLE_ENDIAN)
+    const spi = u32(records, at + State.spi)
     if (!this.#derives(spi, records, at + State.source)) return undefined
     const mark = markOf(records, at)
     const isMarked =
@@ -109,17 +108,16 @@ export class Belonging {
   ofPolicy(records: Uint8Array, at: number): Ownership | undefined {
     const template = attributeAt(records, at, XFRMA.TMPL)
     if (template < 0 || !isPlain(records, at)) return undefined
-    const view = viewOf(records)
-    const purpose = this.#purpose(view.getUint32(template + TemplateLayout.reqid, LITTLE_ENDIAN))
+    const purpose = this.#purpose(u32(records, template + TemplateLayout.reqid))
     const isTunnel =
-      view.getUint16(template - ATTRIBUTE_HEAD, LITTLE_ENDIAN) === ATTRIBUTE_HEAD + TemplateLayout.bytes &&
+      u16(records, template - ATTRIBUTE_HEAD) === ATTRIBUTE_HEAD + TemplateLayout.bytes &&
       records[template + TemplateLayout.protocol] === IPPROTO_ESP &&
       records[template + TemplateLayout.mode] === MODE_TUNNEL
     if (purpose === undefined || !isTunnel) return undefined
     const [source, destination] = [template + TemplateLayout.source, template + TemplateLayout.destination]
     const outbound = records[at + Policy.direction] === DIRECTION_OUT
     const family = records[at + Policy.family]!
-    const spi = view.getUint32(template + TemplateLayout.spi)
+    const spi = viewOf(records).getUint32(template + TemplateLayout.spi)
     const local = outbound ? source : destination
     const isHere = this.#isHere(records, local, family, purpose)
     if (outbound ? !this.#derives(spi, records, source) : spi !== 0) return undefined
@@ -153,8 +151,7 @@ export class Belonging {
   }
 
   #chosenByRanges(records: Uint8Array, at: number, purpose: Purpose, far: string): Ownership | undefined {
-    const view = viewOf(records)
-    const port = (offset: number) => view.getUint16(at + offset, LITTLE_ENDIAN)
+    const port = (offset: number) => u16(records, at + offset)
     // Of an earlier process the port may have been another.
     const isSelector =
       purpose === Purpose.pods
@@ -230,7 +227,7 @@ const nowhere = new Uint8Array(ADDRESS_BYTES)
  * no algorithm; all that ESP works with have one.
  */
 export function isLarval(records: Uint8Array, at: number): boolean {
-  const auth = viewOf(records).getUint16(at + State.authAlgorithm, LITTLE_ENDIAN)
+  const auth = u16(records, at + State.authAlgorithm)
   return records[at + State.cipher] === Cipher.none && auth === NO_ALGORITHM
 }
 
@@ -248,21 +245,19 @@ function isOurKind(records: Uint8Array, at: number): boolean {
 
 /** Whether a policy allows, and has nothing beside its selector, template, mark and priority. */
 function isPlain(records: Uint8Array, at: number): boolean {
-  const view = viewOf(records)
   return (
     records[at + Policy.action] === 0 &&
     records[at + Policy.flags] === 0 &&
-    view.getUint32(at + Policy.interfaceIndex, LITTLE_ENDIAN) === 0 &&
+    u32(records, at + Policy.interfaceIndex) === 0 &&
     attributeTypes(records, at).every((type) => known.has(type))
   )
 }
 
 function selectsAllPorts(records: Uint8Array, at: number): boolean {
-  const view = viewOf(records)
   return (
     records[at + Policy.protocol] === 0 &&
-    view.getUint16(at + Policy.destinationPortMask, LITTLE_ENDIAN) === 0 &&
-    view.getUint16(at + Policy.sourcePortMask, LITTLE_ENDIAN) === 0
+    u16(records, at + Policy.destinationPortMask) === 0 &&
+    u16(records, at + Policy.sourcePortMask) === 0
   )
 }
 
@@ -279,7 +274,7 @@ function isRange(
 }
 
 function priorityOf(records: Uint8Array, at: number): number {
-  return viewOf(records).getUint32(at + Policy.priority, LITTLE_ENDIAN)
+  return u32(records, at + Policy.priority)
 }
 
 function farOf(records: Uint8Array, at: number, family: number): string {
@@ -289,8 +284,7 @@ function farOf(records: Uint8Array, at: number, family: number): string {
 function markOf(records: Uint8Array, at: number): Mark | undefined {
   const mark = attributeAt(records, at, XFRMA.MARK)
   if (mark < 0) return undefined
-  const view = viewOf(records)
-  return { value: view.getUint32(mark, LITTLE_ENDIAN), mask: view.getUint32(mark + 4, LITTLE_ENDIAN) }
+  return { value: u32(records, mark), mask: u32(records, mark + 4) }
 }
 
 function isMark(found: Mark | undefined, { value, mask }: Mark): boolean {

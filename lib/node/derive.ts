@@ -9,7 +9,7 @@ import type { NodeKeyring } from './keyring.js'
 import { pairKey } from './pair-key.js'
 import { printOf } from './sequences.js'
 import type { Remote, Settings } from './settings.js'
-import { keyIdOf } from './tunnels.js'
+import { keyIdAt } from './tunnels.js'
 
 /** The derived keys of a state's algorithms, 16 to 64 bytes each; the holder wipes them. */
 export interface StateKeys {
@@ -33,7 +33,7 @@ export class KeyDeriver {
   keysOf(records: Uint8Array, at: number, node: Remote): StateKeys | undefined {
     const family = records[at + State.family]!
     const source = records.subarray(at + State.source, at + State.spi)
-    const id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
+    const id = keyIdAt(records, at)
     const key = this.#keyring.key(id, formatAddress(source, 0, family))
     if (key === undefined) return undefined
     const [sender, receiver] = this.#belonging.isInbound(records, at)

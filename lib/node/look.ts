@@ -1,7 +1,7 @@
 import { Pace } from '../base/pace.js'
 import { viewOf } from '../kernel/attributes.js'
 import { appendPlain, detailsOf } from '../kernel/record-details.js'
-import { identityKey, recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
+import { identityKey, recordAt, sameIdentity, startsOf, u32 } from '../kernel/record-identity.js'
 import { LITTLE_ENDIAN, NO_KEY, Policy, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
 import { DIRECTION_OUT } from '../kernel/xfrm-names.js'
 import { type Belonging, isLarval, selectionOf, SHARED } from './belonging.js'
@@ -11,7 +11,7 @@ import { appendGeneral } from './overlap.js'
 import { inPlacesOf, readOne, type XfrmPort } from './port.js'
 import { printOf, type Sequences } from './sequences.js'
 import type { Remote } from './settings.js'
-import { keyIdOf, remoteKey } from './tunnels.js'
+import { keyIdAt, remoteKey } from './tunnels.js'
 
 /** What a look is taken with. */
 export interface Lookout {
@@ -262,7 +262,7 @@ export class Look {
     if (isLarval(records, at)) return
     const { belonging, sequences } = this.#lookout
     const { added, numbers } = detailsOf(records, at)
-    const id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
+    const id = keyIdAt(records, at)
     sequences.met(id)
     if (!belonging.isInbound(records, at)) this.#since.set(id, Math.min(this.#since.get(id) ?? added, added))
     if (numbers.sent === 0n && numbers.received === 0n) return
@@ -279,7 +279,7 @@ export class Look {
   #tokenize(at: number, node: Remote, boots: number): void {
     const { keyring, deriver } = this.#lookout
     const view = viewOf(this.#states)
-    const id = keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN))
+    const id = keyIdAt(this.#states, at)
     const expected = keyring.has(id) ? deriver.keysOf(this.#states, at, node) : undefined
     const right = expected !== undefined && this.#hasKeys(at, expected)
     this.#setTokens(at, right ? keyring.token(id, boots) : 0)
@@ -298,14 +298,13 @@ export class Look {
   }
 
   #hasKeys(at: number, { cipher, auth }: StateKeys): boolean {
-    const view = viewOf(this.#states)
     return (
       [
         [State.cipherKey, cipher],
         [State.authKey, auth],
       ] as const
     ).every(([offset, key]) => {
-      const index = view.getUint32(at + offset, LITTLE_ENDIAN)
+      const index = u32(this.#states, at + offset)
       // A kernel that is locked down shows no keys: unknown is not wrong.
       if (index === WITHHELD_KEY) return true
       if (index === NO_KEY || key === undefined) return index === NO_KEY && key === undefined
@@ -316,9 +315,9 @@ export class Look {
 
 /** The key that a record names there; undefined where it has none, or shows none. */
 function keyAt(records: Uint8Array, at: number, keys: readonly Uint8Array[]): Uint8Array | undefined {
-  return keys[viewOf(records).getUint32(at, LITTLE_ENDIAN)]
+  return keys[u32(records, at)]
 }
 
 function copied(records: Uint8Array, starts: readonly number[]): Uint8Array {
-  return new Uint8Array(Buffer.concat(starts.map((at) => records.subarray(at, at + recordLength(records, at)))))
+  return new Uint8Array(Buffer.concat(starts.map((at) => recordAt(records, at))))
 }

@@ -1,6 +1,6 @@
 import { type Failure, InvalidState } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
-import { recordLength, startsOf } from '../kernel/record-identity.js'
+import { recordAt, startsOf } from '../kernel/record-identity.js'
 import { Belonging } from './belonging.js'
 import { Cover } from './cover.js'
 import { KeyDeriver } from './derive.js'
@@ -462,7 +462,7 @@ function byClaim(entries: readonly Entry[]): Entry[] {
 function retiring({ phases }: Plan): Uint8Array[] {
   return phases.flatMap(({ name, records }) =>
     name === 'retire encryption' || name === 'retire decryption'
-      ? startsOf(records).map((at) => records.subarray(at, at + recordLength(records, at)))
+      ? startsOf(records).map((at) => recordAt(records, at))
       : [],
   )
 }

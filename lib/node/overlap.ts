@@ -1,7 +1,6 @@
-import { viewOf } from '../kernel/attributes.js'
 import { appendPlain } from '../kernel/record-details.js'
-import { attributeAt, isPolicyRecord, recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, Operation, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { attributeAt, isPolicyRecord, recordAt, sameIdentity, startsOf, u32 } from '../kernel/record-identity.js'
+import { Operation, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
 import { IPPROTO_ESP, XFRMA } from '../kernel/xfrm-names.js'
 import { LAST_KEY_ID } from './keyfile.js'
 import type { NodeKeyring } from './keyring.js'
@@ -41,7 +40,7 @@ export class Overlaps {
   constructor(xfrm: XfrmPort, keyring: NodeKeyring, generals: Uint8Array) {
     this.#xfrm = xfrm
     this.#keyring = keyring
-    this.#generals = startsOf(generals).map((at) => generals.subarray(at, at + recordLength(generals, at)))
+    this.#generals = startsOf(generals).map((at) => recordAt(generals, at))
   }
 
   /**
@@ -114,7 +113,7 @@ function push({ writer, owners }: Part, phase: Phase, i: number, at: number): vo
 }
 
 function append(writer: RecordWriter, records: Uint8Array, at: number): void {
-  writer.record(records.subarray(at, at + recordLength(records, at)), records[at + State.operation]!)
+  writer.record(recordAt(records, at), records[at + State.operation]!)
 }
 
 function phaseOf({ name }: Phase, { writer, owners }: Part): Phase {
@@ -137,17 +136,15 @@ function hides(general: Uint8Array, records: Uint8Array, at: number): boolean {
 }
 
 function isWithheld(record: Uint8Array): boolean {
-  const view = viewOf(record)
-  return [State.cipherKey, State.authKey].some((offset) => view.getUint32(offset, LITTLE_ENDIAN) === WITHHELD_KEY)
+  return [State.cipherKey, State.authKey].some((offset) => u32(record, offset) === WITHHELD_KEY)
 }
 
 function markOf(records: Uint8Array, at: number): Mark {
   const mark = attributeAt(records, at, XFRMA.MARK)
   if (mark < 0) return { value: 0, mask: 0 }
-  const view = viewOf(records)
-  return { value: view.getUint32(mark, LITTLE_ENDIAN), mask: view.getUint32(mark + 4, LITTLE_ENDIAN) }
+  return { value: u32(records, mark), mask: u32(records, mark + 4) }
 }
 
 function spiAt(records: Uint8Array, at: number): number {
-  return viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN)
+  return u32(records, at + State.spi)
 }

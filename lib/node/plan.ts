@@ -2,7 +2,7 @@ import {
   attributeAt,
   identityKey,
   isPolicyRecord,
-  recordLength,
+  recordAt,
   sameIdentity,
   sameRecord,
   startsOf,
@@ -90,7 +90,7 @@ export class Planner {
     }
     const kept: Uint8Array[] = []
     for (const at of backFirst(is, left)) {
-      if (mayKeep && this.#judge.keeps(is, at)) kept.push(is.subarray(at, at + recordLength(is, at)))
+      if (mayKeep && this.#judge.keeps(is, at)) kept.push(recordAt(is, at))
       else this.#push(this.#retirementOf(is, at), owner, is, at, Operation.deleteState, Operation.deletePolicy)
     }
     this.#after.set(owner, kept.length === 0 ? should : new Uint8Array(Buffer.concat([should, ...kept])))
@@ -118,7 +118,7 @@ export class Planner {
 
   #push(name: PhaseName, owner: number, records: Uint8Array, at: number, ofState: number, ofPolicy: number): void {
     const operation = isPolicyRecord(records, at) ? ofPolicy : ofState
-    this.#writers.get(name)!.record(records.subarray(at, at + recordLength(records, at)), operation)
+    this.#writers.get(name)!.record(recordAt(records, at), operation)
     this.#owners.get(name)!.push(owner)
   }
 
@@ -188,7 +188,7 @@ function backFirst(records: Uint8Array, starts: Iterable<number>): number[] {
 const FIRST_RETIREMENT = phaseNames.indexOf('retire encryption')
 
 function append(into: RecordWriter, records: Uint8Array, at: number): void {
-  into.record(records.subarray(at, at + recordLength(records, at)), records[at + State.operation]!)
+  into.record(recordAt(records, at), records[at + State.operation]!)
 }
 
 /** Whether two states are the same but for the mark that they give to packets, which an update can change. */
@@ -199,7 +199,7 @@ function differInOutputMark(a: Uint8Array, atA: number, b: Uint8Array, atB: numb
 }
 
 function withoutOutputMark(records: Uint8Array, at: number): Uint8Array {
-  const reader = new RecordReader(records.subarray(at, at + recordLength(records, at)))
+  const reader = new RecordReader(recordAt(records, at))
   reader.next()
   const writer = new RecordWriter(512)
   writer.begin(reader.u8(State.operation))

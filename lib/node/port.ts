@@ -1,4 +1,4 @@
-import { recordLength, sameIdentity, startsOf } from '../kernel/record-identity.js'
+import { recordAt, sameIdentity, startsOf } from '../kernel/record-identity.js'
 import { NetlinkError } from '../base/errors.js'
 import type { Query, XfrmChannel } from '../kernel/xfrm-channel.js'
 
@@ -27,7 +27,7 @@ const absence: ReadonlySet<number> = new Set([2, 3])
 export async function inPlacesOf(policies: Uint8Array, xfrm: XfrmPort): Promise<Uint8Array> {
   const parts: Uint8Array[] = []
   for (const at of startsOf(policies)) {
-    const one = policies.subarray(at, at + recordLength(policies, at))
+    const one = recordAt(policies, at)
     const query = { policies: true, one, reqid: 0, details: false, keys: [], algorithms: [] }
     const found = await readOne(xfrm, query)
     // Asked for a mark, the kernel may show a policy of another.

@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto'
-import { viewOf } from '../kernel/attributes.js'
 import { attributeAt } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, State } from '../kernel/records.js'
+import { State } from '../kernel/records.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
 import { replayState, type SequenceNumbers } from '../kernel/xfrm-replay.js'
-import { keyIdOf } from './tunnels.js'
+import { keyIdAt } from './tunnels.js'
 
 /** Packets that may come late, as in Cilium. */
 export const REPLAY_WINDOW = 1024
@@ -115,10 +114,6 @@ function proven({ sent, received }: SequenceNumbers): SequenceNumbers {
 /** Without its mark: the other end does not see that. */
 function nameOf(records: Uint8Array, at: number, print: string): string {
   return Buffer.from(records.subarray(at + State.destination, at + State.reqid)).toString('latin1') + print
-}
-
-function keyIdAt(records: Uint8Array, at: number): number {
-  return keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
 }
 
 const NONE: SequenceNumbers = { sent: 0n, received: 0n }

@@ -1,9 +1,7 @@
-import { viewOf } from '../kernel/attributes.js'
 import { startsOf } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, State } from '../kernel/records.js'
 import type { Belonging } from './belonging.js'
 import type { XfrmPort } from './port.js'
-import { keyIdOf } from './tunnels.js'
+import { keyIdAt } from './tunnels.js'
 
 /**
  * In which order keys came into use on this node, as the kernel remembers it whatever became of the process: it lists SAs
@@ -23,11 +21,10 @@ export class Succession {
     const found = await xfrm.read({ policies: false, reqid: 0, details: false, keys: [], algorithms: [] })
     for (const key of found.keys) key.fill(0)
     const [outbound, inbound] = [new Map<number, number>(), new Map<number, number>()]
-    const view = viewOf(found.records)
     for (const [place, at] of startsOf(found.records).entries()) {
       if (belonging.ofState(found.records, at) === undefined) continue
       // The one that comes last is the oldest.
-      const id = keyIdOf(view.getUint32(at + State.spi, LITTLE_ENDIAN))
+      const id = keyIdAt(found.records, at)
       const way = belonging.isInbound(found.records, at) ? inbound : outbound
       way.set(id, place)
     }

@@ -1,6 +1,7 @@
 import type { Address, Family } from '../base/address.js'
 import type { Prefix } from '../base/prefix.js'
-import { LITTLE_ENDIAN } from '../kernel/records.js'
+import { u32 } from '../kernel/record-identity.js'
+import { State } from '../kernel/records.js'
 import { type Ends, FAMILIES, type Remote, type Settings } from './settings.js'
 
 /** What a tunnel is for: its number is the reqid of its SAs and templates, as in Cilium. */
@@ -52,6 +53,11 @@ export function spiOf(sender: Uint8Array, keyId: number, { marks }: Settings): n
 /** The id of the key that an SPI is of. */
 export function keyIdOf(spi: number): number {
   return spi & ((1 << KEY_ID_BITS) - 1)
+}
+
+/** The id of the key that a state's SPI names. */
+export function keyIdAt(records: Uint8Array, at: number): number {
+  return keyIdOf(u32(records, at + State.spi))
 }
 
 /** The address's words one over the other; what does not fit into 28 bits over the lower ones. */
@@ -106,7 +112,6 @@ export function outputMark(inbound: boolean, purpose: Purpose, zero: boolean): M
 
 /** The remote address and family as one text: what tells tunnels apart. */
 export function remoteKey(bytes: Uint8Array, family: Family): string {
-  const words = new DataView(bytes.buffer, bytes.byteOffset, 16)
-  const hex = (at: number) => words.getUint32(at, LITTLE_ENDIAN).toString(36)
+  const hex = (at: number) => u32(bytes, at).toString(36)
   return `${family} ${hex(0)} ${hex(4)} ${hex(8)} ${hex(12)}`
 }

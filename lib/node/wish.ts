@@ -1,14 +1,14 @@
 import type { Address } from '../base/address.js'
 import { viewOf } from '../kernel/attributes.js'
 import { attributeAt, isPolicyRecord, sameIdentity, startsOf } from '../kernel/record-identity.js'
-import { LITTLE_ENDIAN, Policy, RecordWriter, State } from '../kernel/records.js'
+import { Policy, RecordWriter, State } from '../kernel/records.js'
 import { DIRECTION_OUT, XFRMA } from '../kernel/xfrm-names.js'
 import { TemplateLayout } from '../kernel/xfrm-parts.js'
 import { type Belonging, isLarval } from './belonging.js'
 import type { NodeKeyring } from './keyring.js'
 import { ObjectWriter } from './objects.js'
 import type { Remote, Settings } from './settings.js'
-import { keyIdOf, tunnelsTo } from './tunnels.js'
+import { keyIdAt, keyIdOf, tunnelsTo } from './tunnels.js'
 
 /** What should be in the kernel, given the keys: records of what all nodes share, and of each one's own. */
 export class Wish {
@@ -114,7 +114,7 @@ export class Wish {
       if (!this.#marked || records[at + Policy.direction] !== DIRECTION_OUT || template < 0) return false
       id = keyIdOf(viewOf(records).getUint32(template + TemplateLayout.spi))
     } else {
-      id = keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN))
+      id = keyIdAt(records, at)
       mayStay ||= this.#belonging.isInbound(records, at)
     }
     const { current, next } = this.#keyring
@@ -133,7 +133,7 @@ export class Wish {
 /** Whether an object is an SA under a key, and not one that only stands for a packet that found none. */
 export function isStateUnder(records: Uint8Array, at: number, id: number): boolean {
   if (isPolicyRecord(records, at) || isLarval(records, at)) return false
-  return keyIdOf(viewOf(records).getUint32(at + State.spi, LITTLE_ENDIAN)) === id
+  return keyIdAt(records, at) === id
 }
 
 /** An SA's algorithms and keys. */

@@ -1,6 +1,6 @@
 import { NetlinkError, XfrmeshError } from '../base/errors.js'
 import { Pace } from '../base/pace.js'
-import { RecordReader } from '../kernel/records.js'
+import { startsOf } from '../kernel/record-identity.js'
 import { carryOut, type Execution, type ExecutionOptions, nothingDone } from './executor.js'
 import type { FirewallState } from './firewall.js'
 import { sharedPolicies } from './form.js'
@@ -348,13 +348,6 @@ function listsOf(found: Found | undefined): NonNullable<Damage['stale']> {
   const nothing = new Uint8Array(0)
   const list = (records: Uint8Array) => ({ records, at: startsOf(records) })
   return { states: list(found?.states ?? nothing), policies: list(found?.policies ?? nothing) }
-}
-
-function startsOf(records: Uint8Array): number[] {
-  const reader = new RecordReader(records)
-  const at: number[] = []
-  while (reader.next()) at.push(reader.start)
-  return at
 }
 
 /** Takes steps until one says that it was the last, and lets the event loop turn between them. */

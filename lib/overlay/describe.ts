@@ -1,5 +1,6 @@
 import { formatAddress } from '../base/address.js'
-import { LITTLE_ENDIAN, Policy, State } from '../kernel/records.js'
+import { u32 } from '../kernel/record-identity.js'
+import { Policy, State } from '../kernel/records.js'
 import { SharedPolicy } from './form.js'
 import { codeOf, keyOf, Op, opName, OP_WORDS, type PhaseName } from './ops.js'
 import type { Plan } from './plan.js'
@@ -48,7 +49,7 @@ export function describeOp(
 ): Step {
   const { form, keyring } = should
   const code = codeOf(head)
-  const step = { phase, operation: opName(code) }
+  const operation = opName(code)
   switch (code) {
     case Op.addShared:
     case Op.updateShared:
@@ -56,21 +57,20 @@ export function describeOp(
       const from = form.exclusive ? 'any' : form.local.text
       const isOut = subject === SharedPolicy.out || subject === SharedPolicy.rest
       const direction = isOut ? `out, ${from}` : subject === SharedPolicy.in ? 'in, any' : 'through, any'
-      return { ...step, subject: `${direction} to any` }
+      return { phase, operation, subject: `${direction} to any` }
     }
     case Op.deleteStaleState: {
       const { records } = damage.stale!.states
-      const spi = new DataView(records.buffer, records.byteOffset).getUint32(subject + State.spi, LITTLE_ENDIAN)
-      return { ...step, subject: addressesOf(records, subject), spi }
+      return { phase, operation, subject: addressesOf(records, subject), spi: u32(records, subject + State.spi) }
     }
     case Op.deleteStalePolicy:
-      return { ...step, subject: addressesOf(damage.stale!.policies.records, subject) }
+      return { phase, operation, subject: addressesOf(damage.stale!.policies.records, subject) }
     case Op.deletePolicy:
-      return { ...step, subject: is.peers.text(subject) }
+      return { phase, operation, subject: is.peers.text(subject) }
     default: {
-      const tag = keyring.tag(keyOf(head))
-      const isUpdate = code === Op.updateInbound || code === Op.updateOutbound
-      return { ...step, subject: is.peers.text(subject), spi, tag, ...(isUpdate && { port: is.peers.port[subject]! }) }
+      const [peer, tag] = [is.peers.text(subject), keyring.tag(keyOf(head))]
+      if (code !== Op.updateInbound && code !== Op.updateOutbound) return { phase, operation, subject: peer, spi, tag }
+      return { phase, operation, subject: peer, spi, tag, port: is.peers.port[subject]! }
     }
   }
 }

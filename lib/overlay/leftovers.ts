@@ -1,6 +1,7 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { Pace } from '../base/pace.js'
-import { Policy, RecordReader, RecordWriter, State } from '../kernel/records.js'
+import { recordAt } from '../kernel/record-identity.js'
+import { Policy, RecordWriter, State } from '../kernel/records.js'
 import type { RecordList } from './state.js'
 
 /** Records of one remote address: where they start in their dumps. */
@@ -78,8 +79,6 @@ function key(bytes: Uint8Array, offset: number): string {
 
 function copy(list: RecordList, at: readonly number[], into: RecordWriter): void {
   for (const start of at) {
-    const reader = new RecordReader(list.records.subarray(start))
-    reader.next()
-    into.record(reader.record(), reader.u8(State.operation))
+    into.record(recordAt(list.records, start), list.records[start + State.operation]!)
   }
 }

@@ -1,6 +1,7 @@
 import { AF_INET } from '../base/address.js'
 import { U16 } from '../base/check.js'
 import { attribute, ATTRIBUTE_HEAD, espTemplate, joined, words } from '../kernel/record-parts.js'
+import { recordAt } from '../kernel/record-identity.js'
 import {
   Cipher,
   HEAD_BYTES,
@@ -26,7 +27,7 @@ import { TemplateLayout } from '../kernel/xfrm-parts.js'
 import { OLD_WINDOW, replayState } from '../kernel/xfrm-replay.js'
 import { type Form, SharedPolicy } from './form.js'
 import { codeOf, keyOf, Op } from './ops.js'
-import type { Damage, Is, RecordList, Should } from './state.js'
+import type { Damage, Is, Should } from './state.js'
 
 /** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
 const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
@@ -157,10 +158,10 @@ export class OpWriter {
         this.sharedPolicy(into, Operation.deletePolicy, subject)
         return true
       case Op.deleteStaleState:
-        into.record(recordAt(damage.stale!.states, subject), Operation.deleteState)
+        into.record(recordAt(damage.stale!.states.records, subject), Operation.deleteState)
         return true
       case Op.deleteStalePolicy:
-        into.record(recordAt(damage.stale!.policies, subject), Operation.deletePolicy)
+        into.record(recordAt(damage.stale!.policies.records, subject), Operation.deletePolicy)
         return true
       case Op.shareInbound:
       case Op.unshareInbound:
@@ -281,9 +282,4 @@ export function encapTemplate(sourcePort: number, destinationPort: number): Uint
 /** The same integer with its bytes the other way around. */
 function swapped(value: number): number {
   return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)
-}
-
-function recordAt({ records }: RecordList, at: number): Uint8Array {
-  const length = new DataView(records.buffer, records.byteOffset).getUint32(at + State.length, LITTLE_ENDIAN)
-  return records.subarray(at, at + length)
 }

@@ -188,29 +188,6 @@ export class RecordWriter {
     if (this.#count > 0) this.#words[this.#start >> 2] = this.#end - this.#start
   }
 
-  /** Copies bytes of a record elsewhere, from one offset to another, to the same place. */
-  copy(records: Uint8Array, at: number, from: number, to: number): void {
-    for (let offset = from; offset < to; offset++) this.#buffer[this.#start + offset] = records[at + offset]!
-  }
-
-  /** Takes back what the record has from an offset on, a multiple of four. */
-  cut(offset: number): void {
-    this.#buffer.fill(0, this.#start + offset, this.#end)
-    this.#end = this.#start + offset
-    this.#words[this.#start >> 2] = offset
-  }
-
-  /** Completes the record begun last, to be read where it stands. @returns what {@link start} is an offset in */
-  complete(): Uint8Array {
-    this.#seal()
-    return this.#buffer
-  }
-
-  /** Where the record begun last starts. */
-  get start(): number {
-    return this.#start
-  }
-
   /** Takes back the record begun last. Nothing can be set until the next is begun. */
   discard(): void {
     this.#buffer.fill(0, this.#start, this.#end)
@@ -268,6 +245,8 @@ export const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 
 /** Walks a buffer of records: `next()` moves to the next one and says whether there is one; then read its fields. */
 export class RecordReader {
   readonly buffer: Uint8Array
+  /** The same in words: a record starts at {@link start} / 4. */
+  readonly words: Uint32Array
   readonly #view: DataView
   #next = 0
   /** Where the present record starts. */
@@ -277,6 +256,7 @@ export class RecordReader {
 
   constructor(buffer: Uint8Array) {
     this.buffer = buffer
+    this.words = new Uint32Array(buffer.buffer, buffer.byteOffset, buffer.byteLength >> 2)
     this.#view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength)
   }
 

@@ -1,19 +1,18 @@
 import { ADDRESS_BYTES } from '../base/address.js'
-import { ATTRIBUTE_HEAD } from '../kernel/record-parts.js'
-import { Operation, Policy, RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import { Operation, Policy, RecordReader, RecordWriter, State } from '../kernel/records.js'
 import { attributeAt, sameBytes, sameIdentity, sameRecord } from '../kernel/record-identity.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
+import { Expected } from './expected.js'
 import { type Form, mayShare, SharedPolicy, sharedPolicies } from './form.js'
 import { POLICY_DIFFERS, PortSource } from './peers.js'
-import { Op, opHead } from './ops.js'
 import type { Damage, Is, RecordList, Should } from './state.js'
 import { claimant, claimedKey, SpiIndex } from './spi-index.js'
 import { Encap, OpWriter } from './writer.js'
 
 /**
  * Compares what the kernel has of ours with what should be, in steps: sets `is` to it (but the networks, which are the
- * firewall's), and finds the damage. Byte by byte: an SA is as it should be if its record is the one we would write to
- * add it, but for UDP ports, which can be changed. Between steps nothing of what was given may change.
+ * firewall's), and finds the damage. Word by word: an SA is as it should be if its record is the one we would write to add it,
+ * but for UDP ports, which can be changed. Between steps nothing of what was given may change.
  *
  * A peer's port that nobody gave is taken over from its SAs: it was learned, and packets to the assumed one would go astray.
  * Where they differ, from the outbound one: whoever turned them, and ended before all were, turned that first.
@@ -22,9 +21,7 @@ export class Survey {
   readonly #is: Is
   readonly #should: Should
   readonly #form: Form
-  readonly #writer: OpWriter
-  /** Has what a record is compared with, one at a time. */
-  readonly #scratch = new RecordWriter(1024)
+  readonly #expected: Expected
   /** The shared policies that are wanted, each as a bit and as its record. */
   readonly #shared: readonly (readonly [which: number, record: Uint8Array])[]
   readonly #states: RecordReader
@@ -32,7 +29,7 @@ export class Survey {
   /** Slots of all keys that live: wanted ones, then retired ones. */
   readonly #keys: readonly number[]
   /** Inbound SPIs that the peers' SAs may have, and whose. */
-  readonly #expected = new SpiIndex()
+  readonly #spis = new SpiIndex()
   readonly #differing = new Map<number, { inbound: number; outbound: number }>()
   #differingShared = 0
   /** Slots of the peers whose SAs have not all the same ports, or not ours. */
@@ -52,15 +49,16 @@ export class Survey {
     this.#only = only
     this.#should = should
     this.#form = should.form
-    this.#writer = OpWriter.of(should.form)
+    this.#expected = new Expected(is, should)
     this.#states = new RecordReader(states)
     this.#policies = new RecordReader(policies)
     this.#stale = { states: new List(states), policies: new List(policies) }
     this.#shared = Object.values(SharedPolicy)
       .filter((which) => (sharedPolicies(this.#form) & which) !== 0)
       .map((which) => {
-        this.#writer.sharedPolicy(this.#scratch, Operation.addPolicy, which)
-        return [which, this.#scratch.take()]
+        const writer = new RecordWriter(256)
+        OpWriter.of(should.form).sharedPolicy(writer, Operation.addPolicy, which)
+        return [which, writer.take()]
       })
     const { slots, retired } = should.keyring
     this.#keys = [
@@ -106,7 +104,7 @@ export class Survey {
     peers.inbound[slot] = peers.outbound[slot] = peers.policy[slot] = peers.installedPort[slot] = 0
     for (const key of this.#keys) {
       const spi = this.#form.spis.reverse(this.#should.keyring.tag(key), peers.bytes, slot * ADDRESS_BYTES)
-      if (spi !== 0) this.#expected.add(spi, slot, key)
+      if (spi !== 0) this.#spis.add(spi, slot, key)
     }
   }
 
@@ -126,10 +124,10 @@ export class Survey {
   /** Whether this is an inbound SA of a peer's, as it should be or not: then that is noted. */
   #inbound(state: RecordReader): boolean {
     const spi = state.u32(State.spi)
-    const owner = this.#expected.first(spi)
+    const owner = this.#spis.first(spi)
     if (owner < 0) return false
-    if (this.#expected.count(spi) > 1) return this.#inboundOfSeveral(state, this.#expected.claims(spi))
-    const isRight = this.#isRight(state, opHead(Op.addInbound, claimedKey(owner)), claimant(owner), false)
+    if (this.#spis.count(spi) > 1) return this.#inboundOfSeveral(state, this.#spis.claims(spi))
+    const isRight = this.#expected.isState(state, true, claimedKey(owner), claimant(owner))
     if (!isRight && this.#isWanted(owner)) this.#inboundDiffers(owner)
     else this.#hasInbound(state, owner, isRight)
     return true
@@ -141,7 +139,7 @@ export class Survey {
     const shared = mayShare(this.#form)
     const holders = shared ? owners : this.#borneBy(state, owners)
     const right = holders.filter((packed) =>
-      this.#isRight(state, opHead(Op.addInbound, claimedKey(packed)), claimant(packed), shared),
+      this.#expected.isState(state, true, claimedKey(packed), claimant(packed), shared),
     )
     const wanted = owners.filter((packed) => this.#isWanted(packed))
     // Where it is nobody's that wants it, it goes as if it were the others'. Whoever is planned for first replaces it.
@@ -184,7 +182,7 @@ export class Survey {
     const key = this.#outboundKey(state.u32(State.spi), slot)
     if (key < 0) return false
     const wanted = key === keyring.primary && peers.references[slot]! > 0
-    if (wanted && !this.#isRight(state, opHead(Op.addOutbound, key), slot, false)) {
+    if (wanted && !this.#expected.isState(state, false, key, slot)) {
       this.#differs(slot).outbound |= 1 << key
       return true
     }
@@ -250,26 +248,13 @@ export class Survey {
     const { peers } = this.#is
     const slot = this.#form.policies === 'per-peer' ? this.#peerAt(policy, Policy.destination) : -1
     if (slot < 0) return false
-    const { buffer, start } = policy
-    for (const key of this.#keys) {
-      this.#writer.write(
-        this.#scratch,
-        opHead(Op.addPolicy, key),
-        slot,
-        this.#forward(key, slot),
-        this.#is,
-        this.#should,
-      )
-      const wanted = this.#scratch.complete()
-      const isThis = sameIdentity(buffer, start, wanted, this.#scratch.start)
-      const isRight = isThis && sameRecord(buffer, start, wanted, this.#scratch.start)
-      this.#scratch.discard()
-      if (!isThis) return false
-      if (isRight) {
+    if (this.#expected.isPolicy(policy, slot)) {
+      const key = this.#outboundKey(Expected.spiOf(policy), slot)
+      if (key >= 0) {
         peers.policy[slot] = key + 1
         return true
       }
-    }
+    } else if (!sameIdentity(policy.buffer, policy.start, this.#expected.policyOf(slot), 0)) return false
     peers.policy[slot] = POLICY_DIFFERS
     return true
   }
@@ -292,37 +277,7 @@ export class Survey {
     if (!entry) this.#differing.set(slot, (entry = { inbound: 0, outbound: 0 }))
     return entry
   }
-
-  /**
-   * Whether the record is the one that this operation would write, but for its ports. A key that the kernel withholds is
-   * taken for right.
-   */
-  #isRight(state: RecordReader, head: number, subject: number, anySource: boolean): boolean {
-    const { buffer, start } = state
-    const wanted = this.#scratch
-    this.#writer.write(wanted, head, subject, state.u32(State.spi), this.#is, this.#should)
-    if (anySource) wanted.copy(buffer, start, State.source, State.spi)
-    if (this.#form.natPort !== 0) {
-      // With nothing of UDP it is of another length, whatever stands there.
-      wanted.copy(buffer, start, Encap.sourcePort, Encap.destinationPort + 2)
-      // The limit on what is told of mappings, its last attribute if it is inbound: kernels before 5.17 do not keep it.
-      const at = attributeAt(wanted.complete(), wanted.start, XFRMA.MTIMER_THRESH) - wanted.start
-      if (at >= 0) {
-        if (attributeAt(buffer, start, XFRMA.MTIMER_THRESH) < 0) wanted.cut(at - ATTRIBUTE_HEAD)
-        else wanted.copy(buffer, start, at, at + THRESHOLD_BYTES)
-      }
-    }
-    if (state.u32(State.cipherKey) === WITHHELD_KEY) {
-      wanted.copy(buffer, start, State.salted, State.cipher)
-      wanted.copy(buffer, start, State.cipherKey, State.authAlgorithm)
-    }
-    const isRight = sameRecord(buffer, start, wanted.complete(), wanted.start)
-    wanted.discard()
-    return isRight
-  }
 }
-
-const THRESHOLD_BYTES = 4
 
 /** Offsets in a dump, as they are found. */
 class List implements RecordList {

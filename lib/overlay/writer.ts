@@ -30,7 +30,7 @@ import { codeOf, keyOf, Op } from './ops.js'
 import type { Damage, Is, Should } from './state.js'
 
 /** Where the template is in a policy's record: XFRMA_TMPL is the first attribute of its tail. */
-const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
+export const OWN_TEMPLATE = HEAD_BYTES + ATTRIBUTE_HEAD
 
 /**
  * Ports of struct xfrm_encap_tmpl in an SA's record, in network byte order: XFRMA_ENCAP is the first attribute of its tail.
@@ -243,7 +243,7 @@ export class OpWriter {
     }
     into.tail(this.#ownTail)
     into.address(OWN_TEMPLATE + TemplateLayout.destination, peers.words, peer * 4)
-    into.u32(OWN_TEMPLATE + TemplateLayout.spi, LITTLE_ENDIAN ? swapped(spi) : spi)
+    into.u32(OWN_TEMPLATE + TemplateLayout.spi, swapped(spi))
   }
 
   /** One of {@link SharedPolicy}: a template without addresses and SPI takes the packet's own, and any SA of our reqid. */
@@ -279,7 +279,8 @@ export function encapTemplate(sourcePort: number, destinationPort: number): Uint
   return new Uint8Array(encap.buffer)
 }
 
-/** The same integer with its bytes the other way around. */
-function swapped(value: number): number {
-  return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)
+/** From host to network byte order, and back. */
+export function swapped(value: number): number {
+  if (!LITTLE_ENDIAN) return value
+  return ((value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)) >>> 0
 }

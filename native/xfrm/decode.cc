@@ -4,6 +4,8 @@
 #include <linux/xfrm.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "xfrm/address.h"
 
@@ -12,8 +14,10 @@ namespace {
 
 constexpr std::uint32_t kWholeMask = 0xffffffff;
 
+// Each byte is as the one before it, and the first is zero.
 bool isZero(Bytes bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
+  if (bytes.empty()) return true;
+  return bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
 bool isUnlimited(const xfrm_lifetime_cfg& lifetime) {
@@ -64,11 +68,12 @@ bool RecordDecoder::decode(const Message& message) {
 bool RecordDecoder::collect(Bytes payload, std::size_t fixed) {
   if (payload.size() < fixed) return false;
   Bytes attributes = payload.subspan(std::min(align4(fixed), payload.size()));
-  std::fill(std::begin(found_), std::end(found_), Bytes{});
+  present_ = 0;
   Attribute attribute{};
   while (takeAttribute(attributes, attribute)) {
-    // An empty payload keeps a place in memory, so that it differs from none.
-    if (attribute.type < kTypes) found_[attribute.type] = attribute.payload;
+    if (attribute.type >= kTypes) continue;
+    present_ |= std::uint64_t{1} << attribute.type;
+    found_[attribute.type] = attribute.payload;
   }
   return attributes.size() < sizeof(nlattr);
 }
@@ -124,10 +129,10 @@ void RecordDecoder::putCipher(StateRecord& state) {
   Bytes key;
   xfrm_algo_aead aead{};
   xfrm_algo encryption{};
-  if (splitAlgorithm(found_[XFRMA_ALG_AEAD], aead, name, key)) {
+  if (splitAlgorithm(found(XFRMA_ALG_AEAD), aead, name, key)) {
     state.cipher = static_cast<std::uint8_t>(Cipher::kAead);
     state.icvBits = static_cast<std::uint16_t>(aead.alg_icv_len);
-  } else if (splitAlgorithm(found_[XFRMA_ALG_CRYPT], encryption, name, key)) {
+  } else if (splitAlgorithm(found(XFRMA_ALG_CRYPT), encryption, name, key)) {
     state.cipher = static_cast<std::uint8_t>(Cipher::kEncryption);
   } else {
     return;
@@ -151,9 +156,9 @@ void RecordDecoder::putAuth(StateRecord& state) {
   Bytes key;
   xfrm_algo_auth truncated{};
   xfrm_algo plain{};
-  if (splitAlgorithm(found_[XFRMA_ALG_AUTH_TRUNC], truncated, name, key)) {
+  if (splitAlgorithm(found(XFRMA_ALG_AUTH_TRUNC), truncated, name, key)) {
     state.authTruncateBits = static_cast<std::uint16_t>(truncated.alg_trunc_len);
-  } else if (!splitAlgorithm(found_[XFRMA_ALG_AUTH], plain, name, key)) {
+  } else if (!splitAlgorithm(found(XFRMA_ALG_AUTH), plain, name, key)) {
     return;
   }
   state.authAlgorithm = tables_.internAlgorithm(name);
@@ -163,13 +168,13 @@ void RecordDecoder::putAuth(StateRecord& state) {
 
 // The replay attributes hold a window, which was asked for, and counters, which moved since.
 void RecordDecoder::putReplay() {
-  if (!options_.details) found_[XFRMA_REPLAY_VAL] = {};
+  if (!options_.details) present_ &= ~(std::uint64_t{1} << XFRMA_REPLAY_VAL);
 }
 
 void RecordDecoder::putTail() {
-  for (std::uint16_t type = 0; type < kTypes; type++) {
+  for (std::uint64_t left = present_; left != 0; left &= left - 1) {
+    const auto type = static_cast<std::uint16_t>(std::countr_zero(left));
     const Bytes payload = found_[type];
-    if (payload.data() == nullptr) continue;
     switch (type) {
       case XFRMA_ALG_AEAD:
       case XFRMA_ALG_CRYPT:
@@ -211,7 +216,7 @@ void RecordDecoder::putTail() {
 
 bool RecordDecoder::wantsPolicy() const {
   if (options_.reqid == 0) return true;
-  Bytes templates = found_[XFRMA_TMPL];
+  Bytes templates = found(XFRMA_TMPL);
   while (templates.size() >= sizeof(xfrm_user_tmpl)) {
     if (load<xfrm_user_tmpl>(templates).reqid == options_.reqid) return true;
     templates = templates.subspan(sizeof(xfrm_user_tmpl));

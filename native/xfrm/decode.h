@@ -3,6 +3,7 @@
 
 #include <linux/xfrm.h>
 
+#include <array>
 #include <vector>
 
 #include "netlink/message.h"
@@ -67,12 +68,19 @@ class RecordDecoder {
   }
   void finish(std::size_t start);
 
-  static constexpr std::size_t kTypes = 64;  // more than XFRMA_MAX, so that a newer kernel's are kept too
+  static constexpr std::size_t kTypes =
+      64;  // more than XFRMA_MAX, so that a newer kernel's are kept too; bits of a word
 
   Tables& tables_;
   Options options_;
   std::vector<std::byte> records_;
-  Bytes found_[kTypes];  // payloads of the present message's attributes, by type
+  [[nodiscard]] bool has(std::uint16_t type) const { return ((present_ >> type) & 1) != 0; }
+  // The payload of an attribute of the present message; of one that it has not, nothing.
+  [[nodiscard]] Bytes found(std::uint16_t type) const { return has(type) ? found_[type] : Bytes{}; }
+
+  // The types of the present message's attributes, a bit each, and of these their payloads.
+  std::uint64_t present_ = 0;
+  std::array<Bytes, kTypes> found_;
 };
 
 }  // namespace xfrmesh

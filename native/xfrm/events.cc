@@ -78,7 +78,7 @@ void RecordDecoder::setEvent(std::size_t start, Event event) {
 // The identity stands in front, the object as it was in an attribute.
 bool RecordDecoder::decodeDeletedState(Bytes payload) {
   xfrm_usersa_info info{};
-  if (!collect(payload, sizeof(xfrm_usersa_id)) || !loadFixed(found_[XFRMA_SA], info)) return false;
+  if (!collect(payload, sizeof(xfrm_usersa_id)) || !loadFixed(found(XFRMA_SA), info)) return false;
   const std::size_t start = beginState(info);
   finish(start);
   setEvent(start, Event::kStateDeleted);
@@ -87,7 +87,7 @@ bool RecordDecoder::decodeDeletedState(Bytes payload) {
 
 bool RecordDecoder::decodeDeletedPolicy(Bytes payload) {
   xfrm_userpolicy_info info{};
-  if (!collect(payload, sizeof(xfrm_userpolicy_id)) || !loadFixed(found_[XFRMA_POLICY], info)) return false;
+  if (!collect(payload, sizeof(xfrm_userpolicy_id)) || !loadFixed(found(XFRMA_POLICY), info)) return false;
   const std::size_t start = beginPolicy(info);
   finish(start);
   setEvent(start, Event::kPolicyDeleted);
@@ -158,7 +158,7 @@ bool RecordDecoder::decodeMapping(Bytes payload) {
 bool RecordDecoder::decodeAcquire(Bytes payload) {
   xfrm_user_acquire wanted{};
   if (!loadFixed(payload, wanted) || !collect(payload, sizeof wanted)) return false;
-  const std::uint16_t family = familyWanted(found_[XFRMA_TMPL], wanted);
+  const std::uint16_t family = familyWanted(found(XFRMA_TMPL), wanted);
   AcquireTail tail{};
   copyAddress(tail.destination, wanted.id.daddr, family);
   copyAddress(tail.source, wanted.saddr, family);

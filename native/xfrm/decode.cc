@@ -112,7 +112,6 @@ std::size_t RecordDecoder::beginState(const xfrm_usersa_info& info) {
   putAuth(state);
 
   const std::size_t start = beginHead(bytesOf(state));
-  putReplay();
   putTail();
   if (!isUnlimited(info.lft)) putValue(kTailLifetime, info.lft);
   if (!selectsAll(info.sel, state.family)) putValue(kTailSelector, info.sel);
@@ -166,9 +165,13 @@ void RecordDecoder::putAuth(StateRecord& state) {
   state.authKey = isZero(key) ? kWithheldKey : tables_.internKey(key);
 }
 
-// The replay attributes hold a window, which was asked for, and counters, which moved since.
-void RecordDecoder::putReplay() {
-  if (!options_.details) present_ &= ~(std::uint64_t{1} << XFRMA_REPLAY_VAL);
+// Of the attribute put last, of replay: the window was asked for and stays, the counters moved since.
+void RecordDecoder::forgetReplay(std::size_t size) {
+  std::byte* const at = records_.data() + records_.size() - align4(size);
+  auto replay = load<xfrm_replay_state_esn>(Bytes(at, size));
+  replay.oseq = replay.seq = replay.oseq_hi = replay.seq_hi = 0;
+  std::memset(at, 0, size);
+  std::memcpy(at, &replay, sizeof replay);
 }
 
 void RecordDecoder::putTail() {
@@ -185,6 +188,7 @@ void RecordDecoder::putTail() {
       case XFRMA_PAD:
         continue;  // in the head
       case XFRMA_LASTUSED:
+      case XFRMA_REPLAY_VAL:
         if (!options_.details) continue;
         break;
       case XFRMA_MARK:
@@ -196,17 +200,9 @@ void RecordDecoder::putTail() {
         if (payload.size() == sizeof kWholeMask && load<std::uint32_t>(payload) == kWholeMask) continue;  // likewise
         break;
       case XFRMA_REPLAY_ESN_VAL:
-        if (!options_.details && payload.size() >= sizeof(xfrm_replay_state_esn)) {
-          auto replay = load<xfrm_replay_state_esn>(payload);
-          replay.oseq = replay.seq = replay.oseq_hi = replay.seq_hi = 0;
-          const std::vector<std::byte> bitmap(payload.size() - sizeof replay);
-          const Bytes head = bytesOf(replay);
-          std::vector<std::byte> still(head.begin(), head.end());
-          still.insert(still.end(), bitmap.begin(), bitmap.end());
-          putAttribute(type, still);
-          continue;
-        }
-        break;
+        putAttribute(type, payload);
+        if (!options_.details && payload.size() >= sizeof(xfrm_replay_state_esn)) forgetReplay(payload.size());
+        continue;
       default:
         break;
     }
@@ -264,10 +260,10 @@ std::size_t RecordDecoder::beginPolicy(const xfrm_userpolicy_info& info) {
 
 void RecordDecoder::putAttribute(std::uint16_t type, Bytes payload) {
   const nlattr header{.nla_len = static_cast<std::uint16_t>(sizeof(nlattr) + payload.size()), .nla_type = type};
-  const Bytes bytes = bytesOf(header);
-  records_.insert(records_.end(), bytes.begin(), bytes.end());
-  records_.insert(records_.end(), payload.begin(), payload.end());
-  records_.resize(align4(records_.size()));
+  const std::size_t start = records_.size();
+  records_.resize(start + sizeof header + align4(payload.size()));
+  std::memcpy(records_.data() + start, &header, sizeof header);
+  if (!payload.empty()) std::memcpy(records_.data() + start + sizeof header, payload.data(), payload.size());
 }
 
 void RecordDecoder::finish(std::size_t start) {

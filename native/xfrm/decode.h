@@ -59,7 +59,7 @@ class RecordDecoder {
   [[nodiscard]] bool wantsPolicy() const;
   void putCipher(StateRecord& state);
   void putAuth(StateRecord& state);
-  void putReplay();
+  void forgetReplay(std::size_t size);
   void putTail();
   void putAttribute(std::uint16_t type, Bytes payload);
   template <typename T>

@@ -6,12 +6,12 @@ import { round } from './round.js'
 export const AGAIN = 'floor again'
 
 /**
- * Rounds that ours has gone through when the measuring begins, however few are measured; milliseconds after which no other is
- * begun; and the size at which it begins, where more would take long: the code to be compiled is the same.
+ * Rounds that ours goes through before the measuring begins, however few are measured; and the size of as many before these,
+ * where a round would take long: the code to be compiled is the same. After so many milliseconds of either no other is begun.
  */
 export const WARM_UPS = 20
-const LONGEST_WARM_UP_MS = 20_000
 const WARM_UP_SIZE = 1000
+const LONGEST_WARM_UP_MS = 20_000
 
 export interface Rounds {
   rounds: number
@@ -71,9 +71,9 @@ async function contest(
 
 /** JavaScript is compiled as it runs: what is measured is a daemon that has been up for a while. */
 async function warmUp(scenario: Scenario, ours: Contestant, size: number, rounds: number): Promise<void> {
-  const until = performance.now() + LONGEST_WARM_UP_MS
-  const several = async (size: number) => {
-    for (let i = 1; i < rounds && performance.now() < until; i++) await round(scenario, ours, size, false)
+  const several = async (objects: number) => {
+    const until = performance.now() + LONGEST_WARM_UP_MS
+    for (let i = 1; i < rounds && performance.now() < until; i++) await round(scenario, ours, objects, false)
   }
   if (size > WARM_UP_SIZE) await several(WARM_UP_SIZE)
   await round(scenario, ours, size, true)

@@ -116,11 +116,9 @@ export class NeighbourWriter {
 /** Walks the records of a dump. */
 export class NeighbourReader {
   readonly #reader: RecordReader
-  readonly #words: Uint32Array
 
   constructor(records: Uint8Array) {
     this.#reader = new RecordReader(records)
-    this.#words = new Uint32Array(records.buffer, records.byteOffset, records.length / 4)
   }
 
   next(): boolean {
@@ -152,8 +150,8 @@ export class NeighbourReader {
   /** Its MAC, into two words; zeros if it has none. */
   mac(into: Uint32Array): void {
     const at = (this.#reader.start + MAC_HEAD) >> 2
-    into[0] = this.#words[at]! & LAST_TWO_BYTES
-    into[1] = this.#words[at + 1]!
+    into[0] = this.#reader.words[at]! & LAST_TWO_BYTES
+    into[1] = this.#reader.words[at + 1]!
   }
 
   /** Where an FDB entry leads, or whose a neighbour entry is, into four words; zeros if it has none. */
@@ -162,9 +160,9 @@ export class NeighbourReader {
     if (this.#reader.u8(Neighbour.destinationFamily) === AF_INET) {
       into[0] = into[1] = 0
       into[2] = LAST_TWO_BYTES
-      into[3] = this.#words[at]!
+      into[3] = this.#reader.words[at]!
     } else {
-      for (let i = 0; i < 4; i++) into[i] = this.#words[at + i]!
+      for (let i = 0; i < 4; i++) into[i] = this.#reader.words[at + i]!
     }
   }
 }

@@ -118,7 +118,7 @@ export function sameBytes(a: Uint8Array, atA: number, b: Uint8Array, atB: number
   return true
 }
 
-/** What a record has at a place, in host byte order, read without a view of it. */
+/** What a record has at a place, in host byte order, read without a view of it: u16() and u32(). It must have it. */
 export function u16(bytes: Uint8Array, at: number): number {
   return LITTLE_ENDIAN ? bytes[at]! | (bytes[at + 1]! << 8) : (bytes[at]! << 8) | bytes[at + 1]!
 }

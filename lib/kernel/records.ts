@@ -242,7 +242,10 @@ function wordsOf({ buffer }: Uint8Array): Uint32Array {
 /** Whether this machine stores the low byte first: records and netlink's own integers are in host order. */
 export const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1
 
-/** Walks a buffer of records: `next()` moves to the next one and says whether there is one; then read its fields. */
+/**
+ * Walks a buffer of records: `next()` moves to the next one and says whether there is one; then read its fields. The buffer
+ * begins at a multiple of four bytes of its memory, as those of dumps and of {@link RecordWriter} do.
+ */
 export class RecordReader {
   readonly buffer: Uint8Array
   /** The same in words: a record starts at {@link start} / 4. */

@@ -1,7 +1,15 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { ATTRIBUTE_HEAD } from '../kernel/record-parts.js'
 import { attributeAt } from '../kernel/record-identity.js'
-import { Policy, type RecordReader, RecordWriter, State, WITHHELD_KEY } from '../kernel/records.js'
+import {
+  HEAD_BYTES,
+  Operation,
+  Policy,
+  type RecordReader,
+  RecordWriter,
+  State,
+  WITHHELD_KEY,
+} from '../kernel/records.js'
 import { XFRMA } from '../kernel/xfrm-names.js'
 import { TemplateLayout } from '../kernel/xfrm-parts.js'
 import { Op, opHead } from './ops.js'
@@ -86,7 +94,9 @@ export class Expected {
     if (threshold < 0) return [new Pattern(record, free)]
     // The limit on what is told of mappings, its last attribute if it is inbound: kernels before 5.17 do not keep it.
     const without = new RecordWriter(512)
-    without.record(record.subarray(0, threshold - ATTRIBUTE_HEAD), record[State.operation]!)
+    without.begin(Operation.addState)
+    without.bytes(State.operation, record.subarray(State.operation, HEAD_BYTES))
+    without.tail(record.subarray(HEAD_BYTES, threshold - ATTRIBUTE_HEAD))
     return [new Pattern(record, [...free, [threshold, threshold + 4]]), new Pattern(without.take(), free)]
   }
 
@@ -116,8 +126,10 @@ class Pattern {
 
   constructor(record: Uint8Array, free: readonly Range[]) {
     this.#words = new Uint32Array(record.slice().buffer)
-    this.#mask = maskOf(record.length, free)
-    this.#maskOfWithheld = maskOf(record.length, [...free, ...WITHHELD])
+    // What is to be done with it is no part of what it is.
+    const differs: Range[] = [...free, [State.operation, State.family]]
+    this.#mask = maskOf(record.length, differs)
+    this.#maskOfWithheld = maskOf(record.length, [...differs, ...WITHHELD])
   }
 
   /** The first word is the length: what is longer or shorter does not fit. */

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -202,6 +204,42 @@ TEST(policy_comes_back_from_its_message_as_the_record_it_was) {
   RecordDecoder decoder(tables, {.reqid = 0, .details = false});
   CHECK(decoder.decode(messageOf(message)));
   CHECK(decoder.records() == records.bytes());
+}
+
+TEST(counters_of_replay_are_details_and_its_window_is_none) {
+  Tables tables = tablesOfOneKey();
+  // Of a bitmap all words but a byte are there.
+  std::array<std::byte, sizeof(xfrm_replay_state_esn) + 7> had{};
+  had.fill(std::byte{0xff});
+  auto kept = had;
+  std::fill(kept.begin() + sizeof(xfrm_replay_state_esn), kept.end(), std::byte{0});
+  for (const std::size_t counter :
+       {offsetof(xfrm_replay_state_esn, oseq), offsetof(xfrm_replay_state_esn, seq),
+        offsetof(xfrm_replay_state_esn, oseq_hi), offsetof(xfrm_replay_state_esn, seq_hi)}) {
+    std::memset(kept.data() + counter, 0, sizeof(std::uint32_t));
+  }
+
+  Records records;
+  records.add(gcmState(9)).attribute(XFRMA_REPLAY_ESN_VAL, had);
+  const auto message = encoded(records.bytes(), tables);
+  for (const bool details : {false, true}) {
+    RecordDecoder decoder(tables, {.reqid = 0, .details = details});
+    CHECK(decoder.decode(messageOf(message)));
+    const Bytes shown = attributeOf(Bytes(decoder.records()).subspan(kHeadBytes), XFRMA_REPLAY_ESN_VAL);
+    CHECK(std::ranges::equal(shown, details ? had : kept));
+  }
+}
+
+TEST(what_one_message_had_the_next_has_not) {
+  Tables tables = tablesOfOneKey();
+  const xfrm_mark mark{.v = 5, .m = 0xff};
+  const auto first = encoded(Records().add(gcmState(9)).attribute(XFRMA_MARK, bytesOf(mark)).bytes(), tables);
+  const Records second = Records().add(stateOf(Operation::kAddState, 10));
+  RecordDecoder decoder(tables, {.reqid = 0, .details = false});
+  CHECK(decoder.decode(messageOf(first)));
+  decoder.clear();
+  CHECK(decoder.decode(messageOf(encoded(second.bytes(), tables))));
+  CHECK(decoder.records() == second.bytes());
 }
 
 TEST(decoder_takes_only_the_reqid_asked_for) {

@@ -68,18 +68,19 @@ class RecordDecoder {
   }
   void finish(std::size_t start);
 
-  static constexpr std::size_t kTypes =
-      64;  // more than XFRMA_MAX, so that a newer kernel's are kept too; bits of a word
+  // Whether the present message has an attribute.
+  [[nodiscard]] bool has(std::uint16_t type) const { return ((present_ >> type) & 1) != 0; }
+  // Its payload; nothing, where it has none.
+  [[nodiscard]] Bytes found(std::uint16_t type) const { return has(type) ? found_[type] : Bytes{}; }
+
+  static constexpr std::size_t kTypes = 64;  // more than XFRMA_MAX, so that a newer kernel's are kept too
 
   Tables& tables_;
   Options options_;
   std::vector<std::byte> records_;
-  [[nodiscard]] bool has(std::uint16_t type) const { return ((present_ >> type) & 1) != 0; }
-  // The payload of an attribute of the present message; of one that it has not, nothing.
-  [[nodiscard]] Bytes found(std::uint16_t type) const { return has(type) ? found_[type] : Bytes{}; }
-
-  // The types of the present message's attributes, a bit each, and of these their payloads.
+  // The types of the present message's attributes, a bit each, and the payloads of these alone.
   std::uint64_t present_ = 0;
+  static_assert(kTypes == 8 * sizeof present_);
   std::array<Bytes, kTypes> found_;
 };
 

@@ -1,6 +1,12 @@
 import { describe, expect, test } from 'vitest'
-import { State } from '../../lib/kernel/records.js'
+import { attributeAt, recordLength, startsOf } from '../../lib/kernel/record-identity.js'
+import { LITTLE_ENDIAN, State, WITHHELD_KEY } from '../../lib/kernel/records.js'
+import { XFRMA } from '../../lib/kernel/xfrm-names.js'
+import { TemplateLayout } from '../../lib/kernel/xfrm-parts.js'
+import { POLICY_DIFFERS } from '../../lib/overlay/peers.js'
 import { deriveSpi } from '../../lib/overlay/spi.js'
+import { Survey } from '../../lib/overlay/survey.js'
+import { Encap, OWN_TEMPLATE } from '../../lib/overlay/writer.js'
 import { converge, form, key, LOCAL, type ModelState, portsOf, survey, told, type World, wish, world } from './model.js'
 
 // Two peers whose inbound SPIs at 10.0.0.1 are the same under each key, and one whose are its own.
@@ -67,6 +73,97 @@ test('an inbound SA under a key that goes, which somebody changed, is of all who
   expect(plan.failures).toEqual([])
   expect(w.kernel.states.has(inboundId(HAD))).toBe(false)
 })
+
+describe('a byte of an object that somebody changed is found, but for ports,', () => {
+  const ways = [LOCAL, '2001:db8::1'].flatMap((local) =>
+    [0, 4500].flatMap((natPort) =>
+      [false, true].map((esn) => ({ local, natPort, esn, replayWindow: esn ? 128 : 0, policies: 'per-peer' as const })),
+    ),
+  )
+  test.each(ways)('local $local, NAT port $natPort, ESN $esn', (options) => {
+    for (const keepsThreshold of options.natPort === 0 ? [true] : [true, false]) {
+      for (const withheld of [false, true]) {
+        const found = unnoticed(options, { keepsThreshold, withheld })
+        const ports = options.natPort === 0 ? [] : range(Encap.sourcePort, Encap.destinationPort + 2)
+        // Whether a withheld key ends with the SPI is not known.
+        const always = [...(withheld ? [State.salted] : []), ...ports]
+        const threshold = options.natPort === 0 || !keepsThreshold ? [] : range(found.threshold, found.threshold + 4)
+        expect(found.states).toEqual({ inbound: [...always, ...threshold], outbound: always })
+        expect(found.policies).toEqual([[]])
+      }
+    }
+  })
+
+  test("and the source of an SA that several share may be any one's", () => {
+    const w = world(form(), [1])
+    wish(w, HAD, REFUSED)
+    converge(w)
+    replace(w, HAD, { record: from(stateOf(w, HAD), [198, 51, 100, 1]) })
+    expect(survey(w)).toMatchObject({ states: new Map(), stale: { states: { at: [] } } })
+  })
+
+  test("and one of a template that makes a peer's policy optional", () => {
+    const w = world(form({ policies: 'per-peer' }), [1])
+    const [slot] = wish(w, ALONE)
+    converge(w)
+    const [id, record] = [...w.kernel.policies].find(([, { length }]) => length > 0)!
+    const optional = record.slice()
+    optional[OWN_TEMPLATE + TemplateLayout.optional] = 1
+    w.kernel.policies.set(id, optional)
+    survey(w)
+    expect(w.is.peers.policy[slot!]).toBe(POLICY_DIFFERS)
+  })
+})
+
+/** Offsets in the records of a peer's SAs and policies at which a bit can be turned and all is taken for right. */
+function unnoticed(
+  options: Parameters<typeof form>[0],
+  { keepsThreshold, withheld }: { keepsThreshold: boolean; withheld: boolean },
+) {
+  const w = world(form(options), [1])
+  w.kernel.keepsThreshold = keepsThreshold
+  const [slot] = wish(w, options?.local === LOCAL ? ALONE : '2001:db8::2')
+  converge(w)
+  const { is, should } = w
+  const { states, policies } = w.kernel.dump(should.keyring.sideTable())
+  const view = new DataView(states.buffer)
+  if (withheld) {
+    for (const at of startsOf(states)) view.setUint32(at + State.cipherKey, WITHHELD_KEY, LITTLE_ENDIAN)
+  }
+  const [port, source] = [is.peers.port[slot!]!, is.peers.portSource[slot!]!]
+  const isRight = () => {
+    is.peers.port[slot!] = port
+    is.peers.portSource[slot!] = source
+    const looking = new Survey(states, policies, is, should)
+    while (!looking.step(9));
+    const { states: differing, stale } = looking.finish()
+    const known = [is.peers.inbound, is.peers.outbound, is.peers.policy].every((column) => column[slot!] === 1)
+    return known && differing!.size + stale!.states.at.length + stale!.policies.at.length === 0
+  }
+  expect(isRight()).toBe(true)
+  const turned = (records: Uint8Array, at: number) =>
+    range(State.family, recordLength(records, at)).filter((offset) => {
+      // Another index in place of that of a withheld key is that of a key.
+      if (withheld && records === states && offset >= State.cipherKey && offset < State.authAlgorithm) return false
+      records[at + offset]! ^= 4
+      const right = isRight()
+      records[at + offset]! ^= 4
+      return right
+    })
+  const local = Buffer.from(should.form.local.bytes)
+  const isInbound = (at: number) => local.equals(states.subarray(at + State.destination, at + State.source))
+  const inbound = startsOf(states).find(isInbound)!
+  const outbound = startsOf(states).find((at) => !isInbound(at))!
+  return {
+    states: { inbound: turned(states, inbound), outbound: turned(states, outbound) },
+    policies: startsOf(policies).map((at) => turned(policies, at)),
+    threshold: attributeAt(states, inbound, XFRMA.MTIMER_THRESH) - inbound,
+  }
+}
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, i) => from + i)
+}
 
 /** Peers under key 1, which has given way to key 2, of which nothing came to the kernel. */
 function rotating(peers: readonly string[], options: Parameters<typeof form>[0] = { replayWindow: 32 }): World {

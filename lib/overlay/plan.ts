@@ -123,6 +123,7 @@ export class Planner {
       const { claims } = this.#is
       this.#shares += unshare(decryption, (spi) => claims.count(spi) + this.#adding.count(spi))
     }
+    this.#adding.release()
     const ops = made.reduce((sum, phase) => sum + phase.ops.length / OP_WORDS, 0)
     return {
       networks,

@@ -1,6 +1,7 @@
 import { ADDRESS_BYTES } from '../base/address.js'
 import { Pace } from '../base/pace.js'
 import { type PeerTable, PortSource, type Referrer } from './peers.js'
+import { Slots } from './slots.js'
 
 /** Peers by their packed addresses, one as often as it is to be counted. */
 export interface PackedPeers {
@@ -21,8 +22,8 @@ export async function retain(
   { bytes, ports, count }: PackedPeers,
   assumed: number,
   referrer: Referrer = 'callers',
-): Promise<number[]> {
-  const slots = new Set<number>()
+): Promise<readonly number[]> {
+  const slots = new Slots()
   const pace = new Pace()
   for (let i = 0; i < count; i++) {
     table.load(bytes, i * ADDRESS_BYTES)
@@ -43,7 +44,7 @@ export async function retain(
     if (table.degraded[slot] === 1) slots.add(slot)
     if (pace.isDue) await pace.breathe()
   }
-  return [...slots]
+  return slots.list()
 }
 
 /** One reference less to each. Returns the slots of those that have none left, of anybody: they are to go. */
@@ -51,8 +52,8 @@ export async function drop(
   table: PeerTable,
   { bytes, count }: PackedPeers,
   referrer: Referrer = 'callers',
-): Promise<number[]> {
-  const slots = new Set<number>()
+): Promise<readonly number[]> {
+  const slots = new Slots()
   const pace = new Pace()
   for (let i = 0; i < count; i++) {
     table.load(bytes, i * ADDRESS_BYTES)
@@ -64,5 +65,5 @@ export async function drop(
     }
     if (pace.isDue) await pace.breathe()
   }
-  return [...slots]
+  return slots.list()
 }

@@ -1,4 +1,5 @@
 import { powerOfTwo } from '../base/packed-index.js'
+import { giveBack, takeBuffer } from '../kernel/record-buffers.js'
 
 /** Who claims an SPI, in one integer: the peer's slot and the key's. Peers' slots are below 2^27. */
 export function claim(peer: number, key: number): number {
@@ -25,8 +26,8 @@ export class SpiIndex {
    * Open addressing, linear probing; SPI 0 marks what is free. Never more than half full. Signed, as all 32-bit integers
    * that V8 keeps without a heap object are.
    */
-  #spis = new Int32Array(FIRST_CAPACITY)
-  #first = new Uint32Array(FIRST_CAPACITY)
+  #spis: Int32Array = new Int32Array(FIRST_CAPACITY)
+  #first: Uint32Array = new Uint32Array(FIRST_CAPACITY)
   /** All claims but the first, where there are several: SPIs are hashes, so that is rare. */
   readonly #more = new Map<number, number[]>()
   #size = 0
@@ -102,6 +103,15 @@ export class SpiIndex {
     if (capacity > this.#spis.length) this.#grow(capacity)
   }
 
+  /** Gives back its memory. Nothing is claimed any more. */
+  release(): void {
+    forget(this.#spis, this.#first)
+    this.#spis = new Int32Array(FIRST_CAPACITY)
+    this.#first = new Uint32Array(FIRST_CAPACITY)
+    this.#more.clear()
+    this.#size = 0
+  }
+
   clear(): void {
     this.#spis.fill(0)
     this.#more.clear()
@@ -135,8 +145,8 @@ export class SpiIndex {
   #grow(capacity: number): void {
     const spis = this.#spis
     const first = this.#first
-    this.#spis = new Int32Array(capacity)
-    this.#first = new Uint32Array(capacity)
+    this.#spis = new Int32Array(column(capacity))
+    this.#first = new Uint32Array(column(capacity))
     for (let i = 0; i < spis.length; i++) {
       const spi = spis[i]!
       if (spi === 0) continue
@@ -144,7 +154,17 @@ export class SpiIndex {
       this.#spis[at] = spi
       this.#first[at] = first[i]!
     }
+    forget(spis, first)
   }
+}
+
+/** Memory for so many words, a power of two: written in before, where there is such, as that of records is. */
+function column(words: number): ArrayBufferLike {
+  return takeBuffer(4 * words).buffer
+}
+
+function forget(...columns: readonly (Int32Array | Uint32Array)[]): void {
+  for (const { buffer } of columns) giveBack(new Uint8Array(buffer))
 }
 
 /** FNV-1a's low bits are its weak ones. */

@@ -147,9 +147,9 @@ export class Survey {
       for (const packed of wanted) this.#inboundDiffers(packed)
       return true
     }
-    for (const packed of right.length > 0 ? right : holders) {
-      this.#hasInbound(state, packed, right.length > 0 && !shared)
-    }
+    // Of one that several share, the ports are those of any of them. It may be one's alone, where others' keys differ.
+    const andPort = right.length === 1 || (right.length > 0 && !shared)
+    for (const packed of right.length > 0 ? right : holders) this.#hasInbound(state, packed, andPort)
     return holders.length > 0
   }
 

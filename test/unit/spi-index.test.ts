@@ -75,3 +75,17 @@ test('grows', () => {
     expect(index.first(Math.imul(i, 0x9e3779b1) >>> 0)).toBe(i % 2 === 0 ? claim(i, i & 31) : -1)
   }
 })
+
+test('what gave back its memory is empty, and what takes that memory finds nothing in it', () => {
+  const index = new SpiIndex()
+  for (let spi = 256; spi < 1256; spi++) index.add(spi, spi, 1)
+  index.add(256, 7, 2)
+  index.release()
+  expect([index.size, index.shared, index.count(256)]).toEqual([0, 0, 0])
+  const other = new SpiIndex()
+  other.reserve(1000)
+  for (const each of [index, other]) {
+    each.add(300, 1, 0)
+    expect([each.size, each.first(300), each.first(301)]).toEqual([1, claim(1, 0), -1])
+  }
+})

@@ -74,6 +74,23 @@ test('an inbound SA under a key that goes, which somebody changed, is of all who
   expect(w.kernel.states.has(inboundId(HAD))).toBe(false)
 })
 
+test('a port of ours that somebody changed is found, also where another peer cannot be had for the SPI', () => {
+  // The inbound SPI of either under one key is that of the other under the other.
+  const peers = ['186.17.180.244', '35.132.163.212'] as const
+  const w = world(form({ natPort: 4500 }), [1, 2])
+  wish(w, ...peers)
+  const { plan } = converge(w)
+  expect(new Set(plan.failures.map(({ subject }) => subject))).toEqual(new Set([peers[1]]))
+  const spis = peers.flatMap((peer) => [1, 2].map((tag) => deriveSpi(peer, LOCAL, tag)))
+  const spi = spis.find((each, i) => spis.indexOf(each) !== i)!
+  const [id, state] = [...w.kernel.states].find(([, each]) => each.spi === spi)!
+  const record = state.record.slice()
+  record[Encap.destinationPort]! ^= 4
+  w.kernel.states.set(id, { ...state, record })
+  converge(w, { damage: survey(w) })
+  expect(portsOf(w.kernel.states.get(id)!)).toEqual([4500, 4500])
+})
+
 describe('a byte of an object that somebody changed is found, but for ports,', () => {
   const ways = [LOCAL, '2001:db8::1'].flatMap((local) =>
     [0, 4500].flatMap((natPort) =>

@@ -65,6 +65,7 @@ export class Survey {
       ...slots,
       ...Array.from({ length: 32 }, (_, slot) => slot).filter((slot) => ((retired >>> slot) & 1) !== 0),
     ]
+    this.#spis.reserve((only?.length ?? is.peers.size) * this.#keys.length)
     if (only !== undefined) return
     is.claims.clear()
     is.sharedPolicies = 0
@@ -94,6 +95,7 @@ export class Survey {
     for (const [slot, port] of this.#learned) {
       if (((peers.outbound[slot]! >>> primary) & 1) === 0) this.#learn(slot, port)
     }
+    this.#spis.release()
     return { states: this.#differing, sharedPolicies: this.#differingShared, stale: this.#stale }
   }
 

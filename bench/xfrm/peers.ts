@@ -152,8 +152,12 @@ function ours(name: string, kind: PoliciesKind, boost: boolean): Contestant {
 
 /** What it need not ask the kernel for, the floor need not do. Of comparing it does the reading. */
 async function floor(kind: PoliciesKind, size: number): Promise<Contestant> {
-  const compare = keepFile(dumpRequest(XFRM_MSG_GETSA), dumpRequest(XFRM_MSG_GETPOLICY))
-  return { ...floorOf({ ...(await messages(kind, size)), compare }, 'xfrm'), without: ['again'] }
+  return { ...floorOf({ ...(await messages(kind, size)), compare: dumpRequests() }, 'xfrm'), without: ['again'] }
+}
+
+/** A file of what asks for all SAs and all policies. */
+export function dumpRequests(): string {
+  return keepFile(dumpRequest(XFRM_MSG_GETSA), dumpRequest(XFRM_MSG_GETPOLICY))
 }
 
 // linux/netlink.h, linux/xfrm.h

@@ -61,7 +61,7 @@ function lastOf(runs: readonly Run[]): Run[] {
     }))
 }
 
-/** What RESULTS.md has of targets that were not judged anew, and of scenarios, each in a place, that were not run again. */
+/** What RESULTS.md has of targets that were not judged anew, and the tables of what was not run again at that size and place. */
 function earlier(
   text: string,
   judged: readonly string[],
@@ -71,15 +71,24 @@ function earlier(
   const fresh = new Set(judged.map(what))
   const targets = text.split('\n').filter((row) => row.startsWith('| ') && !/^\| (target|---) /.test(row))
   const measured = new Set(
-    runs.flatMap(({ outcomes }) => outcomes.map(({ scenario, place }) => `${scenario}, ${place}`)),
+    runs.flatMap(({ outcomes }) => outcomes.map(({ scenario, place, size }) => `${scenario}, ${place}, ${size}`)),
   )
-  const isLeft = (section: string) => {
-    const tables = section.matchAll(/^```text\n(\S+): .*\n.* rounds, (\w+)$/gm)
-    return Array.from(tables, ([, scenario, place]) => `${scenario!}, ${place!}`).some((one) => !measured.has(one))
+  const sections = text
+    .split(/^(?=## `)/m)
+    .slice(1)
+    .map((section) =>
+      section.replace(TABLE, (table: string, scenario: string, size: string, place: string) =>
+        measured.has(`${scenario}, ${place}, ${size.replaceAll(',', '')}`) ? '' : table,
+      ),
+    )
+  return {
+    targets: targets.filter((row) => !fresh.has(what(row))),
+    sections: sections.filter((section) => section.includes('```text')),
   }
-  const sections = text.split(/^(?=## `)/m).slice(1)
-  return { targets: targets.filter((row) => !fresh.has(what(row))), sections: sections.filter(isLeft) }
 }
+
+/** One of RESULTS.md: of which scenario, at which size, in which place. */
+const TABLE = /^```text\n(\S+): .*\n([\d,]+) .* rounds, (\w+)\n[^]*?^```\n\n/gm
 
 function section(run: Run): string {
   const { command, machine, outcomes, guests = {} } = run

@@ -20,7 +20,7 @@ import {
 } from './ops.js'
 import type { Plan, PlanFailure } from './plan.js'
 import type { XfrmPort } from './ports.js'
-import { settle, without } from './settle.js'
+import { giveUp, settle, without } from './settle.js'
 import type { Damage, Is, Should } from './state.js'
 import { algorithms, OpWriter } from './writer.js'
 
@@ -79,7 +79,9 @@ export async function carryOut(
   for (const [i, phase] of plan.phases.entries()) {
     const work = () => executor.phase(phase)
     const boosted = additions[i]! > 0 ? xfrm.boosted?.(all, work) : undefined
-    if (!(await (boosted ?? work()))) break
+    if (await (boosted ?? work())) continue
+    giveUp(plan.phases.slice(i), is)
+    break
   }
   for (const { ops } of plan.phases) releaseOps(ops)
   return executor.result

@@ -64,7 +64,16 @@ export function settle(is: Is, head: number, subject: number, spi: number, ok: b
 }
 
 /**
- * A phase without the operations of peers that failed. While anything failed, no shared policy goes either: what was
+ * What a plan that is broken off would still have done is not done: SAs of a peer may have different ports then.
+ */
+export function giveUp(phases: readonly Phase[], is: Is): void {
+  for (const { ops } of phases) {
+    for (let i = 0; i < ops.length; i += OP_WORDS) settle(is, ops[i]!, ops[i + 1]!, ops[i + 2]!, false)
+  }
+}
+
+/**
+ * A phase without the operations of peers that failed, which count as failed too. While anything failed, no shared policy goes either: what was
  * kept is still under it. An SA that a failed peer keeps is not deleted under another's name.
  *
  * @param failed slots of the peers for whom an operation failed so far (those in the plan's own failures are taken care
@@ -77,8 +86,9 @@ export function without(phase: Phase, failed: ReadonlySet<number>, is: Is): Phas
     const head = phase.ops[i]!
     const subject = phase.ops[i + 1]!
     const code = codeOf(head)
-    if (code === Op.deleteShared || (concernsPeer(code) && failed.has(subject))) continue
-    kept.push(head, subject, phase.ops[i + 2]!)
+    if (code === Op.deleteShared) continue
+    if (concernsPeer(code) && failed.has(subject)) settle(is, head, subject, phase.ops[i + 2]!, false)
+    else kept.push(head, subject, phase.ops[i + 2]!)
   }
   const ops = kept.ops()
   if (phase.name === 'retire decryption' && is.claims.shared > 0) unshare(ops, (spi) => is.claims.count(spi))

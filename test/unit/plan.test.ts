@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import { Operation, RecordWriter, State } from '../../lib/kernel/records.js'
+import { Ending } from '../../lib/kernel/xfrm-channel.js'
 import { SharedPolicy } from '../../lib/overlay/form.js'
 import { POLICY_DIFFERS } from '../../lib/overlay/peers.js'
 import { describe as describePlan } from '../../lib/overlay/describe.js'
+import { carryOut } from '../../lib/overlay/executor.js'
 import { NO_PEER, Op, opHead, Ops, type Phase } from '../../lib/overlay/ops.js'
 import { plan, Planner } from '../../lib/overlay/plan.js'
 import { settle, without } from '../../lib/overlay/settle.js'
@@ -454,6 +456,45 @@ describe('ports', () => {
     const { steps } = converge(w, {}, refusing(refused))
     expect(told(w, steps)).toEqual([`update outbound SA 1 ${PEER}`, `update outbound SA 2 ${PEER}`])
     expect(w.is.peers.installedPort[slots[0]!]).toBe(0)
+  })
+
+  test('where something else of the peer is refused, what decrypts is given it the next time', () => {
+    const { w, slots } = inUdp([1], PEER)
+    converge(w)
+    w.should = { ...w.should, keyring: w.should.keyring.set([key(2)]) }
+    converge(w, {}, () => true)
+    learn(w, slots[0]!, 31234)
+    let messages = 0
+    expect(told(w, converge(w, {}, () => ++messages === 3).steps)).toEqual([
+      `add inbound SA 2 ${PEER}`,
+      `update outbound SA 1 ${PEER}`,
+      `add outbound SA 2 ${PEER}`,
+    ])
+    w.should = { ...w.should, keyring: w.should.keyring.set([key(1)]) }
+    converge(w)
+    expect(ports(w)).toEqual([
+      [31234, 4500],
+      [4500, 31234],
+    ])
+  })
+
+  test('where the rest is broken off, all are given it the next time', async () => {
+    const { w, slots } = inUdp([1], PEER)
+    converge(w)
+    learn(w, slots[0]!, 31234)
+    let commits = 0
+    const answer = { errno: 0, sent: 1, unknown: 0, failures: new Uint32Array(), messages: [], sends: 1, readBack: 0 }
+    const xfrm = {
+      commit: () =>
+        Promise.resolve(
+          commits++ === 0 ? { ...answer, ending: Ending.complete } : { ...answer, sent: 0, ending: Ending.cancelled },
+        ),
+      read: () => Promise.reject(new Error('nobody reads')),
+      close: () => Promise.resolve(),
+    }
+    const done = await carryOut(xfrm, plan(w.is, w.should), w.is, w.should, {})
+    expect([done.aborted, done.updated]).toEqual([true, 1])
+    expect(told(w, converge(w).steps)).toEqual([`update outbound SA 1 ${PEER}`, `update inbound SA 1 ${PEER}`])
   })
 
   test('an SA that two peers share is left with the port of one', () => {

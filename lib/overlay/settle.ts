@@ -1,4 +1,5 @@
 import { codeOf, concernsPeer, keyOf, Op, opHead, Ops, OP_WORDS, type Phase } from './ops.js'
+import { claimant } from './spi-index.js'
 import type { Is } from './state.js'
 
 /** What becomes of a plan's operations once they are carried out, or can't be. */
@@ -28,6 +29,8 @@ export function settle(is: Is, head: number, subject: number, spi: number, ok: b
     case Op.unshareInbound:
       peers.inbound[subject]! &= ~(1 << key)
       claims.remove(spi, subject, key)
+      // It may have had the ports of the one that goes.
+      if (claims.count(spi) === 1) peers.installedPort[claimant(claims.first(spi))] = 0
       return true
     case Op.updateInbound:
       return true

@@ -503,6 +503,18 @@ describe('ports', () => {
     learn(w, slots[1]!, 31234)
     expect(told(w, converge(w).steps)).toEqual([`update outbound SA 1 ${TWINS[1]}`])
   })
+
+  test('an SA that two peers shared is given the port of the one that stays', () => {
+    const { w, slots } = inUdp([1], ...TWINS)
+    converge(w)
+    learn(w, slots[1]!, 31234)
+    converge(w)
+    w.is.peers.drop(slots[0]!)
+    converge(w)
+    expect(w.is.peers.installedPort[slots[1]!]).toBe(0)
+    expect(told(w, converge(w).steps)).toEqual([`update outbound SA 1 ${TWINS[1]}`, `update inbound SA 1 ${TWINS[1]}`])
+    expect(plan(w.is, w.should).operations).toBe(0)
+  })
 })
 
 describe('without', () => {

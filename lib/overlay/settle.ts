@@ -30,7 +30,7 @@ export function settle(is: Is, head: number, subject: number, spi: number, ok: b
       peers.inbound[subject]! &= ~(1 << key)
       claims.remove(spi, subject, key)
       // It may have had the ports of the one that goes.
-      if (claims.count(spi) === 1) peers.installedPort[claimant(claims.first(spi))] = 0
+      if (code === Op.unshareInbound && claims.count(spi) === 1) peers.installedPort[claimant(claims.first(spi))] = 0
       return true
     case Op.updateInbound:
       return true
